@@ -1,0 +1,58 @@
+// Package machined runs containers over disk images with systemd-nspawn, as
+// units of a systemd that registers them with systemd-machined. It is the only
+// package that speaks D-Bus.
+//
+// # Words
+//
+// A host is a running systemd with a system bus, machined and udevd. It is the
+// machine's own, or a private one that this package starts. A container is what
+// to run; a machine is one that runs, as machined calls it. A unit is PID 1's
+// side of a machine: the transient service NAME.service for the machine NAME.
+//
+// # Lifecycle
+//
+//	h, err := machined.Open(ctx, machined.Options{Init: []string{"/proc/self/exe", "private-host"}})
+//	defer h.Close()
+//	m, err := h.Start(ctx, machined.Container{Name: "fork-3f2a", Image: "/store/fork.raw", Command: …})
+//	defer m.Terminate(ctx) // does nothing after Wait
+//	root, err := m.Root(ctx) // freeze, sync and thaw through this
+//	…
+//	err = m.Wait(ctx) // the machine and its unit are gone
+//
+// Every call takes a context and ends with it, but for Terminate, which must
+// work after an interrupt. No single D-Bus call takes longer than 25 s. Waiting
+// is for signals; the host is asked once where a signal is overdue.
+//
+// # The private host
+//
+// Containers, CI runners and small virtual machines have no systemd running.
+// There Open starts one: the program's own binary again, in new mount, PID,
+// IPC, UTS and cgroup namespaces, which mounts a /run of its own and becomes
+// systemd (see InitPrivateHost). The network is shared, as systemd-nspawn
+// refuses images in another network namespace, and so is the filesystem below
+// everything else.
+//
+// It is built not to touch the machine. PID 1 sees only the units embedded
+// here, runs no generators, cannot write /etc and /proc/sys, and lacks the
+// capabilities to set the clock, load modules and reboot. udevd runs without
+// the distribution's rules. The console is a terminal that Open reads; it is
+// the log.
+//
+// It ends with the caller, also by SIGKILL: the kernel kills PID 1 when the
+// thread that started it ends, and with PID 1 goes its namespace, every
+// container, every mount. What may stay is an empty cgroup, which the next Open
+// removes; a lock on the directory tells it from one in use.
+//
+// Since /run is another one, what the machine keeps there does not exist for a
+// private host: no resolver's socket or stub-resolv.conf, and no image or bind
+// source below /run.
+//
+// # What it does not do
+//
+// It prepares no image and knows no partition. It does not speak to the command
+// that runs in a container; the caller does, through the descriptors it passed,
+// and success of that command is for the command to report: an exit status of 0
+// is also what poweroff gives. It does not wait for loop devices, which the
+// kernel may release some time after the unit is gone. It reads no environment
+// variables and prints nothing.
+package machined

@@ -1,0 +1,200 @@
+package machined
+
+import (
+	"crypto/rand"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// rootTypes are the partition types by which systemd finds a root filesystem
+// (Discoverable Partitions Specification).
+var rootTypes = map[string]string{
+	"amd64": "4f68bce3-e8cd-4db1-96e7-fbcaf984b709",
+	"arm64": "b921b045-1df0-41c3-af44-4c6f280d3fae",
+}
+
+const testOSRelease = "ID=imgmut-test\nVERSION_ID=1\n"
+
+// makeImage makes the smallest image that systemd-nspawn starts: an ext4
+// filesystem that fills the file or, if partitioned, is the root partition of
+// a GPT disk. It holds no program.
+func makeImage(t *testing.T, partitioned bool) string {
+	t.Helper()
+	dir := t.TempDir()
+	tree := filepath.Join(dir, "tree")
+	for _, d := range []string{"dev", "etc", "proc", "root", "run", "sys", "tmp", "usr/lib", "var/tmp"} {
+		if err := os.MkdirAll(filepath.Join(tree, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(tree, "usr/lib/os-release"), []byte(testOSRelease), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	fs := filepath.Join(dir, "fs.raw")
+	runTool(t, "", "mkfs.ext4", "-q", "-d", tree, fs, "16M")
+	if !partitioned {
+		return fs
+	}
+	disk := filepath.Join(dir, "disk.raw")
+	if err := os.WriteFile(disk, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(disk, 18<<20); err != nil {
+		t.Fatal(err)
+	}
+	runTool(t, "label: gpt\nstart=2048, size=32768, type="+rootTypes[runtime.GOARCH]+"\n", "sfdisk", "-q", disk)
+	copyAt(t, disk, fs, 2048*512)
+	return disk
+}
+
+func runTool(t *testing.T, stdin, name string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	if !filepath.IsAbs(name) {
+		if path, err := exec.LookPath("/usr/sbin/" + name); err == nil {
+			cmd = exec.Command(path, args...)
+		}
+	}
+	cmd.Stdin = strings.NewReader(stdin)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", cmd, err, out)
+	}
+}
+
+func copyAt(t *testing.T, dst, src string, offset int64) {
+	t.Helper()
+	data, err := os.ReadFile(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(dst, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(data, offset); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestImages(t *testing.T) {
+	h := openTestHost(t)
+	pool, err := h.PoolPath(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, layout := range []string{"bare", "partitioned"} {
+		t.Run(layout, func(t *testing.T) {
+			testPool(t, h, pool, makeImage(t, layout == "partitioned"))
+		})
+	}
+}
+
+// testPool registers image under a new name in the machine's own pool and
+// removes it again.
+func testPool(t *testing.T, h *Host, pool, image string) {
+	ctx := t.Context()
+	name := "imgmut-test-" + rand.Text()
+	if _, err := h.ImageOSRelease(ctx, name); !errors.Is(err, ErrNoImage) {
+		t.Errorf("ImageOSRelease before registering = %v, want ErrNoImage", err)
+	}
+	if err := h.RemoveImage(ctx, name); !errors.Is(err, ErrNoImage) {
+		t.Errorf("RemoveImage before registering = %v, want ErrNoImage", err)
+	}
+	path := filepath.Join(pool, name+".raw")
+	t.Cleanup(func() { _ = os.Remove(path) })
+	placeImage(t, image, path)
+
+	fields, err := h.ImageOSRelease(ctx, name)
+	if err != nil || fields["ID"] != "imgmut-test" {
+		t.Errorf("ImageOSRelease = %v, %v, want ID imgmut-test", fields, err)
+	}
+	got := findImage(t, h, name)
+	if got.Path != path || got.Type != "raw" || got.ReadOnly || got.Usage == 0 {
+		t.Errorf("Images() has %+v, want a writable raw image at %s", got, path)
+	}
+	if err := os.Chmod(path, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	if got := findImage(t, h, name); !got.ReadOnly {
+		t.Errorf("Images() has %+v, want it read-only by its mode", got)
+	}
+	if err := h.RemoveImage(ctx, name); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after RemoveImage, stat = %v, want not exist", err)
+	}
+}
+
+func TestRemoveBusyImage(t *testing.T) {
+	h := openTestHost(t)
+	pool, err := h.PoolPath(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "imgmut-test-" + rand.Text()
+	path := filepath.Join(pool, name+".raw")
+	t.Cleanup(func() {
+		_ = os.Remove(path)
+		_ = os.Remove(filepath.Join(pool, ".#"+name+".raw.lck")) // of systemd-nspawn and machined
+	})
+	placeImage(t, makeImage(t, false), path)
+	run := mustStart(t, h, payloadContainer(t, path, "copy"))
+	if err := h.RemoveImage(t.Context(), name); !errors.Is(err, ErrBusy) {
+		t.Errorf("RemoveImage() of a running image = %v, want ErrBusy", err)
+	}
+	_ = run.stdin.Close()
+	if err := run.machine.Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := h.RemoveImage(t.Context(), name); err != nil {
+		t.Error(err)
+	}
+}
+
+// placeImage copies and renames, as a pool may be on another filesystem.
+func placeImage(t *testing.T, from, to string) {
+	t.Helper()
+	src, err := os.Open(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	tmp, err := os.Create(filepath.Join(filepath.Dir(to), ".#"+filepath.Base(to)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tmp.Close()
+	defer os.Remove(tmp.Name())
+	if _, err := io.Copy(tmp, src); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(tmp.Name(), to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func findImage(t *testing.T, h *Host, name string) Image {
+	t.Helper()
+	images, err := h.Images(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, image := range images {
+		if image.Name == name {
+			return image
+		}
+	}
+	t.Fatalf("Images() lacks %s: %+v", name, images)
+	return Image{}
+}
