@@ -1,0 +1,157 @@
+// Package loop attaches files to loop devices (loop(4)).
+//
+// Every device is attached in one LOOP_CONFIGURE call with LO_FLAGS_AUTOCLEAR
+// set, so the kernel lets go of it by itself when the last user does: a mount
+// that ends, or a process that is killed. Nothing here scans partitions; a
+// partition is reached by offset and size.
+//
+// Letting go is lazy, though. A file that some loop device still names may
+// still be written to, so who clones it as finished or renames it waits with
+// [WaitReleased] first.
+package loop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Device is an attached loop device. Close it once it is mounted: the mount
+// keeps it, and the kernel detaches it when the mount ends.
+type Device struct {
+	*os.File
+}
+
+// Options say how a file is attached.
+type Options struct {
+	Offset, Size int64 // bytes of the file to show; Size 0 is all that follows
+	ReadOnly     bool
+	// Direct asks for direct I/O, which saves the second copy in the page
+	// cache. It is dropped silently where it would change the sector size.
+	Direct bool
+}
+
+const sectorSize = 512
+
+// Attach shows f as a block device with 512-byte sectors.
+func Attach(f *os.File, o Options) (*Device, error) {
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("attach %s to a loop device: %w", f.Name(), err)
+	}
+	defer control.Close()
+	config := unix.LoopConfig{Fd: uint32(f.Fd()), Size: sectorSize, Info: unix.LoopInfo64{
+		Offset: uint64(o.Offset), Sizelimit: uint64(o.Size), Flags: unix.LO_FLAGS_AUTOCLEAR,
+	}}
+	mode := os.O_RDWR
+	if o.ReadOnly {
+		config.Info.Flags |= unix.LO_FLAGS_READ_ONLY
+		mode = os.O_RDONLY
+	}
+	if o.Direct {
+		config.Info.Flags |= unix.LO_FLAGS_DIRECT_IO
+	}
+	copy(config.Info.File_name[:len(config.Info.File_name)-1], f.Name())
+	// Between asking for a free number and taking it another process may come
+	// first (EBUSY); 64 is what systemd tries as well (shared/loop-util.c).
+	for range 64 {
+		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			return nil, fmt.Errorf("attach %s: find a free loop device: %w", f.Name(), err)
+		}
+		dev, err := openNode(n, mode)
+		if err != nil {
+			return nil, fmt.Errorf("attach %s: %w", f.Name(), err)
+		}
+		err = unix.IoctlLoopConfigure(int(dev.Fd()), &config)
+		if err == nil {
+			return &Device{dev}, nil
+		}
+		dev.Close()
+		if !errors.Is(err, unix.EBUSY) {
+			return nil, fmt.Errorf("attach %s to %s: %w", f.Name(), dev.Name(), err)
+		}
+	}
+	return nil, fmt.Errorf("attach %s: %w: every free loop device was taken by somebody else", f.Name(), unix.EBUSY)
+}
+
+// openNode opens /dev/loopN, which udev or devtmpfs may make a moment after
+// the kernel gave the number out.
+func openNode(n, mode int) (*os.File, error) {
+	path := fmt.Sprintf("/dev/loop%d", n)
+	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+		dev, err := os.OpenFile(path, mode, 0)
+		if err == nil || !errors.Is(err, os.ErrNotExist) || time.Now().After(deadline) {
+			return dev, err
+		}
+	}
+}
+
+// Find gives the path of the loop device that f is attached to as a whole, or
+// "" if there is none. It goes by device and inode, so it finds a file that
+// was attached by another name, or from another mount namespace.
+func Find(f *os.File) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return "", fmt.Errorf("stat %s: %w", f.Name(), err)
+	}
+	backing, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		return "", err
+	}
+	for _, b := range backing {
+		path := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(b)))
+		dev, err := os.Open(path)
+		if err != nil {
+			continue // detached since
+		}
+		info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
+		dev.Close()
+		if err == nil && info.Device == st.Dev && info.Inode == st.Ino && info.Offset == 0 && info.Sizelimit == 0 {
+			return path, nil
+		}
+	}
+	return "", nil
+}
+
+// WaitReleased returns when no loop device names path any more.
+func WaitReleased(ctx context.Context, path string) error {
+	for {
+		held, err := holders(path)
+		if err != nil {
+			return err
+		}
+		if len(held) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s to let go of %s: %w", strings.Join(held, ", "), path, context.Cause(ctx))
+		case <-time.After(2 * time.Millisecond): // sysfs sends no event for it
+		}
+	}
+}
+
+func holders(path string) ([]string, error) {
+	backing, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		return nil, err
+	}
+	var held []string
+	for _, b := range backing {
+		name, err := os.ReadFile(b)
+		if err != nil {
+			continue // detached since
+		}
+		if n := strings.TrimSuffix(strings.TrimSpace(string(name)), " (deleted)"); n == path {
+			held = append(held, "/dev/"+filepath.Base(filepath.Dir(filepath.Dir(b))))
+		}
+	}
+	return held, nil
+}

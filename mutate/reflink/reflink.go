@@ -1,0 +1,103 @@
+// Package reflink makes files share extents, and copies sparsely where they cannot.
+//
+// A clone (FICLONE, ioctl_ficlone(2)) costs by the number of extents of its
+// source, not by its size: a 20 GiB image with 4 GiB of data takes about 4 ms
+// on XFS. Everything imgmut promises about speed rests on it, so [Clone] never
+// falls back to a copy: where the kernel cannot clone, the caller hears
+// [ErrUnsupported] and decides.
+//
+// [Copy] is that other decision, taken openly at the edges of the store (an
+// import from another filesystem, an output file). It walks SEEK_DATA and
+// SEEK_HOLE, because copy_file_range fills holes on filesystems that cannot
+// reflink (37 s instead of 0.6 s for a 10 GiB image on ext4).
+package reflink
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrUnsupported says that the filesystem, or the pair of them, cannot share
+// extents. Callers branch on it to make a pool or to copy.
+var ErrUnsupported = errors.New("reflink is not supported here")
+
+// Clone makes dst share all extents of src and take its size. It never
+// copies: where that is impossible it returns [ErrUnsupported].
+func Clone(dst, src *os.File) error {
+	return wrap("clone", dst, src, unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())))
+}
+
+// CloneRange makes length bytes of dst at dstOffset share the extents of src
+// at srcOffset. Offsets must be multiples of the filesystem's block size, and
+// so must length unless it ends at the end of src (ioctl_ficlonerange(2)).
+func CloneRange(dst *os.File, dstOffset int64, src *os.File, srcOffset, length int64) error {
+	return wrap("clone range of", dst, src, unix.IoctlFileCloneRange(int(dst.Fd()), &unix.FileCloneRange{
+		Src_fd:      int64(src.Fd()),
+		Src_offset:  uint64(srcOffset),
+		Src_length:  uint64(length),
+		Dest_offset: uint64(dstOffset),
+	}))
+}
+
+// CloneFile clones the file src to the new file dst with the given mode, and
+// removes dst again when that fails.
+func CloneFile(dst, src string, mode os.FileMode) (err error) {
+	in, err := os.Open(src)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(dst, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, out.Close())
+		if err != nil {
+			os.Remove(dst)
+		}
+	}()
+	return Clone(out, in)
+}
+
+// Probe tells whether files in dir can be cloned: nil if so, an error that
+// wraps [ErrUnsupported] if not, another error if it could not be found out
+// (a full or read-only filesystem), which says nothing about reflinks.
+func Probe(dir string) (err error) {
+	src, err := os.CreateTemp(dir, ".reflink-probe-")
+	if err != nil {
+		return fmt.Errorf("probe %s for reflinks: %w", dir, err)
+	}
+	defer os.Remove(src.Name())
+	defer src.Close()
+	// A whole block: some filesystems refuse to share less.
+	if _, err := src.Write(make([]byte, 64<<10)); err != nil {
+		return fmt.Errorf("probe %s for reflinks: %w", dir, err)
+	}
+	dst, err := os.CreateTemp(dir, ".reflink-probe-")
+	if err != nil {
+		return fmt.Errorf("probe %s for reflinks: %w", dir, err)
+	}
+	defer os.Remove(dst.Name())
+	defer dst.Close()
+	return Clone(dst, src)
+}
+
+// wrap gives the kernel's vague errnos the cause they most often have.
+func wrap(op string, dst, src *os.File, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EXDEV):
+		return fmt.Errorf("%s %s to %s: %w (%w: they are on different filesystems)", op, src.Name(), dst.Name(), err, ErrUnsupported)
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOTTY), errors.Is(err, unix.ENOSYS):
+		return fmt.Errorf("%s %s to %s: %w (%w: the filesystem of %s cannot)", op, src.Name(), dst.Name(), err, ErrUnsupported, filepath.Dir(dst.Name()))
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("%s %s to %s: %w (%w: unaligned, or one of them has copy-on-write turned off)", op, src.Name(), dst.Name(), err, ErrUnsupported)
+	}
+	return fmt.Errorf("%s %s to %s: %w", op, src.Name(), dst.Name(), err)
+}

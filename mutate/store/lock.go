@@ -1,0 +1,62 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Lock takes the lock of that name for this process alone, waiting for others
+// to give it back, and returns the function that does. The lock ends with the
+// process, however that ends (flock(2)).
+func (s *Store) Lock(ctx context.Context, name string) (unlock func(), err error) {
+	return LockFile(ctx, filepath.Join(s.root, "locks", name))
+}
+
+// TryLock is [Store.Lock] without waiting: ok is false if another holds it.
+func (s *Store) TryLock(name string) (unlock func(), ok bool, err error) {
+	return tryLock(filepath.Join(s.root, "locks", name), unix.LOCK_EX)
+}
+
+// LockFile takes the lock that is the file path, made if need be; see [Store.Lock].
+func LockFile(ctx context.Context, path string) (unlock func(), err error) {
+	return waitLock(ctx, path, unix.LOCK_EX)
+}
+
+// waitLock polls, because a flock(2) that waits cannot be given up when the
+// context ends; the first tries are fast, as most locks are held for
+// milliseconds.
+func waitLock(ctx context.Context, path string, how int) (unlock func(), err error) {
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		unlock, ok, err := tryLock(path, how)
+		if ok || err != nil {
+			return unlock, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for lock %s: %w", path, context.Cause(ctx))
+		case <-time.After(wait):
+		}
+	}
+}
+
+func tryLock(path string, how int) (unlock func(), ok bool, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, false, err
+	}
+	err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+	if err == nil {
+		return func() { f.Close() }, true, nil
+	}
+	f.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, false, nil
+	}
+	return nil, false, fmt.Errorf("lock %s: %w", path, err)
+}

@@ -1,0 +1,140 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate/loop"
+)
+
+// ErrNoPool says that this host lacks what a pool needs.
+var ErrNoPool = errors.New("the store needs a filesystem that can reflink (XFS, btrfs), or mkfs.xfs, loop devices and root to make one in a file")
+
+// poolFloor is the least room, in bytes, that makes a pool worth while: one
+// image and its layers.
+const poolFloor = 2 << 30
+
+func (s *Store) poolFile() string { return filepath.Join(s.dir, "pool.xfs") }
+func (s *Store) poolDir() string  { return filepath.Join(s.dir, "pool") }
+
+// makePool makes the pool and mounts it. The file gets its name when it holds
+// a whole filesystem, so a crash leaves a temporary file that is replaced.
+func (s *Store) makePool(ctx context.Context, note func(string)) error {
+	unlock, err := LockFile(ctx, filepath.Join(s.dir, "lock"))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := os.Stat(s.poolFile()); err != nil { // nobody was faster
+		size, err := s.poolSize()
+		if err != nil {
+			return err
+		}
+		if err := s.formatPool(ctx, size); err != nil {
+			return err
+		}
+		note(fmt.Sprintf("%s cannot reflink: made %s, a sparse XFS file that may grow to %d GiB, and mounted it", s.dir, s.poolFile(), size>>30))
+	}
+	return s.attachPool()
+}
+
+func (s *Store) formatPool(ctx context.Context, size int64) error {
+	tmp := s.poolFile() + ".new"
+	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		return err
+	}
+	// rmapbt, on by default in newer xfsprogs, triples the cost of a clone.
+	mkfs := exec.CommandContext(ctx, "mkfs.xfs", "-q", "-f", "-K", "-m", "reflink=1,rmapbt=0", "-L", "imgmut", tmp)
+	if out, err := mkfs.CombinedOutput(); err != nil {
+		if errors.Is(err, exec.ErrNotFound) {
+			return fmt.Errorf("%w (%w)", ErrNoPool, err)
+		}
+		return fmt.Errorf("make pool: mkfs.xfs: %w: %s", err, bytes.TrimSpace(out))
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return os.Rename(tmp, s.poolFile())
+}
+
+// poolSize is nine tenths of what is free: the file is sparse, so that is a
+// limit and no cost, and the filesystem under it never runs full by it alone.
+func (s *Store) poolSize() (int64, error) {
+	free, err := s.Free()
+	if err != nil {
+		return 0, err
+	}
+	size := free / 10 * 9 &^ (1<<20 - 1)
+	if size < poolFloor {
+		return 0, fmt.Errorf("make pool: %w: %d MiB are free, at least %d MiB are needed", unix.ENOSPC, free>>20, poolFloor/9*10>>20)
+	}
+	return size, nil
+}
+
+// mountPool makes sure that the pool is mounted, after a reboot for example.
+func (s *Store) mountPool(ctx context.Context) error {
+	if s.pooled() {
+		s.root = s.poolDir()
+		return nil
+	}
+	unlock, err := LockFile(ctx, filepath.Join(s.dir, "lock"))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.attachPool()
+}
+
+// pooled tells whether the pool is mounted, by the one sign that needs no
+// parsing: the directory is on another device than its parent.
+func (s *Store) pooled() bool {
+	var parent, pool unix.Stat_t
+	return unix.Stat(s.dir, &parent) == nil && unix.Stat(s.poolDir(), &pool) == nil && parent.Dev != pool.Dev
+}
+
+// attachPool mounts the pool; the caller holds the store's lock.
+func (s *Store) attachPool() error {
+	s.root = s.poolDir()
+	if s.pooled() {
+		return nil
+	}
+	if err := os.MkdirAll(s.poolDir(), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(s.poolFile(), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	// It may be attached already, for a mount in another mount namespace. A
+	// second device over the same file would be a second, contradicting view.
+	device, err := loop.Find(f)
+	if err != nil {
+		return err
+	}
+	if device == "" {
+		dev, err := loop.Attach(f, loop.Options{Direct: true})
+		if err != nil {
+			return fmt.Errorf("%w (%w)", ErrNoPool, err)
+		}
+		defer dev.Close()
+		device = dev.Name()
+	}
+	// discard gives the room of removed layers back to the filesystem below.
+	if err := unix.Mount(device, s.poolDir(), "xfs", unix.MS_NOATIME|unix.MS_NODEV|unix.MS_NOSUID, "discard"); err != nil {
+		return fmt.Errorf("mount pool %s: %w (does this kernel have XFS?)", s.poolFile(), err)
+	}
+	return nil
+}

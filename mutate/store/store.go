@@ -1,0 +1,176 @@
+// Package store is the directory that holds bases, layers, images and their
+// records, on a filesystem that can reflink.
+//
+//	<store>/lock            held while the pool is made or mounted
+//	<store>/pool.xfs        the pool, only where <store> itself cannot reflink
+//	<store>/pool/           where it is mounted
+//	<root>/bases/           imported raw images, named by content digest
+//	<root>/layers/          whole disks after one step, named by key
+//	<root>/images/          finished images, named by the user
+//	<root>/tmp/<run>/       what a living run works on
+//	<root>/locks/           lock files
+//
+// root is <store> or <store>/pool. An object is NAME.raw and its record
+// NAME.json; the record is written last and removed first, so an object exists
+// when its record does (the commit mark). Objects are published by fsync,
+// rename, fsync of the directory: without the first fsync a crash can publish
+// a layer that silently equals its parent (seen on XFS).
+//
+// Any number of processes use one store at once. Each works in its own run
+// directory, on which it holds a lock; a run directory that nobody locks, and
+// an object without a record, are what a crash left, and the next run removes
+// them. There is no database and no daemon.
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate/reflink"
+)
+
+// ErrNotFound says that the store has no object of that name.
+var ErrNotFound = errors.New("not found in the store")
+
+// Kind is a kind of object: a directory of the store.
+type Kind string
+
+// The kinds of objects.
+const (
+	Bases  Kind = "bases"
+	Layers Kind = "layers"
+	Images Kind = "images"
+)
+
+// Store is an open store. Its methods may be used from many goroutines.
+type Store struct {
+	dir  string // what the user named
+	root string // where the objects are: dir or its mounted pool
+}
+
+// Open opens the store in dir and makes what is missing of it. Where dir's
+// filesystem cannot reflink it makes a pool, a sparse XFS file, and mounts it;
+// note is then told so in one line, once, when the pool is made.
+func Open(ctx context.Context, dir string, note func(string)) (*Store, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	s := &Store{dir: dir, root: dir}
+	if err := s.findRoot(ctx, note); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	return s, s.makeDirs()
+}
+
+// findRoot decides where the objects are. The answer is on the disk already
+// on every run but the first, so that a run that changes nothing probes
+// nothing: a directory of objects, or a pool.
+func (s *Store) findRoot(ctx context.Context, note func(string)) error {
+	if _, err := os.Stat(s.poolFile()); err == nil {
+		return s.mountPool(ctx)
+	}
+	if _, err := os.Stat(filepath.Join(s.dir, string(Layers))); err == nil {
+		return nil
+	}
+	err := reflink.Probe(s.dir)
+	if errors.Is(err, reflink.ErrUnsupported) {
+		return s.makePool(ctx, note)
+	}
+	return err
+}
+
+func (s *Store) makeDirs() error {
+	for dir, mode := range map[string]fs.FileMode{
+		// Layers and bases hold what images hold, password hashes included,
+		// and no user has business there.
+		string(Bases): 0o700, string(Layers): 0o700, "tmp": 0o700, "locks": 0o700,
+		string(Images): 0o755,
+	} {
+		if err := os.Mkdir(filepath.Join(s.root, dir), mode); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("open store: %w", err)
+		}
+	}
+	return nil
+}
+
+// Root is the directory with the objects; it is on a filesystem that can
+// reflink.
+func (s *Store) Root() string { return s.root }
+
+// Path is where the file of an object is or would be: ext is "raw" for the
+// disk and "json" for the record.
+func (s *Store) Path(k Kind, name, ext string) string {
+	return filepath.Join(s.root, string(k), name+"."+ext)
+}
+
+// Load reads an object's record into rec, or returns [ErrNotFound].
+func (s *Store) Load(k Kind, name string, rec any) error {
+	b, err := os.ReadFile(s.Path(k, name, "json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s %s: %w", strings.TrimSuffix(string(k), "s"), name, ErrNotFound)
+	}
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, rec); err != nil {
+		return fmt.Errorf("read record %s: %w", s.Path(k, name, "json"), err)
+	}
+	return nil
+}
+
+// Names lists the objects of a kind, sorted.
+func (s *Store) Names(k Kind) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(s.root, string(k)))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), ".json"); ok && !strings.HasPrefix(name, ".") {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// Remove removes an object; it is gone when its record is. Removing what is
+// not there is [ErrNotFound].
+func (s *Store) Remove(k Kind, name string) error {
+	if err := os.Remove(s.Path(k, name, "json")); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s %s: %w", strings.TrimSuffix(string(k), "s"), name, ErrNotFound)
+	} else if err != nil {
+		return err
+	}
+	for _, ext := range []string{"raw", "sums"} {
+		if err := os.Remove(s.Path(k, name, ext)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Free tells how many bytes can still be written. A pool is a sparse file, so
+// it has no more than the filesystem under it.
+func (s *Store) Free() (int64, error) {
+	var free int64 = 1<<63 - 1
+	for _, dir := range []string{s.root, s.dir} {
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err != nil {
+			return 0, fmt.Errorf("ask for free space of %s: %w", dir, err)
+		}
+		free = min(free, int64(st.Bavail)*st.Bsize)
+	}
+	return free, nil
+}
