@@ -1,0 +1,19 @@
+package recipes
+
+import (
+	"embed"
+	"io/fs"
+)
+
+//go:embed examples
+var examples embed.FS
+
+// Examples holds recipes to start from (minimal.yaml, web.yaml) and the files
+// that they name.
+func Examples() fs.FS {
+	sub, err := fs.Sub(examples, "examples")
+	if err != nil { // only if the directory's name were no valid path
+		panic(err)
+	}
+	return sub
+}

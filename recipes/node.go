@@ -1,0 +1,84 @@
+package recipes
+
+import "strconv"
+
+// nodeKind says what a node of the tree is.
+type nodeKind int
+
+const (
+	null nodeKind = iota
+	boolean
+	number
+	text
+	untyped // the value of a Set: what it is depends on who asks
+	list
+	mapping
+)
+
+// found names what stands in a place where something else was wanted.
+func (n *node) found() string {
+	switch n.kind {
+	case boolean:
+		return shorten(n.text)
+	case number:
+		return "the number " + shorten(n.text)
+	case text, untyped:
+		return strconv.Quote(shorten(n.text))
+	case list:
+		return "a list"
+	case mapping:
+		return "a mapping"
+	}
+	return "nothing"
+}
+
+// node is a value of a recipe: YAML without what this package refuses.
+type node struct {
+	kind    nodeKind
+	text    string // of a scalar; for boolean and number as it was written
+	pos     Pos
+	items   []*node // of a list
+	entries []entry // of a mapping, in the order of the file, keys unique
+}
+
+// entry is a key of a mapping and its value.
+type entry struct {
+	key   string
+	pos   Pos
+	value *node
+}
+
+// get finds the entry of a key.
+func (n *node) get(key string) (*entry, bool) {
+	for i := range n.entries {
+		if n.entries[i].key == key {
+			return &n.entries[i], true
+		}
+	}
+	return nil, false
+}
+
+// only is a copy of a mapping that has just the keys that keep says.
+func (n *node) only(keep func(key string) bool) *node {
+	c := &node{kind: mapping, pos: n.pos}
+	for _, e := range n.entries {
+		if keep(e.key) {
+			c.entries = append(c.entries, e)
+		}
+	}
+	return c
+}
+
+// at joins a key to a path.
+func at(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// atIndex joins a place in a list to a path.
+func atIndex(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
+
+// isText says whether a node fits a string.
+func (n *node) isText() bool { return n.kind == text || n.kind == untyped }
