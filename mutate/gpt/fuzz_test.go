@@ -1,0 +1,181 @@
+package gpt_test
+
+import (
+	"bytes"
+	"errors"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/imgmut/imgmut/mutate/gpt"
+)
+
+// FuzzRead: Read either says what is wrong, or what it accepts can be edited,
+// and the edit is exactly what was asked for.
+//
+// The input damages one of a few sound images, see mutate, because random bytes
+// never get past the signature and the checksums.
+func FuzzRead(f *testing.F) {
+	seeds := fuzzImages()
+	for i := range seeds {
+		f.Add(uint8(i), int32(0), true, []byte{})
+		f.Add(uint8(i), int32(5000), true, []byte{})
+		f.Add(uint8(i), int32(-100), false, []byte{})
+		f.Add(uint8(i), int32(0), true, record(3, 80, 1<<32-1))  // both headers: entry count
+		f.Add(uint8(i), int32(0), true, record(2, 32, 1<<63))    // backup header: alternate
+		f.Add(uint8(i), int32(0), true, record(7, 40, 1<<64-1))  // both arrays: end of partition 1
+		f.Add(uint8(i), int32(0), false, record(5, 16, 1<<64-1)) // primary array, stale checksum
+	}
+	f.Add(uint8(255), int32(4096), false, []byte("EFI PART"))
+	name := filepath.Join(f.TempDir(), "disk.img")
+	f.Fuzz(func(t *testing.T, seed uint8, resize int32, seal bool, records []byte) {
+		img := records // as they are
+		if int(seed) < len(seeds) {
+			img = mutate(bytes.Clone(seeds[seed]), records, seal)
+		}
+		img = append(bytes.Clone(img), make([]byte, 64<<10)...)[:min(max(0, len(img)+int(resize)), len(img)+(64<<10))]
+		if err := os.WriteFile(name, img, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		file, err := os.OpenFile(name, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		table, err := gpt.Read(file)
+		if err == nil {
+			retype(t, file, table, img)
+			return
+		}
+		var damage *gpt.DamageError
+		if !errors.Is(err, gpt.ErrNoTable) && !errors.As(err, &damage) {
+			t.Errorf("Read() = %v, want ErrNoTable or a *DamageError", err)
+		}
+		if gpt.Apply(file, gpt.Edit{Disk: &uuid.UUID{1}}) == nil {
+			t.Error("Apply accepts what Read refuses")
+		}
+		if !bytes.Equal(slurp(t, name), img) {
+			t.Error("the file changed")
+		}
+	})
+}
+
+// fuzzImages are sound, each in its own way.
+func fuzzImages() [][]byte {
+	moved := small()
+	moved.primaryArray, moved.firstUsable, moved.parts = 10, 12, [][2]int{{12, 15}, {17, 17}}
+	big := small()
+	big.sector, big.sectors, big.entries = 4096, 48, 40
+	big.firstUsable = 4
+	long := small()
+	long.entrySize, long.entries, long.firstUsable, long.headerSize = 256, 8, 6, 200
+	long.parts = [][2]int{{6, 7}, {9, 19}, {22, 22}, {20, 20}}
+	var all [][]byte
+	for _, l := range []layout{small(), moved, big, long} {
+		all = append(all, craft(l))
+	}
+	return all
+}
+
+const recordSize = 11
+
+// record says: in these copies (bit 0 the primary, bit 1 the backup), in the
+// header or (bit 2) in the array, set the eight bytes at off. With bit 3, off
+// counts from the start of the image instead.
+func record(where byte, off uint16, value uint64) []byte {
+	return le.AppendUint64(le.AppendUint16([]byte{where}, off), value)
+}
+
+// mutate carries out records and, if seal is set, makes the checksums true.
+func mutate(img, records []byte, seal bool) []byte {
+	sector := 512
+	if string(img[512:520]) != "EFI PART" {
+		sector = 4096
+	}
+	copies := both(img, sector) // before anything in the headers is wrong
+	var headers, arrays [][]byte
+	for _, r := range copies {
+		headers, arrays = append(headers, r.header()), append(arrays, r.array())
+	}
+	for ; len(records) >= recordSize; records = records[recordSize:] {
+		where, off, value := records[0], int(le.Uint16(records[1:])), records[3:recordSize]
+		for i := range copies {
+			target := headers[i]
+			if where&4 != 0 {
+				target = arrays[i]
+			}
+			if where&8 != 0 {
+				target = img
+			}
+			if where&(1<<i) != 0 && off < len(target) {
+				copy(target[off:], value)
+			}
+		}
+	}
+	if seal {
+		sealAll(img)
+	}
+	return img
+}
+
+// retype changes the type of each partition and the disk GUID.
+func retype(t *testing.T, f *os.File, table *gpt.Table, img []byte) {
+	e := gpt.Edit{Disk: &uuid.UUID{1, 2, 3, 4, 5, 6, 7, 8}, Types: map[int]uuid.UUID{}}
+	for i := range table.Partitions {
+		e.Types[table.Partitions[i].Slot] = gpt.TypeRootX86_64
+	}
+	if err := gpt.Apply(f, e); err != nil {
+		t.Fatalf("Apply() = %v to a table that Read accepts", err)
+	}
+	after := slurp(t, f.Name())
+	if !bytes.Equal(after, expected(img, table.SectorSize, e)) {
+		t.Error("Apply changed other bytes than asked for")
+	}
+	table.Disk = *e.Disk
+	for i := range table.Partitions {
+		table.Partitions[i].Type = gpt.TypeRootX86_64
+	}
+	if again := read(t, f); !reflect.DeepEqual(again, table) {
+		t.Errorf("Read() = %+v after the edit, want %+v", again, table)
+	}
+}
+
+// sealAll makes true what checksums it can find, however wrong the rest is.
+func sealAll(img []byte) {
+	for _, sector := range []int{512, 4096} {
+		for _, lba := range []int{1, len(img)/sector - 1} {
+			if lba < 1 || (lba+1)*sector > len(img) {
+				continue
+			}
+			r := raw{img, sector, uint64(lba)}
+			h := r.header()
+			if string(h[:8]) != "EFI PART" {
+				continue
+			}
+			start, n := le.Uint64(h[72:]), uint64(le.Uint32(h[80:]))*uint64(le.Uint32(h[84:]))
+			if size := uint64(len(img)); start < size && n <= size && start*uint64(sector) <= size-n {
+				le.PutUint32(h[88:], crc32.ChecksumIEEE(img[start*uint64(sector):][:n]))
+			}
+			r.sealHeader()
+		}
+	}
+}
+
+// BenchmarkEdit retypes a partition of a sparse image of 20 GiB, to and fro.
+// Most of it is the two barriers.
+func BenchmarkEdit(b *testing.B) {
+	img := blank(b, 20<<30)
+	sfdisk(b, 512, img, "label: gpt\nsize=512MiB,type=U\nsize=18GiB\n")
+	f := open(b, img)
+	types := []uuid.UUID{gpt.TypeRootX86_64, gpt.TypeLinuxGeneric}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if err := gpt.Apply(f, gpt.Edit{Types: map[int]uuid.UUID{2: types[i%2]}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

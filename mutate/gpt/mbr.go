@@ -1,0 +1,182 @@
+package gpt
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+)
+
+// Places in sector 0 and in the entries of its table: UEFI 2.10, tables 5.1
+// and 5.2.
+const (
+	mbrSector     = 512
+	mbrSignature  = 440 // of the disk: NT calls it that, Linux makes PARTUUIDs of it
+	mbrTable      = 446
+	mbrMagic      = 510
+	mbrSlots      = 4
+	mbrEntrySize  = 16
+	mbrActive     = 0 // 0x80 or 0
+	mbrType       = 4
+	mbrStart      = 8
+	mbrCount      = 12
+	mbrProtective = 0xee
+)
+
+// MBRTable is the DOS partition table of an image.
+type MBRTable struct {
+	Signature  uint32         // of the disk; 0 if it has none
+	Partitions []MBRPartition // used primary slots only, by ascending slot
+}
+
+// MBRPartition is one primary partition of a DOS table.
+type MBRPartition struct {
+	Slot        int   // 1 to 4
+	Type        byte  // 0x83 for Linux
+	Active      bool  // what a boot loader in sector 0 would start
+	Start, Size int64 // bytes, with sectors of 512
+}
+
+// PartUUID is the name that Linux gives the partition on the disk with that
+// signature, as in root=PARTUUID=5ec0ffee-01.
+func (p MBRPartition) PartUUID(signature uint32) string {
+	return fmt.Sprintf("%08x-%02x", signature, p.Slot)
+}
+
+// ReadMBR reads the four primary entries of the DOS partition table of the
+// image f, taking sectors as 512 bytes. Ask [Read] first: where there is a
+// GPT, sector 0 only protects it.
+//
+// It is [ErrNoTable] if sector 0 is not a partition table (the boot sector of
+// a filesystem ends in the same magic) or an empty one, and a [*DamageError]
+// if a partition reaches beyond the file or into another.
+func ReadMBR(f *os.File) (*MBRTable, error) {
+	b, err := readSector0(f)
+	if err != nil {
+		return nil, fmt.Errorf("read MBR: %w", err)
+	}
+	if b == nil {
+		return nil, fmt.Errorf("read MBR: %w", ErrNoTable)
+	}
+	size, err := fileSize(f)
+	if err != nil {
+		return nil, fmt.Errorf("read MBR: %w", err)
+	}
+	t := &MBRTable{Signature: le.Uint32(b[mbrSignature:])}
+	var used []span
+	for slot := 1; slot <= mbrSlots; slot++ {
+		e := mbrEntry(b, slot)
+		if e[mbrActive]&^0x80 != 0 { // Linux takes this for no table: block/partitions/msdos.c
+			return nil, fmt.Errorf("read MBR: %w", ErrNoTable)
+		}
+		start, count := int64(le.Uint32(e[mbrStart:])), int64(le.Uint32(e[mbrCount:]))
+		if e[mbrType] == 0 || count == 0 {
+			continue
+		}
+		p := MBRPartition{slot, e[mbrType], e[mbrActive] == 0x80, start * mbrSector, count * mbrSector}
+		t.Partitions = append(t.Partitions, p)
+		used = append(used, span{fmt.Sprintf("partition %d", slot), uint64(start), uint64(start + count - 1)})
+	}
+	if len(used) == 0 {
+		return nil, fmt.Errorf("read MBR: %w", ErrNoTable)
+	}
+	return t, t.check(used, size)
+}
+
+func (t *MBRTable) check(used []span, size int64) error {
+	for _, p := range t.Partitions {
+		if p.Start+p.Size > size && p.Type != mbrProtective {
+			return &DamageError{"MBR", fmt.Sprintf("partition %d ends at byte %d, but the file is %d bytes long: the image is truncated",
+				p.Slot, p.Start+p.Size, size), mendFetch}
+		}
+	}
+	if what := overlap(append([]span{{"the MBR", 0, 0}}, used...)); what != "" {
+		return &DamageError{"MBR", what, ""}
+	}
+	return nil
+}
+
+// SetActive makes a slot of the DOS table of f the only active one; slot 0
+// makes none active. Nothing but the four flags changes.
+//
+// There can be only one, to boot loaders as well as to systemd-nspawn, which
+// takes the active partition of type 0x83 for root.
+func SetActive(f *os.File, slot int) error {
+	return editMBR(f, func(t *MBRTable, b []byte) error {
+		found := slot == 0
+		for _, p := range t.Partitions {
+			found = found || p.Slot == slot
+		}
+		if !found {
+			return fmt.Errorf("set active partition: slot %d is not in use", slot)
+		}
+		for s := 1; s <= mbrSlots; s++ {
+			flag := &mbrEntry(b, s)[mbrActive]
+			if *flag = 0; s == slot {
+				*flag = 0x80
+			}
+		}
+		return nil
+	})
+}
+
+// SetSignature gives the disk of f a new signature of eight hexadecimal
+// digits, and with it every partition a new PARTUUID. It must not be zero,
+// which means none.
+func SetSignature(f *os.File, hex string) error {
+	n, err := strconv.ParseUint(hex, 16, 32)
+	if err != nil || len(hex) != 8 || n == 0 {
+		return fmt.Errorf("set disk signature %q: want eight hexadecimal digits, not all zero", hex)
+	}
+	return editMBR(f, func(_ *MBRTable, b []byte) error {
+		le.PutUint32(b[mbrSignature:], uint32(n))
+		return nil
+	})
+}
+
+// editMBR changes sector 0, which is one write and so happens or does not.
+func editMBR(f *os.File, change func(*MBRTable, []byte) error) error {
+	t, err := ReadMBR(f)
+	if err != nil {
+		return err
+	}
+	for _, p := range t.Partitions {
+		if p.Type == mbrProtective {
+			return errors.New("edit MBR: it protects a GPT")
+		}
+	}
+	b, err := readSector0(f)
+	if err != nil {
+		return fmt.Errorf("read MBR: %w", err)
+	}
+	old := string(b)
+	if err := change(t, b); err != nil || string(b) == old {
+		return err
+	}
+	if _, err := f.WriteAt(b, 0); err != nil {
+		return fmt.Errorf("write MBR: %w", err)
+	}
+	return f.Sync()
+}
+
+// readSector0 gives the first 512 bytes, or nil if they do not end in the
+// magic of a partition table or boot sector.
+func readSector0(f *os.File) ([]byte, error) {
+	b := make([]byte, mbrSector)
+	_, err := f.ReadAt(b, 0)
+	if errors.Is(err, io.EOF) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if b[mbrMagic] != 0x55 || b[mbrMagic+1] != 0xaa {
+		return nil, nil
+	}
+	return b, nil
+}
+
+func mbrEntry(b []byte, slot int) []byte {
+	return b[mbrTable+(slot-1)*mbrEntrySize:][:mbrEntrySize]
+}
