@@ -1,0 +1,281 @@
+// Package disk reads what is in a raw disk image: its partitions, the
+// filesystems in them, the role each plays for the operating system, and the
+// references by which one names another.
+//
+// Nothing in an image is believed because a label says so. The role of a
+// partition comes from what is in it: root is the filesystem with an
+// os-release file, the rest is what root's fstab mounts where (and, for the
+// EFI system partition, its type GUID, which firmware goes by as well). That
+// is why an image whose partitions are all typed "Linux data", which
+// systemd-nspawn refuses as having several roots, is clear to imgmut.
+//
+// Filesystems are probed by blkid(8), the same library that systemd asks, and
+// read through detached mounts ([Volume.Open]): a mount without a mount point,
+// which only this process sees and which ends with it, so that nothing is left
+// over. FAT is read without the kernel, which may lack it.
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/imgmut/imgmut/mutate/gpt"
+)
+
+// TableKind is how an image is partitioned.
+type TableKind string
+
+// The kinds of partition tables. Bare is one filesystem from byte 0.
+const (
+	GPT  TableKind = "gpt"
+	MBR  TableKind = "mbr"
+	Bare TableKind = "bare"
+)
+
+// Role is what a volume is for.
+type Role string
+
+// The roles. A volume without one is left alone.
+const (
+	Root Role = "root"
+	Usr  Role = "usr"
+	Boot Role = "boot" // /boot; XBOOTLDR in the Discoverable Partitions Specification
+	ESP  Role = "esp"
+	Home Role = "home"
+	Srv  Role = "srv"
+	Var  Role = "var"
+	Swap Role = "swap"
+)
+
+// Volume is one partition, or the whole of a bare image.
+type Volume struct {
+	Slot         int    `json:"slot,omitempty"` // in the partition table, 1-based; 0 for a bare image
+	Offset, Size int64  // bytes
+	Role         Role   `json:",omitempty"`
+	Mountpoint   string `json:",omitempty"` // in the image, by fstab
+	Type         string `json:",omitempty"` // partition type: a GUID, or the MBR's byte as 0x83
+	PartUUID     string `json:",omitempty"`
+	PartLabel    string `json:",omitempty"`
+	FS           string `json:",omitempty"` // as blkid names it
+	UUID         string `json:",omitempty"`
+	Label        string `json:",omitempty"`
+}
+
+func (v Volume) String() string {
+	if v.Slot == 0 {
+		return "the filesystem"
+	}
+	return fmt.Sprintf("partition %d", v.Slot)
+}
+
+// Layout is what is in an image.
+type Layout struct {
+	Table   TableKind
+	Arch    string // as systemd names it: x86-64, arm64
+	OS      string // ID and VERSION_ID of os-release, as "debian 12"
+	Volumes []Volume
+}
+
+// Find gives the volume with that role.
+func (l *Layout) Find(r Role) (Volume, bool) {
+	for _, v := range l.Volumes {
+		if v.Role == r {
+			return v, true
+		}
+	}
+	return Volume{}, false
+}
+
+// InvalidError says that an image is not one that imgmut can work on: damaged,
+// empty, truncated, without a usable root.
+type InvalidError struct {
+	Fault string
+	Mend  string // what the user can do, if anything
+}
+
+func (e *InvalidError) Error() string { return e.Fault }
+
+// Hint is what the user can do about it.
+func (e *InvalidError) Hint() string { return e.Mend }
+
+// Inspect finds out what is in the image f. It is an [InvalidError] if f is
+// damaged or has no usable root.
+func Inspect(ctx context.Context, f *os.File) (*Layout, error) {
+	l, err := List(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	return l, l.AssignRoles(f)
+}
+
+// List is the part of [Inspect] that mounts nothing: the volumes and what
+// filesystem is in each, without roles.
+func List(ctx context.Context, f *os.File) (*Layout, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if fi.Size() == 0 {
+		return nil, &InvalidError{Fault: "the image is empty", Mend: "check how the file was made or downloaded"}
+	}
+	l, err := readTable(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.probe(ctx, f); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func readTable(f *os.File) (*Layout, error) {
+	t, err := gpt.Read(f)
+	var damage *gpt.DamageError
+	switch {
+	case err == nil:
+		l := &Layout{Table: GPT}
+		for _, p := range t.Partitions {
+			l.Volumes = append(l.Volumes, Volume{Slot: p.Slot, Offset: p.Start, Size: p.Size,
+				Type: p.Type.String(), PartUUID: p.GUID.String(), PartLabel: p.Name})
+		}
+		return l, nil
+	case errors.As(err, &damage):
+		return nil, &InvalidError{Fault: damage.Error(), Mend: damage.Mend}
+	case !errors.Is(err, gpt.ErrNoTable):
+		return nil, err
+	}
+	m, err := gpt.ReadMBR(f)
+	if err == nil {
+		l := &Layout{Table: MBR}
+		for _, p := range m.Partitions {
+			l.Volumes = append(l.Volumes, Volume{Slot: p.Slot, Offset: p.Start, Size: p.Size,
+				Type: fmt.Sprintf("0x%02x", p.Type), PartUUID: p.PartUUID(m.Signature)})
+		}
+		return l, nil
+	}
+	if errors.As(err, &damage) {
+		return nil, &InvalidError{Fault: damage.Error(), Mend: damage.Mend}
+	}
+	if !errors.Is(err, gpt.ErrNoTable) {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return &Layout{Table: Bare, Volumes: []Volume{{Size: fi.Size()}}}, nil
+}
+
+// AssignRoles is the rest of [Inspect]: it finds root by what is in it and the
+// others by root's fstab.
+func (l *Layout) AssignRoles(f *os.File) error {
+	root, tree, err := l.findRoot(f)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	root.Role, root.Mountpoint = Root, "/"
+	l.OS = osName(tree)
+	if l.Arch, err = machineArch(tree); err != nil {
+		return err
+	}
+	l.followFstab(tree)
+	for i := range l.Volumes {
+		v := &l.Volumes[i]
+		switch {
+		case strings.EqualFold(v.Type, gpt.TypeESP.String()), v.Type == "0xef":
+			v.Role = ESP
+		case v.FS == "swap":
+			v.Role = Swap
+		}
+	}
+	return nil
+}
+
+// findRoot gives the one volume that holds an operating system, open.
+func (l *Layout) findRoot(f *os.File) (_ *Volume, tree *Tree, err error) {
+	var roots []*Volume
+	var obstacles []string
+	trees := map[*Volume]*Tree{}
+	defer func() {
+		for _, t := range trees {
+			if t != tree {
+				t.Close()
+			}
+		}
+	}()
+	for i := range l.Volumes {
+		v := &l.Volumes[i]
+		if fault := unusable[v.FS]; fault != "" {
+			obstacles = append(obstacles, fmt.Sprintf("%s holds %s, which imgmut cannot work in", v, fault))
+		}
+		if !v.mountable() {
+			continue
+		}
+		t, err := v.Open(f, ReadOnly)
+		if err != nil {
+			obstacles = append(obstacles, err.Error())
+			continue
+		}
+		trees[v] = t
+		switch what := judge(t); what {
+		case "":
+		case "root":
+			roots = append(roots, v)
+		default:
+			obstacles = append(obstacles, fmt.Sprintf("%s holds %s", v, what))
+		}
+	}
+	if len(roots) > 1 {
+		roots = typedRoots(roots)
+	}
+	switch {
+	case len(roots) == 1:
+		return roots[0], trees[roots[0]], nil
+	case len(roots) > 1:
+		return nil, nil, &InvalidError{
+			Fault: fmt.Sprintf("the image has %d roots: %s and %s each hold an operating system", len(roots), roots[0], roots[1]),
+			Mend:  "give the one that is meant the root type: sgdisk -t SLOT:8304 IMAGE (8305 for arm64)",
+		}
+	case len(obstacles) > 0:
+		return nil, nil, &InvalidError{Fault: "the image has no usable root: " + strings.Join(obstacles, "; "),
+			Mend: "imgmut works on a root of ext4, XFS or btrfs that this kernel can mount"}
+	}
+	return nil, nil, &InvalidError{Fault: "the image has no partition table and no filesystem that holds an operating system (no /etc/os-release)",
+		Mend: "check that the file is a raw disk image: qemu-img convert -O raw makes one of qcow2 and others"}
+}
+
+// typedRoots narrows several candidates to those that say they are root.
+func typedRoots(candidates []*Volume) []*Volume {
+	var typed []*Volume
+	for _, v := range candidates {
+		if strings.EqualFold(v.Type, gpt.TypeRootX86_64.String()) || strings.EqualFold(v.Type, gpt.TypeRootARM64.String()) {
+			typed = append(typed, v)
+		}
+	}
+	if len(typed) > 0 {
+		return typed
+	}
+	return candidates
+}
+
+// Slot gives the volume in that slot of the partition table.
+func (l *Layout) Slot(n int) (Volume, bool) {
+	for _, v := range l.Volumes {
+		if v.Slot == n {
+			return v, true
+		}
+	}
+	return Volume{}, false
+}
+
+// Clone is a copy that shares nothing with l.
+func (l *Layout) Clone() *Layout {
+	c := *l
+	c.Volumes = slices.Clone(l.Volumes)
+	return &c
+}

@@ -1,0 +1,125 @@
+package disk
+
+import (
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Reference is a place where a file of the image names a volume.
+type Reference struct {
+	Slot int    // of the volume the file is in
+	File string // below the root of that volume
+	Spec string // as "PARTUUID=…"
+	// Needed is false where the system does without: a mount with nofail or
+	// noauto.
+	Needed bool
+}
+
+// refFiles are the files that name volumes, below the root of a volume, as
+// patterns of [path.Match]. On a volume of its own /boot is the root, so each
+// is looked for with and without.
+var refFiles = []string{
+	"etc/fstab", "etc/crypttab", "etc/kernel/cmdline", "etc/default/grub", "etc/default/grub.d/*.cfg",
+	"boot/loader/entries/*.conf", "boot/grub/grub.cfg", "boot/grub2/grub.cfg", "boot/extlinux/extlinux.conf", "boot/cmdline.txt",
+	"loader/entries/*.conf", "grub/grub.cfg", "grub2/grub.cfg", "extlinux/extlinux.conf", "cmdline.txt",
+	"EFI/*/grub.cfg",
+}
+
+// References lists where the files of a volume name volumes.
+func (v Volume) References(t fs.FS) []Reference {
+	var refs []Reference
+	for _, name := range refPaths(t) {
+		text := readText(t, name)
+		if path.Base(name) == "fstab" {
+			refs = append(refs, v.fstabReferences(name, text)...)
+			continue
+		}
+		for _, spec := range specs(text) {
+			refs = append(refs, Reference{Slot: v.Slot, File: name, Spec: spec, Needed: true})
+		}
+	}
+	return refs
+}
+
+// Rename puts other partition UUIDs in place of those that the files of the
+// volume name, and says how many files it changed. write gets each changed
+// file; partUUIDs maps old, in lower case, to new.
+func (v Volume) Rename(t fs.FS, partUUIDs map[string]string, write func(name string, b []byte) error) error {
+	for _, name := range refPaths(t) {
+		before := readText(t, name)
+		after := partUUID.ReplaceAllStringFunc(before, func(old string) string {
+			if fresh, ok := partUUIDs[strings.ToLower(old)]; ok {
+				return fresh
+			}
+			return old
+		})
+		if after == before {
+			continue
+		}
+		if err := write(name, []byte(after)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func refPaths(t fs.FS) []string {
+	var paths []string
+	for _, pattern := range refFiles {
+		found, _ := fs.Glob(t, pattern) // the patterns are well-formed
+		paths = append(paths, found...)
+	}
+	return paths
+}
+
+func (v Volume) fstabReferences(name, text string) []Reference {
+	var refs []Reference
+	for _, m := range ParseFstab(text) {
+		if named := specs(m.Spec); len(named) == 1 {
+			refs = append(refs, Reference{v.Slot, name, named[0], !m.Has("nofail") && !m.Has("noauto")})
+		}
+	}
+	return refs
+}
+
+var (
+	// spec finds KEY=value, with value possibly quoted, and the paths below
+	// /dev/disk that say the same.
+	spec = regexp.MustCompile(`\b(UUID|LABEL|PARTUUID|PARTLABEL)=("[^"\n]+"|[^\s"',]+)|/dev/disk/by-(uuid|label|partuuid|partlabel)/([^\s"',]+)`)
+	// byUUID finds the UUID of grub's search command.
+	byUUID = regexp.MustCompile(`\bsearch(?:\.fs_uuid|\b[^\n]*--fs-uuid)[^\n]*?\s([0-9A-Fa-f]{4,8}(?:-[0-9A-Fa-f]{4}){1,3}(?:-[0-9A-Fa-f]{12})?)\b`)
+	// partUUID finds what looks like a partition UUID, GPT's or MBR's.
+	partUUID = regexp.MustCompile(`(?i)\b(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{8}-[0-9a-f]{2})\b`)
+)
+
+// specs lists the volumes that a text names, each once. Lines that are
+// comments or hold a variable are passed over.
+func specs(text string) []string {
+	var found []string
+	add := func(s string) {
+		if !strings.ContainsAny(s, "$`\\") && !slices.Contains(found, s) {
+			found = append(found, s)
+		}
+	}
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(strings.TrimSpace(line), "#") {
+			continue
+		}
+		for _, m := range spec.FindAllStringSubmatch(line, -1) {
+			if m[1] != "" {
+				add(m[1] + "=" + strings.Trim(m[2], `"`))
+			} else {
+				add(strings.ToUpper(m[3]) + "=" + m[4])
+			}
+		}
+		for _, m := range byUUID.FindAllStringSubmatch(line, -1) {
+			add("UUID=" + m[1])
+		}
+	}
+	return found
+}
+
+var _ fs.FS = (*Tree)(nil)

@@ -1,0 +1,223 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/diskfs/go-diskfs/backend/file"
+	"github.com/diskfs/go-diskfs/filesystem/fat12"
+	"github.com/diskfs/go-diskfs/filesystem/fat16"
+	"github.com/diskfs/go-diskfs/filesystem/fat32"
+	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate/loop"
+)
+
+// Access is how a volume is opened.
+type Access bool
+
+// The ways to open a volume. ReadOnly changes no byte of the image, not even
+// to replay a journal.
+const (
+	ReadOnly  Access = false
+	ReadWrite Access = true
+)
+
+// Tree is the files of one volume, read from outside the image: an [fs.FS] in
+// which symbolic links, absolute ones too, lead nowhere but inside the volume.
+type Tree struct {
+	fs.FS
+	root *os.File // nil for FAT, which is read without the kernel
+}
+
+// Close ends the mount. Nothing of the volume is in use afterwards, unless a
+// file that was opened from it still is.
+func (t *Tree) Close() error {
+	if t.root == nil {
+		return nil
+	}
+	return t.root.Close()
+}
+
+// Open mounts the volume of the image f where nobody sees it. FAT can only be
+// opened [ReadOnly].
+func (v Volume) Open(f *os.File, access Access) (*Tree, error) {
+	if v.FS == "vfat" {
+		return v.openFAT(f)
+	}
+	root, err := v.mount(f, access)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s (%s): %w", v, v.FS, err)
+	}
+	return &Tree{mounted{root}, root}, nil
+}
+
+// mount makes a detached mount (fsmount(2), Linux 5.2): it has no place in any
+// namespace and ends when its descriptor does.
+func (v Volume) mount(f *os.File, access Access) (*os.File, error) {
+	dev, err := loop.Attach(f, loop.Options{Offset: v.Offset, Size: v.Size, ReadOnly: access == ReadOnly})
+	if err != nil {
+		return nil, err
+	}
+	defer dev.Close() // the mount keeps it
+	c, err := fsopen(v.FS)
+	if errors.Is(err, unix.ENODEV) {
+		return nil, fmt.Errorf("this kernel has no %s", v.FS)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	if err := unix.FsconfigSetString(int(c.Fd()), "source", dev.Name()); err != nil {
+		return nil, err
+	}
+	for _, flag := range mountFlags(v.FS, access) {
+		if err := unix.FsconfigSetFlag(int(c.Fd()), flag); err != nil {
+			return nil, fmt.Errorf("option %s: %w", flag, err)
+		}
+	}
+	if err := unix.FsconfigCreate(int(c.Fd())); err != nil {
+		return nil, fmt.Errorf("%w%s", err, kernelLog(c))
+	}
+	attrs := unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
+	if access == ReadOnly {
+		attrs |= unix.MOUNT_ATTR_RDONLY
+	}
+	fd, err := unix.Fsmount(int(c.Fd()), unix.FSMOUNT_CLOEXEC, attrs)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), v.String()), nil
+}
+
+// mountFlags keeps a read-only mount from replaying the journal, and lets an
+// XFS be mounted while a fork of it is, which has the same UUID.
+func mountFlags(fs string, access Access) []string {
+	var flags []string
+	if fs == "xfs" {
+		flags = append(flags, "nouuid")
+	}
+	if access == ReadOnly {
+		flags = append(flags, "ro")
+		switch fs {
+		case "ext3", "ext4", "xfs":
+			flags = append(flags, "norecovery")
+		}
+	}
+	return flags
+}
+
+func fsopen(fs string) (*os.File, error) {
+	fd, err := unix.Fsopen(fs, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "fsopen "+fs), nil
+}
+
+// kernelLog reads why the kernel refused, which it says on the context's
+// descriptor, one message a read (fsopen(2)).
+func kernelLog(c *os.File) string {
+	var said []string
+	b := make([]byte, 1024)
+	for {
+		n, err := unix.Read(int(c.Fd()), b)
+		if err != nil || n <= 0 {
+			break
+		}
+		said = append(said, strings.TrimSpace(strings.TrimPrefix(string(b[:n]), "e ")))
+	}
+	if len(said) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(said, "; ")
+}
+
+// openFAT reads FAT in user space: a third of the kernels that build images
+// have no vfat. Only reading is trustworthy there.
+func (v Volume) openFAT(f *os.File) (*Tree, error) {
+	b := file.New(f, true)
+	if t, err := fat32.Read(b, v.Size, v.Offset, 512); err == nil {
+		return &Tree{FS: fatFS{t}}, nil
+	}
+	if t, err := fat16.Read(b, v.Size, v.Offset, 512); err == nil {
+		return &Tree{FS: fatFS{t}}, nil
+	}
+	t, err := fat12.Read(b, v.Size, v.Offset, 512)
+	if err != nil {
+		return nil, fmt.Errorf("read %s (vfat): %w", v, err)
+	}
+	return &Tree{FS: fatFS{t}}, nil
+}
+
+// fatFS keeps two known faults of the library away from its callers: a panic
+// on a damaged volume, and an error for reading an empty file.
+type fatFS struct{ fs.FS }
+
+func (t fatFS) ReadFile(name string) (b []byte, err error) {
+	defer recovered(&err)
+	fi, err := fs.Stat(t.FS, name)
+	if err != nil {
+		return nil, err
+	}
+	if fi.Size() == 0 {
+		return nil, nil
+	}
+	return fs.ReadFile(t.FS, name)
+}
+
+func (t fatFS) ReadDir(name string) (list []fs.DirEntry, err error) {
+	defer recovered(&err)
+	return fs.ReadDir(t.FS, name)
+}
+
+func recovered(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("read vfat: damaged: %v", r)
+	}
+}
+
+// mounted is the files below a mount's root.
+type mounted struct{ root *os.File }
+
+// Open opens a file or directory for reading.
+func (m mounted) Open(name string) (fs.File, error) {
+	return m.open(name, unix.O_RDONLY|unix.O_NONBLOCK)
+}
+
+func (m mounted) open(name string, flags uint64) (*os.File, error) {
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	}
+	for {
+		fd, err := unix.Openat2(int(m.root.Fd()), name, &unix.OpenHow{
+			Flags:   flags | unix.O_CLOEXEC | unix.O_NOCTTY,
+			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		if err == unix.EAGAIN || err == unix.EINTR { // a rename raced with the look-up
+			continue
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		}
+		return os.NewFile(uintptr(fd), name), nil
+	}
+}
+
+// Overwrite replaces the bytes of an existing file and keeps everything else
+// of it: owner, mode, links.
+func (t *Tree) Overwrite(name string, b []byte) error {
+	m, ok := t.FS.(mounted)
+	if !ok {
+		return &fs.PathError{Op: "write", Path: name, Err: errors.ErrUnsupported}
+	}
+	f, err := m.open(name, unix.O_WRONLY|unix.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Sync(), f.Close())
+}
