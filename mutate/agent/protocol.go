@@ -1,0 +1,165 @@
+// Package agent is imgmut's process inside the guest, and the protocol by
+// which it is spoken to.
+//
+// The agent is the imgmut binary itself, static, bind-mounted into the guest
+// and started by systemd-nspawn as PID 2. It needs nothing of the image: no
+// shell, no bus, no library. File operations happen here, so the image's
+// symbolic links can lead nowhere but inside the image.
+//
+// # Protocol
+//
+// Over its standard input and output go frames: a byte that says what it is,
+// four bytes big-endian with the length of the payload, the payload, at most
+// [MaxFrame] bytes. The agent begins with [Hello]. Then the host sends one
+// request at a time, followed by its data where the request says so, and the
+// agent answers with any number of output or data frames and one result. An
+// end of input means that the host is gone: the agent kills what runs and
+// exits, so a dead imgmut leaves no guest behind.
+//
+// Exit statuses prove nothing here (systemd-nspawn gives 0 for a guest that
+// powered itself off): a request is done when its result has arrived.
+//
+// # The world of a step
+//
+// Each command runs in mount, IPC and UTS namespaces of its own, and in a
+// network namespace with nothing but loopback unless the step may use the
+// network. Mounts, shared memory and the host name therefore end with the
+// command. What it left running is killed, and what it left in /run, /tmp and
+// /dev/shm removed ([Reset]), so that a step sees the same world whether the
+// one before it ran just now or came from a layer.
+package agent
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"syscall"
+	"time"
+)
+
+// Path is where the agent's binary is bind-mounted in the guest.
+const Path = "/run/imgmut/agent"
+
+// workDir is the agent's own directory in the guest, on a tmpfs. It is not that
+// of [Path], which systemd-nspawn makes before the guest's users are mapped, so
+// that nobody in the guest owns it.
+const workDir = "/run/imgmut-work"
+
+// MaxFrame is the largest payload of a frame, in bytes.
+const MaxFrame = 1 << 20
+
+// Kinds of frames.
+const (
+	Hello   = 'H' // agent: ready; no payload
+	Request = 'Q' // host: JSON of [Call]
+	Data    = 'D' // either: bytes of a file or a tar stream
+	End     = 'E' // host: the data is complete
+	Output  = 'O' // agent: what a command printed
+	Result  = 'R' // agent: JSON of [Reply]
+)
+
+// Call is a request: the one field that is set says what is asked for.
+type Call struct {
+	Run   *RunCall `json:",omitempty"`
+	Put   bool     `json:",omitempty"` // a tar stream follows
+	Read  string   `json:",omitempty"` // path of a file, whose bytes come as data
+	Stat  string   `json:",omitempty"` // path, not followed if it is a link
+	Reset bool     `json:",omitempty"` // end what the step left
+}
+
+// RunCall asks to run a program.
+type RunCall struct {
+	Argv    []string
+	Script  string
+	Env     []string // KEY=value
+	Dir     string
+	Timeout time.Duration
+	Network bool
+	// Resolv is the text of the host's resolv.conf, shown to a command that
+	// has the network.
+	Resolv string
+	Covers []Cover
+}
+
+// Cover is a file that the command sees in place of the image's own.
+type Cover struct {
+	Path    string
+	Content string
+	Mode    uint32
+}
+
+// Reply ends a request.
+type Reply struct {
+	Error string        `json:",omitempty"` // empty if it was done
+	Errno syscall.Errno `json:",omitempty"` // what the error wraps, if the kernel gave it
+	Exit  *ExitStatus   `json:",omitempty"` // of a program that ran
+	Stat  *Stat         `json:",omitempty"`
+}
+
+// ExitStatus is how a program ended.
+type ExitStatus struct {
+	Code     int    // -1 if a signal ended it
+	Signal   string `json:",omitempty"` // SIGKILL
+	TimedOut bool   `json:",omitempty"`
+}
+
+// Stat describes a file of the guest.
+type Stat struct {
+	Mode        uint32 // permission and special bits, as chmod(1) takes them
+	Type        fs.FileMode
+	Size        int64
+	UID, GID    int
+	User, Group string // empty if the image has no name for it
+	Link        string // target of a symbolic link
+}
+
+// ErrProtocol says that what arrived is not the protocol.
+var ErrProtocol = errors.New("the other side does not speak the agent's protocol")
+
+// WriteFrame writes one frame in one write.
+func WriteFrame(w io.Writer, kind byte, payload []byte) error {
+	if len(payload) > MaxFrame {
+		return fmt.Errorf("write frame: %d bytes: %w", len(payload), ErrProtocol)
+	}
+	b := append(make([]byte, 0, 5+len(payload)), kind)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(payload)))
+	_, err := w.Write(append(b, payload...))
+	return err
+}
+
+// WriteJSON writes one frame with v as its payload.
+func WriteJSON(w io.Writer, kind byte, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return WriteFrame(w, kind, b)
+}
+
+// ReadFrame reads one frame. It is [io.EOF] if the other side closed between
+// frames, and wraps [ErrProtocol] if what came is none.
+func ReadFrame(r io.Reader) (kind byte, payload []byte, err error) {
+	var head [5]byte
+	if _, err := io.ReadFull(r, head[:]); err == io.EOF {
+		return 0, nil, io.EOF
+	} else if err != nil {
+		return 0, nil, fmt.Errorf("read frame: %w", err)
+	}
+	switch head[0] {
+	case Hello, Request, Data, End, Output, Result:
+	default:
+		return 0, nil, fmt.Errorf("read frame: kind %q: %w", head[0], ErrProtocol)
+	}
+	n := binary.BigEndian.Uint32(head[1:])
+	if n > MaxFrame {
+		return 0, nil, fmt.Errorf("read frame: %d bytes: %w", n, ErrProtocol)
+	}
+	payload = make([]byte, n)
+	if _, err := io.ReadFull(r, payload); err != nil {
+		return 0, nil, fmt.Errorf("read frame: %w", errors.Join(err, ErrProtocol))
+	}
+	return head[0], payload, nil
+}

@@ -1,0 +1,154 @@
+package agent
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Records of a tar header beyond the standard (pax(1)).
+const (
+	// XattrRecord comes before the name of an extended attribute.
+	XattrRecord = "SCHILY.xattr."
+	// OwnerRecord is an owner as the recipe says it, USER or USER:GROUP: only
+	// the image knows its own users.
+	OwnerRecord = "IMGMUT.owner"
+)
+
+// unpack makes the files of a tar stream. Every file appears under its name
+// complete; what was there is replaced, except directories.
+func unpack(r io.Reader) error {
+	t := tar.NewReader(r)
+	for {
+		h, err := t.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("unpack: %w", err)
+		}
+		if err := unpackOne(h, t); err != nil {
+			return err // names its file
+		}
+	}
+}
+
+func unpackOne(h *tar.Header, content io.Reader) error {
+	if !filepath.IsAbs(h.Name) || filepath.Clean(h.Name) != h.Name {
+		return fmt.Errorf("unpack %q: not a clean absolute path", h.Name)
+	}
+	uid, gid, err := owner(h)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", h.Name, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(h.Name), 0o755); err != nil {
+		return err
+	}
+	fi, err := os.Stat(h.Name)
+	if err == nil && fi.IsDir() {
+		if h.Typeflag == tar.TypeDir {
+			return nil
+		}
+		if l, err := os.Lstat(h.Name); err != nil || l.IsDir() {
+			return fmt.Errorf("write %s: a directory is there (end the path with / to write into it)", h.Name)
+		}
+	}
+	tmp := filepath.Join(filepath.Dir(h.Name), ".imgmut-new")
+	if err := create(tmp, h, content); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", h.Name, err), removeIfThere(tmp))
+	}
+	err = dress(tmp, h, uid, gid)
+	if err == nil {
+		err = os.Rename(tmp, h.Name)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", h.Name, err), removeIfThere(tmp))
+	}
+	return nil
+}
+
+func create(name string, h *tar.Header, content io.Reader) error {
+	switch h.Typeflag {
+	case tar.TypeDir:
+		return os.Mkdir(name, 0o700)
+	case tar.TypeSymlink:
+		return os.Symlink(h.Linkname, name)
+	case tar.TypeReg:
+		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(f, content)
+		return errors.Join(err, f.Close())
+	}
+	return fmt.Errorf("a file of type %q", h.Typeflag)
+}
+
+// dress sets all but the content: owner first, because chown clears the
+// set-user-ID bits and file capabilities.
+func dress(name string, h *tar.Header, uid, gid int) error {
+	if err := os.Lchown(name, uid, gid); err != nil {
+		return err
+	}
+	if h.Typeflag == tar.TypeSymlink {
+		return nil
+	}
+	if err := unix.Chmod(name, uint32(h.Mode)&0o7777); err != nil {
+		return &fs.PathError{Op: "chmod", Path: name, Err: err}
+	}
+	for k, v := range h.PAXRecords {
+		attr, ok := strings.CutPrefix(k, XattrRecord)
+		if !ok {
+			continue
+		}
+		if err := unix.Lsetxattr(name, attr, []byte(v), 0); err != nil {
+			return fmt.Errorf("set attribute %s: %w", attr, err)
+		}
+	}
+	if h.ModTime.Unix() > 0 && h.Typeflag == tar.TypeReg {
+		return os.Chtimes(name, time.Now(), h.ModTime)
+	}
+	return nil
+}
+
+func removeIfThere(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// owner gives the numbers of the header's owner in this image.
+func owner(h *tar.Header) (uid, gid int, err error) {
+	text := h.PAXRecords[OwnerRecord]
+	if text == "" {
+		return h.Uid, h.Gid, nil
+	}
+	name, group, grouped := strings.Cut(text, ":")
+	u, err := user.Lookup(name)
+	if err == nil {
+		uid, _ = strconv.Atoi(u.Uid)
+		gid, _ = strconv.Atoi(u.Gid)
+	} else if uid, err = strconv.Atoi(name); err != nil {
+		return 0, 0, fmt.Errorf("the image has no user %q", name)
+	}
+	if !grouped {
+		return uid, gid, nil
+	}
+	if g, err := user.LookupGroup(group); err == nil {
+		gid, _ = strconv.Atoi(g.Gid)
+	} else if gid, err = strconv.Atoi(group); err != nil {
+		return 0, 0, fmt.Errorf("the image has no group %q", group)
+	}
+	return uid, gid, nil
+}
