@@ -1,0 +1,69 @@
+package step
+
+import (
+	"context"
+	"path"
+	"strings"
+
+	"github.com/imgmut/imgmut/recipes"
+)
+
+var runKind = Kind{
+	Name:    "run",
+	Version: 1,
+	Summary: "run a shell script or a program in the image",
+	Example: `
+- run: |
+    useradd --create-home builder
+    install -d -o builder /home/builder/src
+- run: [ldconfig, -v]
+- network: true
+  run:
+    script: curl -fsSL https://example.org/key.asc -o /etc/apt/keyrings/example.asc
+    workdir: /etc
+    timeout: 1m
+    env: {http_proxy: "http://proxy:3128"}
+`,
+	New: func() Step { return new(Run) },
+}
+
+// Run runs a shell script (sh -e, or the interpreter its first line names) or
+// a program with arguments. What it leaves running is killed when it ends.
+type Run struct {
+	Script  string            `yaml:"script" json:"script,omitempty"`
+	Argv    []string          `yaml:"argv" json:"argv,omitempty"`
+	Env     map[string]string `yaml:"env" json:"env,omitempty"`
+	Workdir string            `yaml:"workdir" json:"workdir,omitempty"`
+	Timeout recipes.Duration  `yaml:"timeout" json:"-"` // decides whether it ends, not how
+}
+
+// FromScalar reads the short form, a script.
+func (r *Run) FromScalar(s string) error { r.Script = s; return nil }
+
+// FromList reads the short form, a program and its arguments.
+func (r *Run) FromList(l []string) error { r.Argv = l; return nil }
+
+// Validate implements [Step].
+func (r *Run) Validate(o recipes.Options) recipes.Problems {
+	var ps recipes.Problems
+	switch {
+	case strings.TrimSpace(r.Script) == "" && len(r.Argv) == 0:
+		ps = append(ps, o.Problem("", "nothing to run: want a script or a list of a program and its arguments"))
+	case r.Script != "" && len(r.Argv) > 0:
+		ps = append(ps, o.Problem("argv", "want either script or argv, not both"))
+	case len(r.Argv) > 0 && r.Argv[0] == "":
+		ps = append(ps, o.Problem("argv", "the program has no name"))
+	}
+	if r.Workdir != "" && !path.IsAbs(r.Workdir) {
+		ps = append(ps, o.Problem("workdir", "%q: want an absolute path in the image", r.Workdir))
+	}
+	if r.Timeout < 0 {
+		ps = append(ps, o.Problem("timeout", "want a duration above zero"))
+	}
+	return ps
+}
+
+// Apply implements [Step].
+func (r *Run) Apply(ctx context.Context, g Guest, _ *Source) error {
+	return g.Run(ctx, Command{Argv: r.Argv, Script: r.Script, Env: r.Env, Dir: r.Workdir, Timeout: r.Timeout.Duration()})
+}

@@ -1,0 +1,134 @@
+// Package step holds the kinds of steps that a recipe may list.
+//
+// A kind is one file: its options and their documentation, an example, what is
+// wrong with them ([Step.Validate]), which files beside the recipe it reads
+// ([Inputter]), and what it does to the guest ([Step.Apply]). A new kind is
+// that file, a line in [Kinds], and a test.
+//
+// A step has no undo. When it fails the engine drops the fork, which is easier
+// to get right than putting things back. It needs no memory either: all that
+// decides its outcome is its options, its inputs and the layer it starts from,
+// because those, and nothing else, make the key of its layer. So Apply must
+// not look at the clock, the environment or the host.
+package step
+
+import (
+	"archive/tar"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/imgmut/imgmut/recipes"
+)
+
+// Step is one declared change to a guest: the decoded options of a kind. Its
+// JSON form, all of it, becomes part of the layer's key.
+type Step interface {
+	// Validate gives every problem with the options at once. It must not touch
+	// the host.
+	Validate(o recipes.Options) recipes.Problems
+	// Apply makes the change. The guest has the step's environment and network.
+	Apply(ctx context.Context, g Guest, src *Source) error
+}
+
+// Inputter is a step that reads files from beside the recipe.
+type Inputter interface {
+	// Inputs names files and directories, relative to the recipe, whose bytes
+	// and attributes become part of the key.
+	Inputs() []string
+}
+
+// Networker is a step that says by itself whether it needs the network. The
+// recipe's own word ("network: true" beside the step) comes before it.
+type Networker interface{ Network() bool }
+
+// Guest is a running image as a step sees it.
+type Guest interface {
+	// Run executes a command and waits for it; [*ExitError] if it ran and
+	// said no.
+	Run(ctx context.Context, c Command) error
+	// Put unpacks a tar stream at the guest's root. Symbolic links of the image
+	// are followed inside the image. Parents that are missing are made, 0755
+	// root:root; a directory that exists keeps its owner and mode.
+	Put(ctx context.Context, write func(*tar.Writer) error) error
+	// ReadFile reads a file of the guest, following symbolic links inside it.
+	ReadFile(ctx context.Context, name string) ([]byte, error)
+}
+
+// Command is a program to run in the guest.
+type Command struct {
+	Argv    []string
+	Script  string            // instead of Argv: its text; sh -e, or the interpreter of its first line
+	Env     map[string]string // beside the guest's own
+	Dir     string            // / if empty
+	Timeout time.Duration     // none if 0
+	// Covers are files that the command sees in place of the image's own.
+	// Afterwards the image's are back, or missing again.
+	Covers []Cover
+}
+
+// Cover is a file that only one command sees.
+type Cover struct {
+	Path    string
+	Content string
+	Mode    uint32 // permission bits
+}
+
+// ExitError says that a command ran and did not succeed.
+type ExitError struct {
+	Command string // for people: the program, or "script"
+	Code    int    // exit status, or -1 after a signal or a timeout
+	Reason  string // "exit status 3", "killed by SIGKILL", "still running after 5s"
+}
+
+func (e *ExitError) Error() string { return fmt.Sprintf("%s: %s", e.Command, e.Reason) }
+
+// Kind is a kind of step.
+type Kind struct {
+	Name    string // its key in a recipe
+	Version int    // bumped when Apply comes to leave something else in the image
+	Summary string // one line
+	Example string // YAML of one step, parsed by a test
+	New     func() Step
+}
+
+// Kinds lists every kind, in the order of the documentation.
+func Kinds() []Kind { return []Kind{runKind, writeKind, copyKind, packagesKind, systemdKind} }
+
+// Decoded is a step of a recipe with its options read.
+type Decoded struct {
+	Kind Kind
+	Step Step
+}
+
+// Decode finds the kind of a recipe's step and reads its options.
+func Decode(s recipes.Step) (Decoded, recipes.Problems) {
+	for _, k := range Kinds() {
+		if k.Name != s.Kind {
+			continue
+		}
+		d := Decoded{k, k.New()}
+		return d, s.Options.Read(d.Step)
+	}
+	var names []string
+	for _, k := range Kinds() {
+		names = append(names, k.Name)
+	}
+	p := s.Options.Problem("", "no such step kind: %s (there are %s)", s.Kind, strings.Join(names, ", "))
+	return Decoded{}, recipes.Problems{p}
+}
+
+// DecodeAll decodes all steps of a recipe and gives the problems of all.
+func DecodeAll(r *recipes.Recipe) ([]Decoded, error) {
+	var all []Decoded
+	var problems recipes.Problems
+	for _, s := range r.Steps {
+		d, p := Decode(s)
+		all, problems = append(all, d), append(problems, p...)
+	}
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	return all, nil
+}
