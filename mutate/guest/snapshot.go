@@ -1,0 +1,165 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ioctls on a mounted filesystem (linux/fs.h).
+const (
+	fifreeze = 0xC0045877
+	fithaw   = 0xC0045878
+	fitrim   = 0xC0185879
+)
+
+// freezeTime bounds a freeze. Only a filesystem whose disk hangs comes near.
+const freezeTime = 60 * time.Second
+
+// ErrLostWrites says that data which a step wrote never reached the store,
+// most often because the store is full. The step itself has seen no error.
+var ErrLostWrites = errors.New("what the step wrote was lost on the way to the store (is it full?)")
+
+// openMounts opens the root of each volume of the guest. The descriptors are
+// taken before the first step and held: a write error is reported by syncfs(2)
+// only to descriptors that were open when it happened.
+func openMounts(ctx context.Context, m Machine, mountpoints []string) (_ []*os.File, err error) {
+	root, err := m.Root(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mounts := []*os.File{root}
+	defer func() {
+		if err != nil {
+			for _, m := range mounts {
+				m.Close()
+			}
+		}
+	}()
+	for _, name := range mountpoints {
+		if name == "/" {
+			continue
+		}
+		fd, err := unix.Openat2(int(root.Fd()), strings.TrimPrefix(name, "/"), &unix.OpenHow{
+			Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("open the guest's %s: %w", name, err)
+		}
+		mounts = append(mounts, os.NewFile(uintptr(fd), name))
+	}
+	return mounts, nil
+}
+
+// Sync makes all that was written to the guest's volumes be in the fork, or
+// fails with [ErrLostWrites]. Space that was given back is discarded, so that a
+// layer does not carry deleted data.
+func (g *Guest) Sync() error {
+	for _, m := range g.mounts {
+		if err := unix.Syncfs(int(m.Fd())); err != nil {
+			return fmt.Errorf("sync the guest's %s: %w: %w", m.Name(), ErrLostWrites, err)
+		}
+		if err := trim(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Settle makes the guest's volumes read-only for good. The fork is then as a
+// clean unmount would leave it, and the guest is good for nothing but to be
+// stopped, which the clone need not wait for.
+func (g *Guest) Settle() error {
+	if err := g.Sync(); err != nil {
+		return err
+	}
+	for _, m := range slices.Backward(g.mounts) {
+		if err := makeReadOnly(m); err != nil {
+			return fmt.Errorf("make the guest's %s read-only: %w", m.Name(), err)
+		}
+	}
+	return nil
+}
+
+// makeReadOnly remounts a filesystem, not just one mount of it, from outside
+// the guest (fspick(2)).
+func makeReadOnly(m *os.File) error {
+	fd, err := unix.Fspick(int(m.Fd()), "", unix.FSPICK_EMPTY_PATH|unix.FSPICK_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.FsconfigSetFlag(fd, "ro"); err != nil {
+		return err
+	}
+	return unix.FsconfigReconfigure(fd)
+}
+
+// Snapshot calls clone while nothing of the guest's volumes can change and all
+// that was written to them is in the fork.
+//
+// A freeze costs some 50 ms, three grace periods of the kernel's RCU, unless
+// there was one a moment ago. After the last step [Guest.Settle] does without.
+func (g *Guest) Snapshot(clone func() error) error {
+	if err := g.Sync(); err != nil {
+		return err
+	}
+	var frozen []*os.File
+	thaw := func() (err error) {
+		for _, m := range frozen {
+			if e := unix.IoctlSetInt(int(m.Fd()), fithaw, 0); e != nil {
+				err = errors.Join(err, fmt.Errorf("thaw the guest's %s: %w", m.Name(), e))
+			}
+		}
+		frozen = nil
+		return err
+	}
+	defer thaw() // on a panic as well
+	for _, m := range g.mounts {
+		if err := freeze(m); err != nil {
+			return errors.Join(err, thaw())
+		}
+		frozen = append(frozen, m)
+	}
+	err := clone()
+	return errors.Join(err, thaw())
+}
+
+// freeze writes out and stops a filesystem. A freeze that takes too long is
+// undone when it comes to an end after all.
+func freeze(m *os.File) error {
+	done := make(chan error, 1)
+	go func() { done <- unix.IoctlSetInt(int(m.Fd()), fifreeze, 0) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("freeze the guest's %s: %w: %w", m.Name(), ErrLostWrites, err)
+		}
+		return nil
+	case <-time.After(freezeTime):
+		go func() {
+			if <-done == nil {
+				unix.IoctlSetInt(int(m.Fd()), fithaw, 0)
+			}
+		}()
+		return fmt.Errorf("freeze the guest's %s: not done after %s", m.Name(), freezeTime)
+	}
+}
+
+// trim discards what the filesystem does not use (FITRIM, ioctl of linux/fs.h).
+func trim(m *os.File) error {
+	r := struct{ start, length, minimum uint64 }{length: ^uint64(0)}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, m.Fd(), fitrim, uintptr(unsafe.Pointer(&r)))
+	switch errno {
+	case 0, unix.EOPNOTSUPP, unix.EROFS, unix.ENOTTY: // some filesystems have no use for it
+		return nil
+	}
+	return fmt.Errorf("trim the guest's %s: %w", m.Name(), errno)
+}
