@@ -1,0 +1,112 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/reflink"
+)
+
+// checker is the read-only checker of one filesystem.
+type checker struct {
+	argv    []string // the file is appended
+	bad     func(exitCode int) bool
+	Package string // Debian's, for the hint
+}
+
+func nonZero(code int) bool { return code != 0 }
+
+// checkers by blkid's name of the filesystem.
+var checkers = map[string]checker{
+	// Exit status of e2fsck(8): 4 is errors left uncorrected, 8 and up could
+	// not be checked; with -n there is no 1.
+	"ext2": {[]string{"e2fsck", "-fn"}, nonZero, "e2fsprogs"},
+	"ext3": {[]string{"e2fsck", "-fn"}, nonZero, "e2fsprogs"},
+	"ext4": {[]string{"e2fsck", "-fn"}, nonZero, "e2fsprogs"},
+	"xfs":  {[]string{"xfs_repair", "-n", "-f"}, nonZero, "xfsprogs"},
+	// Read-only is the default, but saying so is cheap.
+	"btrfs": {[]string{"btrfs", "check", "--readonly"}, nonZero, "btrfs-progs"},
+	"vfat":  {[]string{"fsck.vfat", "-n"}, nonZero, "dosfstools"},
+}
+
+// MissingCheckerError says that the program that checks a filesystem of the
+// image is not installed.
+type MissingCheckerError struct{ Program, FS, Package string }
+
+func (e *MissingCheckerError) Error() string {
+	return fmt.Sprintf("check %s: %s is not installed", e.FS, e.Program)
+}
+
+// Hint is how to get it.
+func (e *MissingCheckerError) Hint() string { return "install the package " + e.Package }
+
+// check runs the checker on a carve-out of the volume.
+func (c checker) check(ctx context.Context, r Request, v disk.Volume) (Check, error) {
+	result := Check{Name: fmt.Sprintf("%s: %s", v, v.FS)}
+	program, err := lookPath(c.argv[0])
+	if err != nil {
+		return result, &MissingCheckerError{c.argv[0], v.FS, c.Package}
+	}
+	file := filepath.Join(r.Scratch, fmt.Sprintf("volume-%d", v.Slot))
+	if err := carve(ctx, file, r.File, v); err != nil {
+		return result, fmt.Errorf("check %s: %w", v, err)
+	}
+	defer os.Remove(file)
+	cmd := exec.CommandContext(ctx, program, append(c.argv[1:], file)...)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		return result, context.Cause(ctx)
+	case err == nil:
+		result.OK = true
+	case errors.As(err, &exit) && c.bad(exit.ExitCode()):
+		result.Detail = strings.Join(lastLines(string(out), 6), "; ")
+	case err != nil:
+		return result, fmt.Errorf("check %s: %w", v, err)
+	}
+	return result, nil
+}
+
+// lookPath finds a program also where a user's PATH does not lead: checkers
+// live in the administrator's directories.
+func lookPath(name string) (string, error) {
+	if p, err := exec.LookPath(name); err == nil {
+		return p, nil
+	}
+	for _, dir := range []string{"/usr/sbin", "/sbin"} {
+		if p, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return p, nil
+		}
+	}
+	return "", exec.ErrNotFound
+}
+
+// carve makes a file of the volume's bytes: by reflink, or sparsely copied
+// where the volume does not begin on a block or lies on another filesystem.
+func carve(ctx context.Context, file string, image *os.File, v disk.Volume) (err error) {
+	out, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	if err := out.Truncate(v.Size); err != nil {
+		return err
+	}
+	err = reflink.CloneRange(out, 0, image, v.Offset, v.Size)
+	if errors.Is(err, reflink.ErrUnsupported) {
+		return reflink.CopyRange(ctx, out, 0, image, reflink.Range{Offset: v.Offset, Length: v.Size}, nil)
+	}
+	return err
+}
+
+func lastLines(s string, n int) []string {
+	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' })
+	return lines[max(0, len(lines)-n):]
+}

@@ -1,0 +1,144 @@
+// Package verify judges an image without trusting how it was made.
+//
+// It looks at the finished file alone: both copies of the partition table, each
+// filesystem by its own checker, every reference from one volume to another,
+// and then what the recipe asserts, in a guest that cannot write. The checkers
+// see a reflinked carve-out of their partition as a plain file, so they need
+// no loop device, and one that would repair something repairs nothing that
+// anybody keeps.
+//
+// An image that fails is a [Verdict] that is not OK. An error says that it
+// could not be judged.
+package verify
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/imgmut/imgmut/mutate/disk"
+)
+
+// Verdict is the outcome for one image.
+type Verdict struct {
+	OK     bool
+	Checks []Check
+	At     time.Time
+}
+
+// Check is one thing that was looked at.
+type Check struct {
+	Name   string // what, as "partition 2: ext4"
+	OK     bool
+	Detail string        `json:",omitempty"` // what is wrong
+	Took   time.Duration // nanoseconds
+}
+
+// Failed lists the checks that are not OK.
+func (v *Verdict) Failed() []Check {
+	var failed []Check
+	for _, c := range v.Checks {
+		if !c.OK {
+			failed = append(failed, c)
+		}
+	}
+	return failed
+}
+
+// Request says what to judge.
+type Request struct {
+	File       *os.File // the image; nothing may write to it meanwhile
+	Scratch    string   // a directory that can reflink, best on the image's filesystem
+	Assertions []Assertion
+	// Guest starts a read-only guest over the image, only if there is an
+	// assertion. Its end is the caller's.
+	Guest func(ctx context.Context) (Guest, error)
+}
+
+// Image judges an image. What it finds first that makes the image unusable as
+// a whole (a damaged table, no root) is a [disk.InvalidError].
+func Image(ctx context.Context, r Request) (*Verdict, error) {
+	started := time.Now()
+	layout, err := disk.List(ctx, r.File)
+	if err != nil {
+		return nil, err
+	}
+	v := &Verdict{At: started.UTC()}
+	v.Checks = append(v.Checks, Check{Name: "partition table: " + string(layout.Table), OK: true, Took: time.Since(started)})
+	checks, err := structural(ctx, r, layout)
+	if err != nil {
+		return nil, err
+	}
+	v.Checks = append(v.Checks, checks...)
+	if len(v.Failed()) == 0 && len(r.Assertions) > 0 {
+		checks, err := assertAll(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		v.Checks = append(v.Checks, checks...)
+	}
+	v.OK = len(v.Failed()) == 0
+	return v, nil
+}
+
+// structural runs the checks of the volumes and of the references at once:
+// each mostly waits for a program.
+func structural(ctx context.Context, r Request, l *disk.Layout) ([]Check, error) {
+	// Roles are needed for the references alone, and finding them takes a while.
+	tasks := []func() (Check, error){func() (Check, error) { return references(r.File, l.Clone()) }}
+	for _, v := range l.Volumes {
+		if c, ok := checkers[v.FS]; ok {
+			tasks = append(tasks, func() (Check, error) { return c.check(ctx, r, v) })
+		}
+	}
+	checks, errs := make([]Check, len(tasks)), make([]error, len(tasks))
+	var wg sync.WaitGroup
+	for i, task := range tasks {
+		wg.Go(func() {
+			started := time.Now()
+			checks[i], errs[i] = task()
+			checks[i].Took = time.Since(started)
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return append(checks[1:], checks[0]), nil
+}
+
+// references checks that each volume that a file of the image names is there.
+func references(f *os.File, l *disk.Layout) (Check, error) {
+	c := Check{Name: "references", OK: true}
+	if err := l.AssignRoles(f); err != nil {
+		return c, err
+	}
+	var dangling []string
+	for _, v := range l.Volumes {
+		if v.Role != disk.Root && v.Role != disk.Boot && v.Role != disk.ESP {
+			continue
+		}
+		tree, err := v.Open(f, disk.ReadOnly)
+		if err != nil {
+			return c, err
+		}
+		for _, ref := range v.References(tree) {
+			if _, ok := l.Resolve(ref.Spec); !ok && ref.Needed {
+				dangling = append(dangling, fmt.Sprintf("%s names %s, which no volume of the image has", filepath.Join(v.Mountpoint, ref.File), ref.Spec))
+			}
+		}
+		if err := tree.Close(); err != nil {
+			return c, err
+		}
+	}
+	if len(dangling) > 0 {
+		c.OK, c.Detail = false, strings.Join(dangling, "; ")
+	}
+	return c, nil
+}
