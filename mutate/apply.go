@@ -1,0 +1,127 @@
+package mutate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/imgmut/imgmut/mutate/step"
+	"github.com/imgmut/imgmut/mutate/verify"
+	"github.com/imgmut/imgmut/recipes"
+)
+
+// ApplyOptions are what a user may say about one apply.
+type ApplyOptions struct {
+	Output     string   // also write the image to this file
+	NoCache    bool     // reuse no layer
+	Refresh    []string // names or kinds of steps whose layers are not reused
+	KeepFailed bool     // keep the fork in which a step failed, as it was before that step
+}
+
+// Applied is a finished image.
+type Applied struct {
+	Image
+	Path    string // of the raw file
+	Reused  int    // how many steps were layers already
+	Steps   int
+	Nothing bool // the image was there already
+}
+
+// Apply makes the image of a recipe.
+//
+// The errors to tell apart are [recipes.Problems] (the recipe is wrong),
+// [disk.InvalidError] (the base is), [store.ErrNotFound] and
+// [io/fs.ErrNotExist] (there is no such base), [*StepError], [*VerifyError].
+func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (_ *Applied, err error) {
+	steps, assertions, err := decode(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkRefresh(r, o.Refresh); err != nil {
+		return nil, err
+	}
+	dir, err := os.OpenRoot(r.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	base, err := e.Resolve(ctx, r.Base)
+	if err != nil {
+		return nil, err
+	}
+	p, err := e.plan(r, base, steps, &step.Source{Root: dir}, o)
+	if err != nil {
+		return nil, err
+	}
+	image, ok, err := e.finished(p, assertions)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		b, err := e.begin(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, b.close()) }()
+		if err := b.build(ctx, o); err != nil {
+			return nil, err
+		}
+		if image, err = b.finish(ctx, assertions); err != nil {
+			return nil, err
+		}
+	}
+	a := &Applied{Image: *image, Path: e.imagePath(image.Name), Reused: p.reused, Steps: len(p.steps), Nothing: ok}
+	if err := e.register(ctx, r, a); err != nil {
+		return nil, err
+	}
+	if o.Output != "" {
+		if a.Path, err = e.writeOutput(ctx, a, o.Output); err != nil {
+			return nil, err
+		}
+	}
+	e.Events(Event{Type: EventImage, Recipe: r.Name, Name: image.Name, Text: a.Path})
+	return a, nil
+}
+
+// Check finds every problem of a recipe that can be found without a base.
+func Check(r *recipes.Recipe) error {
+	_, _, err := decode(r)
+	return err
+}
+
+// decode reads the options of every step and assertion, so that a recipe's
+// author hears of all problems at once.
+func decode(r *recipes.Recipe) ([]step.Decoded, []verify.Assertion, error) {
+	steps, stepErr := step.DecodeAll(r)
+	assertions, assertErr := verify.Decode(r)
+	var problems recipes.Problems
+	for _, err := range []error{stepErr, assertErr} {
+		var ps recipes.Problems
+		if errors.As(err, &ps) {
+			problems = append(problems, ps...)
+		}
+	}
+	if len(problems) > 0 {
+		return nil, nil, problems
+	}
+	return steps, assertions, nil
+}
+
+// ErrUsage says that what the user asked for does not fit the recipe.
+var ErrUsage = errors.New("wrong use")
+
+// checkRefresh refuses a name that no step has: it would silently refresh
+// nothing.
+func checkRefresh(r *recipes.Recipe, names []string) error {
+	for _, name := range names {
+		found := false
+		for _, s := range r.Steps {
+			found = found || s.Name == name || s.Kind == name
+		}
+		if !found {
+			return fmt.Errorf("refresh %q: %w: no step of %s has that name or kind", name, ErrUsage, r.File)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,324 @@
+package mutate
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/imgmut/imgmut/mutate/content"
+	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/reflink"
+	"github.com/imgmut/imgmut/mutate/store"
+	"github.com/imgmut/imgmut/recipes"
+)
+
+// Base is the record of an imported raw image.
+type Base struct {
+	Digest   string // content digest, its name in the store
+	Names    []string
+	Size     int64  // bytes
+	SHA256   string `json:",omitempty"` // plain sha256 of the file, if it was ever asked for
+	Source   string // path it was imported from
+	Imported time.Time
+	Layout   disk.Layout
+	Seen     []FileID // files known to have these bytes
+}
+
+// FileID identifies the content of a file without reading it: whoever changes
+// the bytes changes one of these.
+type FileID struct {
+	Dev, Ino     uint64
+	Size         int64
+	Mtime, Ctime int64 // nanoseconds
+}
+
+func fileID(f *os.File) (FileID, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return FileID{}, err
+	}
+	st := fi.Sys().(*syscall.Stat_t)
+	return FileID{uint64(st.Dev), st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()}, nil
+}
+
+// Resolve finds the base that a recipe names, and imports it if it is a file
+// that the store has not seen.
+func (e *Engine) Resolve(ctx context.Context, b recipes.Base) (*Base, error) {
+	if b.Path != "" {
+		return e.Import(ctx, b.Path, "", b.SHA256)
+	}
+	base, err := e.FindBase(b.Name)
+	if errors.Is(err, store.ErrNotFound) {
+		return e.imageAsBase(ctx, b.Name)
+	}
+	return base, err
+}
+
+// FindBase finds a base by name or by digest, which may be shortened to no
+// less than 12 digits.
+func (e *Engine) FindBase(name string) (*Base, error) {
+	bases, err := e.Bases()
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range bases {
+		if slices.Contains(b.Names, name) || len(name) >= 12 && strings.HasPrefix(b.Digest, name) {
+			return b, nil
+		}
+	}
+	return nil, fmt.Errorf("base %s: %w", name, store.ErrNotFound)
+}
+
+// Bases lists all bases.
+func (e *Engine) Bases() ([]*Base, error) {
+	digests, err := e.Store.Names(store.Bases)
+	if err != nil {
+		return nil, err
+	}
+	var bases []*Base
+	for _, d := range digests {
+		b := new(Base)
+		err := e.Store.Load(store.Bases, d, b)
+		if errors.Is(err, store.ErrNotFound) { // removed since
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		bases = append(bases, b)
+	}
+	return bases, nil
+}
+
+// imageAsBase lets a recipe build on an image that another recipe made.
+func (e *Engine) imageAsBase(ctx context.Context, name string) (*Base, error) {
+	if _, err := e.FindImage(name); err != nil {
+		return nil, fmt.Errorf("base %s: %w", name, store.ErrNotFound)
+	}
+	return e.Import(ctx, e.imagePath(name), "", "")
+}
+
+// Import makes the raw image in file a base of the store, under a name if one
+// is given, and returns its record. A file that was imported before is known
+// again by its identity and not read. wantSHA256, if not empty, is what
+// sha256sum says of the file.
+func (e *Engine) Import(ctx context.Context, file, name, wantSHA256 string) (_ *Base, err error) {
+	file, err = filepath.Abs(file)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err != nil {
+		return nil, err
+	} else if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("import %s: %w", file, &disk.InvalidError{Fault: "not a regular file", Mend: "give the path of a raw disk image"})
+	}
+	id, err := fileID(f)
+	if err != nil {
+		return nil, err
+	}
+	base, err := e.seen(id)
+	if err != nil {
+		return nil, err
+	}
+	if base == nil {
+		if base, err = e.importNew(ctx, f, id); err != nil {
+			return nil, fmt.Errorf("import %s: %w", file, err)
+		}
+	}
+	if err := e.checkSHA256(ctx, base, wantSHA256); err != nil {
+		return nil, fmt.Errorf("base %s: %w", file, err)
+	}
+	if name != "" {
+		return base, e.nameBase(ctx, base, name)
+	}
+	return base, nil
+}
+
+// seen finds the base that a file is known to hold.
+func (e *Engine) seen(id FileID) (*Base, error) {
+	bases, err := e.Bases()
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range bases {
+		if slices.Contains(b.Seen, id) {
+			return b, nil
+		}
+	}
+	return nil, nil
+}
+
+// importNew takes a file into the store. It is looked into before anything is
+// copied, so that what cannot be used costs nothing.
+func (e *Engine) importNew(ctx context.Context, f *os.File, id FileID) (*Base, error) {
+	layout, err := disk.Inspect(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	run, err := e.Store.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer run.Close()
+	e.phase("import " + f.Name())
+	tmp := run.Path("base")
+	out, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	if err := e.take(ctx, out, f); err != nil {
+		return nil, err
+	}
+	if now, err := fileID(f); err != nil {
+		return nil, err
+	} else if now != id {
+		return nil, errors.New("the file changed while it was read: is something running on it?")
+	}
+	sums, err := content.Sum(ctx, out, e.progress("digest"))
+	if err != nil {
+		return nil, err
+	}
+	b := &Base{Digest: sums.Digest(), Size: id.Size, Source: f.Name(), Imported: e.Now().UTC(), Layout: *layout, Seen: []FileID{id}}
+	var known Base
+	if e.Store.Load(store.Bases, b.Digest, &known) == nil { // the same bytes under another name
+		known.Seen = append(known.Seen, id)
+		return &known, e.Store.Save(ctx, store.Bases, b.Digest, &known)
+	}
+	list, err := sums.MarshalBinary()
+	if err != nil {
+		return nil, err
+	}
+	return b, e.Store.Publish(ctx, tmp, store.Bases, b.Digest, b, map[string][]byte{"sums": list})
+}
+
+// take fills out with the bytes of f: by reflink on one filesystem, else by a
+// sparse copy.
+func (e *Engine) take(ctx context.Context, out, f *os.File) error {
+	err := reflink.Clone(out, f)
+	if !errors.Is(err, reflink.ErrUnsupported) {
+		return err
+	}
+	ranges, err := reflink.Data(f)
+	if err != nil {
+		return err
+	}
+	var need int64
+	for _, r := range ranges {
+		need += r.Length
+	}
+	if err := e.needSpace(need); err != nil {
+		return err
+	}
+	return reflink.Copy(ctx, out, f, e.progress("copy"))
+}
+
+// nameBase gives a base a name, which no other base has afterwards.
+func (e *Engine) nameBase(ctx context.Context, b *Base, name string) error {
+	bases, err := e.Bases()
+	if err != nil {
+		return err
+	}
+	for _, other := range bases {
+		if i := slices.Index(other.Names, name); i >= 0 && other.Digest != b.Digest {
+			other.Names = slices.Delete(other.Names, i, i+1)
+			if err := e.Store.Save(ctx, store.Bases, other.Digest, other); err != nil {
+				return err
+			}
+		}
+	}
+	if slices.Contains(b.Names, name) {
+		return nil
+	}
+	b.Names = append(b.Names, name)
+	return e.Store.Save(ctx, store.Bases, b.Digest, b)
+}
+
+// checkSHA256 compares a base with the plain sha256 that a recipe pins. The
+// sum is made once and remembered.
+func (e *Engine) checkSHA256(ctx context.Context, b *Base, want string) error {
+	if want == "" {
+		return nil
+	}
+	if b.SHA256 == "" {
+		e.phase("sha256 of the base")
+		f, err := os.Open(e.Store.Path(store.Bases, b.Digest, "raw"))
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		h := sha256.New()
+		if _, err := io.Copy(h, contextReader{ctx, f}); err != nil {
+			return err
+		}
+		b.SHA256 = hex.EncodeToString(h.Sum(nil))
+		if err := e.Store.Save(ctx, store.Bases, b.Digest, b); err != nil {
+			return err
+		}
+	}
+	if !strings.EqualFold(b.SHA256, want) {
+		return &disk.InvalidError{Fault: fmt.Sprintf("its sha256 is %s, and the recipe wants %s", b.SHA256, want),
+			Mend: "fetch the base again, or correct base.sha256 in the recipe"}
+	}
+	return nil
+}
+
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(b []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.r.Read(b)
+}
+
+// progress makes a function for long operations that reports some ten times a
+// second.
+func (e *Engine) progress(what string) func(done, total int64) {
+	var last time.Time
+	ch := make(chan struct{}, 1) // callers come from many goroutines
+	return func(done, total int64) {
+		select {
+		case ch <- struct{}{}:
+			defer func() { <-ch }()
+		default:
+			return
+		}
+		if now := time.Now(); now.Sub(last) > 100*time.Millisecond {
+			last = now
+			e.Events(Event{Type: EventProgress, Text: what, Done: done, Total: total})
+		}
+	}
+}
+
+// spaceFloor is the room that a step must find in the store, in bytes. Less
+// than this and it is better to say so than to lose writes.
+const spaceFloor = 64 << 20
+
+// ErrNoSpace says that the store is too full.
+var ErrNoSpace = fmt.Errorf("the store is too full: %w", syscall.ENOSPC)
+
+func (e *Engine) needSpace(bytes int64) error {
+	free, err := e.Store.Free()
+	if err == nil && free < bytes+spaceFloor {
+		err = fmt.Errorf("%w: %d MiB are free in %s, %d MiB are needed", ErrNoSpace, free>>20, e.Store.Root(), (bytes+spaceFloor)>>20)
+	}
+	return err
+}

@@ -1,0 +1,306 @@
+package mutate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/guest"
+	"github.com/imgmut/imgmut/mutate/layer"
+	"github.com/imgmut/imgmut/mutate/reflink"
+	"github.com/imgmut/imgmut/mutate/store"
+)
+
+// build is one apply at work.
+type build struct {
+	*Engine
+	plan    *plan
+	run     *store.Run
+	unlock  func()
+	host    func() (Host, error) // opened once, in the background
+	closing []func() error       // ends of what was started, last first
+	commits *committer
+	last    *os.File // the last layer, perhaps before it has its name
+}
+
+// begin takes the lock on the chain, so that two applies of one recipe do not
+// make the same layers twice: the second finds them when it gets the lock.
+func (e *Engine) begin(ctx context.Context, p *plan) (_ *build, err error) {
+	b := &build{Engine: e, plan: p, commits: newCommitter(ctx, e.Store)}
+	lock := "chain-" + string(p.last())[:16]
+	var ok bool
+	if b.unlock, ok, err = e.Store.TryLock(lock); err != nil {
+		return nil, err
+	}
+	if !ok {
+		e.note("another imgmut makes the same image; waiting for it")
+		if b.unlock, err = e.Store.Lock(ctx, lock); err != nil {
+			return nil, err
+		}
+		if err := e.longestPrefix(p, ApplyOptions{}); err != nil {
+			b.unlock()
+			return nil, err
+		}
+	}
+	if b.run, err = e.Store.Begin(ctx); err != nil {
+		b.unlock()
+		return nil, err
+	}
+	b.host = sync.OnceValues(func() (Host, error) { return e.Host(ctx) })
+	return b, nil
+}
+
+// close ends whatever still runs and removes the run's files.
+func (b *build) close() error {
+	errs := []error{b.commits.wait()}
+	if b.last != nil {
+		errs = append(errs, b.last.Close())
+	}
+	for i := len(b.closing) - 1; i >= 0; i-- {
+		errs = append(errs, b.closing[i]())
+	}
+	errs = append(errs, b.run.Close())
+	b.unlock()
+	return errors.Join(errs...)
+}
+
+// build makes the layers that are missing, all in one guest.
+func (b *build) build(ctx context.Context, o ApplyOptions) (err error) {
+	p := b.plan
+	if !p.ready || p.reused < len(p.steps) {
+		if err := b.needSpace(0); err != nil {
+			return err
+		}
+		if p.reused < len(p.steps) {
+			go b.host() // it takes as long to start as all until it is needed
+		}
+		work := b.run.Path("work.raw")
+		if err := b.fork(ctx, work); err != nil {
+			return err
+		}
+		if p.reused < len(p.steps) {
+			if err := b.runSteps(ctx, work); err != nil {
+				if o.KeepFailed {
+					err = errors.Join(err, b.keep(err))
+				}
+				return err
+			}
+		}
+	}
+	if b.last == nil {
+		b.last, err = os.Open(b.Store.Path(store.Layers, string(p.last()), "raw"))
+	}
+	return err
+}
+
+// fork makes the file that the guest works on: a fork of the last layer there
+// is, or of the base, and in that case the layer "prepare" first.
+func (b *build) fork(ctx context.Context, work string) error {
+	p := b.plan
+	if !p.ready {
+		if err := reflink.CloneFile(work, b.Store.Path(store.Bases, p.base.Digest, "raw"), 0o600); err != nil {
+			return err
+		}
+		if err := prepare(work, &p.base.Layout); err != nil {
+			return err
+		}
+		made := b.run.Path("prepare.raw")
+		if err := reflink.CloneFile(made, work, 0o600); err != nil {
+			return err
+		}
+		p.prepare.record = layer.Record{Material: p.prepare.material, Made: b.Now().UTC()}
+		p.ready = true
+		return layer.Commit(ctx, b.Store, made, p.prepare.key, p.prepare.record)
+	}
+	from := p.prepare.key
+	if p.reused > 0 {
+		from = p.steps[p.reused-1].key
+	}
+	return reflink.CloneFile(work, b.Store.Path(store.Layers, string(from), "raw"), 0o600)
+}
+
+// start runs a guest over a prepared file. It is ended with the build.
+func (b *build) start(ctx context.Context, file string, readOnly bool) (*guest.Guest, error) {
+	l := &b.plan.base.Layout
+	unlock, err := lockFilesystems(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	b.closing = append(b.closing, func() error { unlock(); return nil })
+	h, err := b.host()
+	if err != nil {
+		return nil, err
+	}
+	resolv, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	boot, _ := l.Find(disk.Boot)
+	g, err := guest.Start(ctx, h, guest.Config{
+		Spec: guest.Spec{
+			Name: "imgmut-" + strings.ReplaceAll(uuid.NewString(), "-", "")[:12], Image: file,
+			ReadOnly: readOnly, PrivateUsers: true, BootFS: boot.FS,
+		},
+		Agent: b.Agent, Mountpoints: mountpoints(l), Resolv: string(resolv),
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.closing = append(b.closing, g.Kill)
+	return g, nil
+}
+
+// runSteps runs the steps that are left and makes a layer after each.
+func (b *build) runSteps(ctx context.Context, work string) error {
+	p := b.plan
+	g, err := b.start(ctx, work, false)
+	if err != nil {
+		return err
+	}
+	parent := p.prepare.record
+	if p.reused > 0 {
+		parent = p.steps[p.reused-1].record
+	}
+	for i := p.reused; i < len(p.steps); i++ {
+		l := &p.steps[i]
+		started := time.Now()
+		b.Events(Event{Type: EventStart, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind})
+		lines := &lineWriter{emit: func(line string) { b.Events(Event{Type: EventOutput, Step: i + 1, Name: l.title(), Text: line}) }}
+		err := b.step(ctx, g, l, lines)
+		lines.flush()
+		if err == nil {
+			l.record = layer.Record{Material: l.material, Name: l.spec.Name, Made: b.Now().UTC(), ParentMade: parent.Made, Took: time.Since(started)}
+			err = b.seal(g, work, i)
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			return &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Tail: lines.tail(), Err: err}
+		}
+		parent = l.record
+		b.Events(Event{Type: EventDone, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind, Took: time.Since(started)})
+	}
+	return nil
+}
+
+// step runs one step and clears up after it.
+func (b *build) step(ctx context.Context, g *guest.Guest, l *stepLink, out *lineWriter) error {
+	if err := b.needSpace(0); err != nil {
+		return err
+	}
+	scoped := &scopedGuest{Guest: g, env: l.spec.Env, network: l.material.Network, out: out}
+	if err := l.decoded.Step.Apply(ctx, scoped, b.plan.source); err != nil {
+		return err
+	}
+	return g.Reset(ctx)
+}
+
+// seal clones the fork as it is after step i. Making the clone durable and
+// giving it its name goes on behind the next step.
+func (b *build) seal(g *guest.Guest, work string, i int) error {
+	l := &b.plan.steps[i]
+	file := b.run.Path(string(l.key) + ".raw")
+	clone := func() error { return reflink.CloneFile(file, work, 0o600) }
+	last := i == len(b.plan.steps)-1
+	var err error
+	if last {
+		err = b.cloneSettled(g, clone)
+	} else {
+		err = g.Snapshot(clone)
+	}
+	if err != nil {
+		return err
+	}
+	if last {
+		if b.last, err = os.Open(file); err != nil {
+			return err
+		}
+	}
+	b.commits.add(file, l.key, l.record)
+	return nil
+}
+
+// cloneSettled is a snapshot of a guest that has nothing more to do. It ends
+// while the image is being finished.
+func (b *build) cloneSettled(g *guest.Guest, clone func() error) error {
+	if err := g.Settle(); err != nil {
+		return err
+	}
+	if err := clone(); err != nil {
+		return err
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- g.Stop() }()
+	b.closing = append(b.closing, func() error { return <-stopped })
+	return nil
+}
+
+// committer publishes layers in their order, behind the steps. Once one fails
+// it publishes no more: a layer whose parent is missing would never be found.
+type committer struct {
+	queue chan func() error
+	ended func() error
+	ctx   context.Context
+	store *store.Store
+}
+
+func newCommitter(ctx context.Context, s *store.Store) *committer {
+	// A layer that is complete is kept even if the apply is interrupted.
+	c := &committer{queue: make(chan func() error, 64), ctx: context.WithoutCancel(ctx), store: s}
+	done := make(chan error, 1)
+	c.ended = sync.OnceValue(func() error {
+		close(c.queue)
+		return <-done
+	})
+	go func() {
+		var err error
+		for commit := range c.queue {
+			if err == nil {
+				err = commit()
+			}
+		}
+		done <- err
+	}()
+	return c
+}
+
+func (c *committer) add(file string, k layer.Key, rec layer.Record) {
+	c.queue <- func() error { return layer.Commit(c.ctx, c.store, file, k, rec) }
+}
+
+// wait returns when every layer has its name. It may be called again.
+func (c *committer) wait() error { return c.ended() }
+
+// keep gives the fork of a failed step a lasting name: the layer before that
+// step, which is how the step found it.
+func (b *build) keep(failed error) error {
+	var se *StepError
+	if !errors.As(failed, &se) {
+		return nil
+	}
+	if err := b.commits.wait(); err != nil {
+		return err
+	}
+	from := b.plan.prepare.key
+	if se.Index > 1 {
+		from = b.plan.steps[se.Index-2].key
+	}
+	kept := filepath.Join(b.Store.Root(), "failed-"+b.plan.recipe.Name+".raw")
+	if err := os.Remove(kept); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := reflink.CloneFile(kept, b.Store.Path(store.Layers, string(from), "raw"), 0o600); err != nil {
+		return fmt.Errorf("keep the fork: %w", err)
+	}
+	b.note(fmt.Sprintf("kept the image as it was before step %d: %s", se.Index, kept))
+	return nil
+}

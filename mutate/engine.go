@@ -1,0 +1,91 @@
+// Package mutate makes images of recipes: it is the story of imgmut, from a
+// recipe and a base to a finished image, and reads top to bottom in the file
+// apply.go.
+//
+//	base.go      a raw image becomes a base of the store, named by its bytes
+//	plan.go      the chain of keys, and how much of it is there already
+//	build.go     fork, guest, steps, a layer after each
+//	prepare.go   the partition table as systemd-nspawn needs it, and back
+//	identity.go  the finished image's own GUIDs, and all that refers to them
+//	finish.go    fork of the last layer, identity, verdict, record
+//
+// What each of them leans on has a package of its own below this one, because
+// each has its own adversary: foreign bytes (disk, gpt), a kernel (reflink,
+// loop), a crash or another process (store, layer), a guest (guest, agent).
+//
+// An apply makes the image that the recipe asks for, or none. Bases are never
+// written, layers and images are never changed once they have their name, and
+// nothing has its final name before it is whole.
+package mutate
+
+import (
+	"context"
+	"time"
+
+	"github.com/imgmut/imgmut/mutate/guest"
+	"github.com/imgmut/imgmut/mutate/store"
+)
+
+// Host is what the engine needs of the machine it runs on. It is opened only
+// when there is something to run.
+type Host interface {
+	guest.Host
+	// PoolPath is the directory where machined looks for images.
+	PoolPath(ctx context.Context) (string, error)
+	// ImageOSRelease has machined read the os-release file of an image in its
+	// pool, which proves that it can be found and read.
+	ImageOSRelease(ctx context.Context, name string) (map[string]string, error)
+	// Version is the major version of its systemd.
+	Version() int
+}
+
+// Engine applies recipes to a store.
+type Engine struct {
+	Store *store.Store
+	// Host opens the host; it is called at most once per apply, and the engine
+	// does not close what it gets.
+	Host func(ctx context.Context) (Host, error)
+	// Agent is the path of the static imgmut binary that is started in guests.
+	Agent string
+	// Version is imgmut's own, for records.
+	Version string
+	// Events is told what happens, from one goroutine at a time. It must not
+	// block for long.
+	Events func(Event)
+	// Now is the clock.
+	Now func() time.Time
+}
+
+// Event is one thing that happened. Type says which fields count.
+type Event struct {
+	Type   EventType     `json:"event"`
+	Recipe string        `json:"recipe,omitempty"` // name of the image
+	Step   int           `json:"step,omitempty"`   // 1-based
+	Steps  int           `json:"steps,omitempty"`  // how many there are
+	Name   string        `json:"name,omitempty"`   // of the step
+	Kind   string        `json:"kind,omitempty"`
+	Reused bool          `json:"reused,omitempty"`
+	Reason string        `json:"reason,omitempty"` // why it is not reused
+	Text   string        `json:"text,omitempty"`   // a line of output, or what is being done
+	Took   time.Duration `json:"took,omitempty"`   // nanoseconds
+	Done   int64         `json:"done,omitempty"`   // bytes, of a long operation
+	Total  int64         `json:"total,omitempty"`
+}
+
+// EventType says what an event is about.
+type EventType string
+
+// The types of events.
+const (
+	EventPlan     EventType = "plan"     // a step and whether it is reused; one for each, before any runs
+	EventStart    EventType = "start"    // a step begins
+	EventOutput   EventType = "output"   // it printed a line
+	EventDone     EventType = "done"     // it ended well, layer and all
+	EventPhase    EventType = "phase"    // something else begins: Text
+	EventProgress EventType = "progress" // of a phase over a second: Done of Total
+	EventNote     EventType = "note"     // something the user should know: Text
+	EventImage    EventType = "image"    // the image is finished: Name, Text is its path
+)
+
+func (e *Engine) phase(text string) { e.Events(Event{Type: EventPhase, Text: text}) }
+func (e *Engine) note(text string)  { e.Events(Event{Type: EventNote, Text: text}) }

@@ -1,0 +1,251 @@
+package mutate
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/imgmut/imgmut/mutate/content"
+	"github.com/imgmut/imgmut/mutate/layer"
+	"github.com/imgmut/imgmut/mutate/loop"
+	"github.com/imgmut/imgmut/mutate/reflink"
+	"github.com/imgmut/imgmut/mutate/store"
+	"github.com/imgmut/imgmut/mutate/verify"
+)
+
+// Image is the record of a finished image.
+type Image struct {
+	Name       string
+	Digest     string // content digest
+	Size       int64  // bytes
+	File       FileID // of the raw file as it was published
+	Made       time.Time
+	Base       string      // content digest
+	BaseName   string      `json:",omitempty"` // as the recipe names it
+	Keys       []layer.Key // of the chain, "prepare" first
+	Recipe     string      // path
+	RecipeSum  string      // sha256 of its bytes
+	Identity   Identity
+	Assertions string // digest of what the verdict's assertions were
+	Verdict    verify.Verdict
+	Imgmut     string // version
+	Systemd    int    `json:",omitempty"` // major version of the host's, 0 if none was started
+	Machined   bool   // registered with machined
+}
+
+// VerifyError says that an image is not what it should be.
+type VerifyError struct {
+	Name   string
+	Failed []verify.Check
+}
+
+func (e *VerifyError) Error() string {
+	c := e.Failed[0]
+	msg := fmt.Sprintf("verify %s: %s: %s", e.Name, c.Name, c.Detail)
+	if n := len(e.Failed) - 1; n > 0 {
+		msg += fmt.Sprintf(" (and %d more)", n)
+	}
+	return msg
+}
+
+// finished gives the image of the plan if it is there already: same chain,
+// same assertions, and a file that nobody has touched since.
+func (e *Engine) finished(p *plan, assertions []verify.Assertion) (*Image, bool, error) {
+	if p.reused != len(p.steps) || !p.ready {
+		return nil, false, nil
+	}
+	var i Image
+	err := e.Store.Load(store.Images, p.recipe.Name, &i)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	sum, err := assertionSum(assertions)
+	if err != nil {
+		return nil, false, err
+	}
+	same := len(i.Keys) > 0 && i.Keys[len(i.Keys)-1] == p.last() && i.Assertions == sum && i.Verdict.OK && e.untouched(&i)
+	same = same && !i.Made.Before(p.lastMade())
+	return &i, same, nil
+}
+
+// lastMade is when the last layer of the chain was made.
+func (p *plan) lastMade() time.Time {
+	if n := len(p.steps); n > 0 {
+		return p.steps[n-1].record.Made
+	}
+	return p.prepare.record.Made
+}
+
+// untouched says that an image's file is the one that was published.
+func (e *Engine) untouched(i *Image) bool {
+	f, err := os.Open(e.imagePath(i.Name))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	id, err := fileID(f)
+	return err == nil && id.sameFile(i.File)
+}
+
+// sameFile compares all that publishing leaves alone: a rename sets a new
+// ctime, and a pool gets another device number with every mount.
+func (a FileID) sameFile(b FileID) bool {
+	return a.Ino == b.Ino && a.Size == b.Size && a.Mtime == b.Mtime
+}
+
+// assertionSum tells whether a verdict answers the questions of a recipe.
+func assertionSum(assertions []verify.Assertion) (string, error) {
+	h := sha256.New()
+	for _, a := range assertions {
+		b, err := json.Marshal(a)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(h, "%T %s\n", a, b)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// finish makes the image of the last layer: identity, verdict, record.
+func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*Image, error) {
+	p := b.plan
+	b.phase("identity")
+	file := b.run.Path("image.raw")
+	if err := b.forkLast(file); err != nil {
+		return nil, err
+	}
+	base, err := os.Open(b.Store.Path(store.Bases, p.base.Digest, "raw"))
+	if err != nil {
+		return nil, err
+	}
+	defer base.Close()
+	id := derive(&p.base.Layout, p.last(), p.recipe.Name)
+	if err := identify(ctx, file, base, &p.base.Layout, id); err != nil {
+		return nil, fmt.Errorf("give %s its identity: %w", p.recipe.Name, err)
+	}
+	if err := loop.WaitReleased(ctx, file); err != nil {
+		return nil, err
+	}
+	b.phase("verify")
+	// Both only read, and each leaves a core idle.
+	summed := make(chan error, 1)
+	var sums *content.Sums
+	go func() {
+		var err error
+		sums, err = b.sums(ctx, base, file)
+		summed <- err
+	}()
+	verdict, err := b.verify(ctx, file, assertions)
+	if err = errors.Join(err, <-summed); err != nil {
+		return nil, err
+	}
+	if !verdict.OK {
+		return nil, &VerifyError{p.recipe.Name, verdict.Failed()}
+	}
+	if err := b.commits.wait(); err != nil {
+		return nil, err
+	}
+	i, err := b.record(id, *verdict, assertions)
+	if err != nil {
+		return nil, err
+	}
+	i.Digest = sums.Digest()
+	if i.File, err = idOf(file); err != nil {
+		return nil, err
+	}
+	return i, b.Store.Publish(ctx, file, store.Images, i.Name, i, nil)
+}
+
+// forkLast forks the last layer, which may not have its name yet.
+func (b *build) forkLast(file string) (err error) {
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(reflink.Clone(f, b.last), f.Close())
+}
+
+// verify judges the finished file. Assertions run on a fork of it that
+// systemd-nspawn accepts, because the image itself shows its EFI system
+// partition again.
+func (b *build) verify(ctx context.Context, file string, assertions []verify.Assertion) (*verify.Verdict, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return verify.Image(ctx, verify.Request{
+		File: f, Scratch: filepath.Dir(b.run.Path("x")), Assertions: assertions,
+		Guest: func(ctx context.Context) (verify.Guest, error) {
+			scratch := b.run.Path("verify.raw")
+			if err := reflink.CloneFile(scratch, file, 0o600); err != nil {
+				return nil, err
+			}
+			if err := prepare(scratch, &b.plan.base.Layout); err != nil {
+				return nil, err
+			}
+			return b.start(ctx, scratch, true)
+		},
+	})
+}
+
+// record is what will be known of the image, but for its file and digest.
+func (b *build) record(id Identity, v verify.Verdict, assertions []verify.Assertion) (*Image, error) {
+	p := b.plan
+	sum, err := assertionSum(assertions)
+	if err != nil {
+		return nil, err
+	}
+	i := &Image{
+		Name: p.recipe.Name, Size: p.base.Size, Made: b.Now().UTC(),
+		Base: p.base.Digest, BaseName: p.recipe.Base.Name, Keys: []layer.Key{p.prepare.key},
+		Recipe: p.recipe.File, RecipeSum: p.recipe.Digest, Identity: id, Assertions: sum, Verdict: v, Imgmut: b.Version,
+	}
+	for _, l := range p.steps {
+		i.Keys = append(i.Keys, l.key)
+	}
+	if p.reused < len(p.steps) || len(assertions) > 0 { // else none was started
+		h, err := b.host()
+		if err != nil {
+			return nil, err
+		}
+		i.Systemd = h.Version()
+	}
+	return i, nil
+}
+
+// sums makes the chunk sums of a descendant of the base.
+func (b *build) sums(ctx context.Context, base *os.File, file string) (*content.Sums, error) {
+	list, err := os.ReadFile(b.Store.Path(store.Bases, b.plan.base.Digest, "sums"))
+	if err != nil {
+		return nil, err
+	}
+	var sums content.Sums
+	if err := sums.UnmarshalBinary(list); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return sums.Update(ctx, base, f)
+}
+
+func idOf(file string) (FileID, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return FileID{}, err
+	}
+	defer f.Close()
+	return fileID(f)
+}

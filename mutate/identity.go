@@ -1,0 +1,189 @@
+package mutate
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/gpt"
+	"github.com/imgmut/imgmut/mutate/layer"
+	"github.com/imgmut/imgmut/mutate/loop"
+)
+
+// identityVersion is part of every derived GUID.
+const identityVersion = 1
+
+// identitySpace is the namespace of all GUIDs that imgmut derives (RFC 9562,
+// UUIDv5).
+var identitySpace = uuid.MustParse("6f6d7a5e-3c1b-5d0a-9d0e-1a2b3c4d5e6f")
+
+// Identity is what sets an image apart from all others with the same bytes.
+type Identity struct {
+	Disk       string            // disk GUID, or the MBR's signature
+	Partitions map[string]string // partition UUIDs: those of the base to those of the image, lower case
+}
+
+// derive gives the image of that name made by that chain its identity. Equal
+// builds are equal; two images differ in their name, their chain, or both, and
+// never share a GUID.
+func derive(l *disk.Layout, k layer.Key, name string) Identity {
+	made := func(what string) uuid.UUID {
+		return uuid.NewSHA1(identitySpace, fmt.Appendf(nil, "%d\n%s\n%s\n%s", identityVersion, k, name, what))
+	}
+	id := Identity{Disk: made("disk").String(), Partitions: map[string]string{}}
+	if l.Table == disk.MBR {
+		id.Disk = id.Disk[:8] // a signature of 32 bits is all an MBR has
+	}
+	for _, v := range l.Volumes {
+		switch l.Table {
+		case disk.GPT:
+			id.Partitions[strings.ToLower(v.PartUUID)] = made(fmt.Sprintf("partition %d", v.Slot)).String()
+		case disk.MBR:
+			id.Partitions[strings.ToLower(v.PartUUID)] = fmt.Sprintf("%s-%02x", id.Disk, v.Slot)
+		}
+	}
+	return id
+}
+
+// identify turns a fork of the last layer into an image with an identity of
+// its own: GUIDs, the attribute bits and active flags of the base, and the
+// references to partition UUIDs in the image's files.
+func identify(ctx context.Context, file string, base *os.File, l *disk.Layout, id Identity) error {
+	if l.Table == disk.Bare {
+		return nil
+	}
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := rewriteReferences(ctx, f, l, id); err != nil {
+		return err
+	}
+	if l.Table == disk.MBR {
+		return identifyMBR(f, base, id)
+	}
+	t, err := gpt.Read(base)
+	if err != nil {
+		return err
+	}
+	edit, err := editFor(l, t)
+	if err != nil {
+		return err
+	}
+	e, d := edit.finish, uuid.MustParse(id.Disk)
+	e.Disk, e.GUIDs = &d, map[int]uuid.UUID{}
+	for _, p := range t.Partitions {
+		e.GUIDs[p.Slot] = uuid.MustParse(id.Partitions[p.GUID.String()])
+	}
+	return gpt.Apply(f, e)
+}
+
+func identifyMBR(f, base *os.File, id Identity) error {
+	m, err := gpt.ReadMBR(base)
+	if err != nil {
+		return err
+	}
+	active := 0
+	for _, p := range m.Partitions {
+		if p.Active {
+			active = p.Slot
+		}
+	}
+	if err := gpt.SetActive(f, active); err != nil {
+		return err
+	}
+	return gpt.SetSignature(f, id.Disk)
+}
+
+// rewriteReferences puts the new partition UUIDs where the image's files name
+// the old ones. A volume is only opened for writing if one of its files does.
+func rewriteReferences(ctx context.Context, f *os.File, l *disk.Layout, id Identity) error {
+	for _, v := range l.Volumes {
+		if v.Role != disk.Root && v.Role != disk.Boot && v.Role != disk.ESP || v.FS == "" {
+			continue
+		}
+		changed, err := staleFiles(f, v, id)
+		if err != nil {
+			return err
+		}
+		if len(changed) == 0 {
+			continue
+		}
+		if v.FS == "vfat" {
+			err = writeFAT(ctx, f, v, changed)
+		} else {
+			err = writeMounted(ctx, f, v, changed)
+		}
+		if err != nil {
+			return fmt.Errorf("rewrite references in %s: %w", v, err)
+		}
+	}
+	return nil
+}
+
+// staleFiles gives the files of a volume that name an old partition UUID, with
+// the content they should have.
+func staleFiles(f *os.File, v disk.Volume, id Identity) (map[string][]byte, error) {
+	tree, err := v.Open(f, disk.ReadOnly)
+	if err != nil {
+		return nil, err
+	}
+	defer tree.Close()
+	changed := map[string][]byte{}
+	err = v.Rename(tree, id.Partitions, func(name string, b []byte) error {
+		changed[name] = b
+		return nil
+	})
+	return changed, err
+}
+
+func writeMounted(ctx context.Context, f *os.File, v disk.Volume, files map[string][]byte) error {
+	tree, err := v.Open(f, disk.ReadWrite)
+	if err != nil {
+		return err
+	}
+	for name, b := range files {
+		if err := tree.Overwrite(name, b); err != nil {
+			return errors.Join(err, tree.Close())
+		}
+	}
+	if err := tree.Close(); err != nil {
+		return err
+	}
+	return loop.WaitReleased(ctx, f.Name())
+}
+
+// MissingToolError says that a program that this image needs is not installed.
+type MissingToolError struct{ Program, Why, Package string }
+
+func (e *MissingToolError) Error() string {
+	return fmt.Sprintf("%s is not installed, and %s", e.Program, e.Why)
+}
+
+// Hint is how to get it.
+func (e *MissingToolError) Hint() string { return "install the package " + e.Package }
+
+// writeFAT replaces files of a FAT volume with mtools, which needs no kernel
+// support and, unlike the FAT writers there are in Go, keeps the volume sound.
+func writeFAT(ctx context.Context, f *os.File, v disk.Volume, files map[string][]byte) error {
+	for name, b := range files {
+		cmd := exec.CommandContext(ctx, "mcopy", "-D", "o", "-i", fmt.Sprintf("%s@@%d", f.Name(), v.Offset), "-", "::/"+name)
+		cmd.Stdin = bytes.NewReader(b)
+		out, err := cmd.CombinedOutput()
+		if errors.Is(err, exec.ErrNotFound) {
+			return &MissingToolError{"mcopy", "the EFI system partition names a partition by its UUID", "mtools"}
+		}
+		if err != nil {
+			return fmt.Errorf("mcopy %s: %w: %s", name, err, bytes.TrimSpace(out))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,201 @@
+package mutate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/imgmut/imgmut/mutate/layer"
+	"github.com/imgmut/imgmut/mutate/reflink"
+	"github.com/imgmut/imgmut/mutate/store"
+	"github.com/imgmut/imgmut/mutate/verify"
+)
+
+func (e *Engine) imagePath(name string) string { return e.Store.Path(store.Images, name, "raw") }
+
+// FindImage gives the record of an image.
+func (e *Engine) FindImage(name string) (*Image, error) {
+	i := new(Image)
+	return i, e.Store.Load(store.Images, name, i)
+}
+
+// Images lists all images.
+func (e *Engine) Images() ([]*Image, error) {
+	names, err := e.Store.Names(store.Images)
+	if err != nil {
+		return nil, err
+	}
+	var images []*Image
+	for _, n := range names {
+		i, err := e.FindImage(n)
+		if errors.Is(err, store.ErrNotFound) { // removed since
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		images = append(images, i)
+	}
+	return images, nil
+}
+
+// ImagePath gives the raw file of an image of the store.
+func (e *Engine) ImagePath(name string) (string, error) {
+	if _, err := e.FindImage(name); err != nil {
+		return "", err
+	}
+	return e.imagePath(name), nil
+}
+
+// writeOutput writes a copy of the image, writable and the caller's own: by
+// reflink on the store's filesystem, else sparsely.
+func (e *Engine) writeOutput(ctx context.Context, a *Applied, output string) (_ string, err error) {
+	output, err = filepath.Abs(output)
+	if err != nil {
+		return "", err
+	}
+	e.phase("write " + output)
+	in, err := os.Open(a.Path)
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	out, err := os.CreateTemp(filepath.Dir(output), ".imgmut-")
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		out.Close() // Double Close is harmless.
+		if err != nil {
+			os.Remove(out.Name())
+		}
+	}()
+	err = reflink.Clone(out, in)
+	if errors.Is(err, reflink.ErrUnsupported) {
+		err = reflink.Copy(ctx, out, in, e.progress("copy"))
+	}
+	if err != nil {
+		return "", err
+	}
+	if err := errors.Join(out.Chmod(0o644), out.Sync(), out.Close()); err != nil {
+		return "", err
+	}
+	return output, os.Rename(out.Name(), output)
+}
+
+// Verify judges a raw image file as it is, with no recipe: its table, its
+// filesystems, its references.
+func (e *Engine) Verify(ctx context.Context, file string) (*verify.Verdict, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	run, err := e.Store.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer run.Close()
+	e.phase("verify " + file)
+	v, err := verify.Image(ctx, verify.Request{File: f, Scratch: run.Path(".")})
+	if err != nil {
+		return nil, fmt.Errorf("verify %s: %w", file, err)
+	}
+	return v, nil
+}
+
+// VerifyImage judges an image of the store anew and records the verdict. What
+// its recipe asserts cannot be asked again without the recipe; apply does that.
+func (e *Engine) VerifyImage(ctx context.Context, name string) (*verify.Verdict, error) {
+	i, err := e.FindImage(name)
+	if err != nil {
+		return nil, err
+	}
+	v, err := e.Verify(ctx, e.imagePath(name))
+	if err != nil {
+		return nil, err
+	}
+	if !e.untouched(i) {
+		v.OK = false
+		v.Checks = append(v.Checks, verify.Check{Name: "file", Detail: "it is not the file that was published: it was written to since"})
+	}
+	i.Verdict = *v
+	return v, e.Store.Save(ctx, store.Images, name, i)
+}
+
+// Removed is what a removal did.
+type Removed struct {
+	Images, Bases, Layers []string
+}
+
+// Remove removes an image or a base name. What nothing else needs goes with
+// the next [Engine.Collect].
+func (e *Engine) Remove(ctx context.Context, name string) (*Removed, error) {
+	err := e.Store.Remove(store.Images, name)
+	if err == nil {
+		return &Removed{Images: []string{name}}, nil
+	}
+	if !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	b, err := e.FindBase(name)
+	if err != nil {
+		return nil, fmt.Errorf("image or base %s: %w", name, store.ErrNotFound)
+	}
+	if err := e.Store.Remove(store.Bases, b.Digest); err != nil {
+		return nil, err
+	}
+	return &Removed{Bases: []string{b.Digest}}, nil
+}
+
+// Collect removes the layers that no image is made of, and bases without a
+// name that nothing is made of. With dryRun it only tells.
+func (e *Engine) Collect(ctx context.Context, dryRun bool) (*Removed, error) {
+	if err := e.Store.Sweep(); err != nil {
+		return nil, err
+	}
+	images, err := e.Images()
+	if err != nil {
+		return nil, err
+	}
+	needed := map[layer.Key]bool{}
+	based := map[string]bool{}
+	for _, i := range images {
+		based[i.Base] = true
+		for _, k := range i.Keys {
+			needed[k] = true
+		}
+	}
+	r := new(Removed)
+	keys, err := e.Store.Names(store.Layers)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range keys {
+		if !needed[layer.Key(k)] {
+			r.Layers = append(r.Layers, k)
+		}
+	}
+	bases, err := e.Bases()
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range bases {
+		if len(b.Names) == 0 && !based[b.Digest] {
+			r.Bases = append(r.Bases, b.Digest)
+		}
+	}
+	if dryRun {
+		return r, nil
+	}
+	for kind, names := range map[store.Kind][]string{store.Layers: r.Layers, store.Bases: r.Bases} {
+		for _, n := range names {
+			if err := e.Store.Remove(kind, n); err != nil && !errors.Is(err, store.ErrNotFound) {
+				return nil, err
+			}
+		}
+	}
+	return r, nil
+}

@@ -1,0 +1,205 @@
+package mutate
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"time"
+
+	"github.com/imgmut/imgmut/mutate/layer"
+	"github.com/imgmut/imgmut/mutate/step"
+	"github.com/imgmut/imgmut/recipes"
+)
+
+// plan is what an apply has to do: the chain from the base to the image, and
+// how far it exists.
+type plan struct {
+	recipe *recipes.Recipe
+	base   *Base
+	source *step.Source
+	// prepare is the first layer of every chain: the base with the partition
+	// table that systemd-nspawn needs. It is no step of the recipe.
+	prepare link
+	steps   []stepLink
+	reused  int  // how many of steps are layers already
+	ready   bool // prepare is one
+}
+
+// link is one layer of the chain.
+type link struct {
+	key      layer.Key
+	material layer.Material
+	record   layer.Record // if it exists
+}
+
+// stepLink is a layer that a step of the recipe makes.
+type stepLink struct {
+	link
+	spec    recipes.Step
+	decoded step.Decoded
+}
+
+// title is how people know the step.
+func (l *stepLink) title() string {
+	if l.spec.Name != "" {
+		return l.spec.Name
+	}
+	return l.spec.Kind
+}
+
+// last is the key of the whole chain.
+func (p *plan) last() layer.Key {
+	if n := len(p.steps); n > 0 {
+		return p.steps[n-1].key
+	}
+	return p.prepare.key
+}
+
+// plan computes the keys and finds the longest prefix of layers that exist.
+func (e *Engine) plan(r *recipes.Recipe, base *Base, steps []step.Decoded, src *step.Source, o ApplyOptions) (*plan, error) {
+	p := &plan{recipe: r, base: base, source: src}
+	if err := p.chain(steps); err != nil {
+		return nil, err
+	}
+	if err := e.longestPrefix(p, o); err != nil {
+		return nil, err
+	}
+	for i := range p.steps {
+		l := &p.steps[i]
+		ev := Event{Type: EventPlan, Recipe: r.Name, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind, Reused: i < p.reused}
+		if !ev.Reused {
+			var err error
+			if ev.Reason, err = e.reason(p, i, o); err != nil {
+				return nil, err
+			}
+		}
+		e.Events(ev)
+	}
+	return p, nil
+}
+
+// chain computes the key of every layer. It is a pure function of the base's
+// digest, the recipe and the files beside it.
+func (p *plan) chain(steps []step.Decoded) (err error) {
+	p.prepare.material = layer.Material{Parent: layer.Key(p.base.Digest), Kind: "prepare", Version: prepareVersion}
+	if p.prepare.key, err = p.prepare.material.Key(); err != nil {
+		return err
+	}
+	p.source.Want = map[string]string{}
+	parent := p.prepare.key
+	var problems recipes.Problems
+	for i, d := range steps {
+		l := stepLink{spec: p.recipe.Steps[i], decoded: d}
+		if l.material, err = material(parent, l.spec, d, p.source); err != nil {
+			if !isInputError(err) {
+				return err
+			}
+			problems = append(problems, l.spec.Options.Problem("from", "%v", err))
+			continue
+		}
+		if l.key, err = l.material.Key(); err != nil {
+			return err
+		}
+		for _, in := range l.material.Inputs {
+			p.source.Want[in.Path] = in.Digest
+		}
+		parent = l.key
+		p.steps = append(p.steps, l)
+	}
+	if len(problems) > 0 {
+		return problems
+	}
+	return nil
+}
+
+// isInputError tells an unreadable file beside the recipe, which its author
+// can mend, from all else.
+func isInputError(err error) bool {
+	var pe *fs.PathError
+	return errors.As(err, &pe) || errors.Is(err, step.ErrNotAFile)
+}
+
+func material(parent layer.Key, s recipes.Step, d step.Decoded, src *step.Source) (layer.Material, error) {
+	m := layer.Material{Parent: parent, Kind: d.Kind.Name, Version: d.Kind.Version, Env: maps.Clone(s.Env), Network: usesNetwork(s, d)}
+	var err error
+	if m.Options, err = json.Marshal(d.Step); err != nil {
+		return m, fmt.Errorf("hash the options of a %s step: %w", s.Kind, err)
+	}
+	if in, ok := d.Step.(step.Inputter); ok {
+		m.Inputs, err = src.Digest(in.Inputs())
+	}
+	return m, err
+}
+
+// usesNetwork is what the recipe says, or else what the step says itself.
+func usesNetwork(s recipes.Step, d step.Decoded) bool {
+	if s.Network != nil {
+		return *s.Network
+	}
+	n, ok := d.Step.(step.Networker)
+	return ok && n.Network()
+}
+
+// longestPrefix walks the chain until the first layer that is not there, too
+// old, refreshed, or made from another life of its parent.
+func (e *Engine) longestPrefix(p *plan, o ApplyOptions) (err error) {
+	now := e.Now()
+	if p.prepare.record, p.ready, err = layer.Find(e.Store, p.prepare.key, 0, now); err != nil || !p.ready || o.NoCache {
+		return err
+	}
+	made := p.prepare.record.Made
+	for i := range p.steps {
+		l := &p.steps[i]
+		if refreshed(l.spec, o) {
+			return nil
+		}
+		var ok bool
+		if l.record, ok, err = layer.Find(e.Store, l.key, l.spec.MaxAge, now); err != nil || !ok {
+			return err
+		}
+		// A refreshed layer keeps its key, so what was built on the one before
+		// it is told by the time.
+		if !l.record.ParentMade.Equal(made) {
+			return nil
+		}
+		made = l.record.Made
+		p.reused = i + 1
+	}
+	return nil
+}
+
+func refreshed(s recipes.Step, o ApplyOptions) bool {
+	for _, name := range o.Refresh {
+		if s.Name == name || s.Kind == name {
+			return true
+		}
+	}
+	return false
+}
+
+// reason tells why step i runs.
+func (e *Engine) reason(p *plan, i int, o ApplyOptions) (string, error) {
+	l := &p.steps[i]
+	switch {
+	case o.NoCache:
+		return "no cache", nil
+	case refreshed(l.spec, o):
+		return "refresh", nil
+	case i > p.reused:
+		return fmt.Sprintf("follows step %d", p.reused+1), nil
+	case l.record.Made.IsZero():
+		return layer.Why(e.Store, &l.material)
+	case l.spec.MaxAge > 0 && e.Now().Sub(l.record.Made) > l.spec.MaxAge:
+		return fmt.Sprintf("older than %s", age(l.spec.MaxAge)), nil
+	}
+	return "its parent was refreshed", nil
+}
+
+func age(d time.Duration) string {
+	if d >= 24*time.Hour && d%(24*time.Hour) == 0 {
+		return fmt.Sprintf("%dd", d/(24*time.Hour))
+	}
+	return d.String()
+}

@@ -1,0 +1,144 @@
+package mutate
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/guest"
+	"github.com/imgmut/imgmut/mutate/step"
+	"github.com/imgmut/imgmut/mutate/store"
+)
+
+// StepError says which step of a recipe went wrong.
+type StepError struct {
+	Index int // 1-based
+	Name  string
+	Kind  string
+	Tail  []string // the last lines it printed
+	Err   error
+}
+
+func (e *StepError) Error() string { return fmt.Sprintf("step %d (%s): %v", e.Index, e.Name, e.Err) }
+
+func (e *StepError) Unwrap() error { return e.Err }
+
+// scopedGuest is the guest as one step sees it: with the step's environment
+// and network, and its output going to the step's lines.
+type scopedGuest struct {
+	*guest.Guest
+	env     map[string]string
+	network bool
+	out     *lineWriter
+}
+
+// Run implements [step.Guest].
+func (s *scopedGuest) Run(ctx context.Context, c step.Command) error {
+	env := maps.Clone(s.env)
+	if env == nil {
+		env = map[string]string{}
+	}
+	maps.Copy(env, c.Env)
+	c.Env = env
+	return s.Exec(ctx, c, s.network, s.out.write)
+}
+
+// tailLines is how many lines of a failed step are told again with the error.
+const tailLines = 20
+
+// maxLine is where a line without an end is cut, in bytes.
+const maxLine = 4 << 10
+
+// lineWriter cuts output into lines and remembers the last.
+type lineWriter struct {
+	emit func(line string)
+	rest []byte
+	last []string
+}
+
+func (w *lineWriter) write(b []byte) {
+	w.rest = append(w.rest, b...)
+	for {
+		i := bytes.IndexByte(w.rest, '\n')
+		if i < 0 && len(w.rest) > maxLine {
+			i = maxLine
+		}
+		if i < 0 {
+			return
+		}
+		w.line(w.rest[:i])
+		w.rest = w.rest[min(i+1, len(w.rest)):]
+	}
+}
+
+func (w *lineWriter) flush() {
+	if len(w.rest) > 0 {
+		w.line(w.rest)
+		w.rest = nil
+	}
+}
+
+// line passes a line on without what a terminal would obey: the last of the
+// pieces that carriage returns would have written over each other.
+func (w *lineWriter) line(b []byte) {
+	b = bytes.TrimRight(b, "\r")
+	if i := bytes.LastIndexByte(b, '\r'); i >= 0 {
+		b = b[i+1:]
+	}
+	s := strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\t' || r == 0x7f || r == '\uFFFD' {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(string(b), ""))
+	w.last = append(w.last, s)
+	w.last = w.last[max(0, len(w.last)-tailLines):]
+	w.emit(s)
+}
+
+func (w *lineWriter) tail() []string { return slices.Clone(w.last) }
+
+// filesystemLocks is where the locks on filesystem UUIDs are. They are the
+// whole machine's, not the store's, because the kernel is.
+const filesystemLocks = "/run/imgmut"
+
+// lockFilesystems waits until no other imgmut on this machine has a filesystem
+// with one of these UUIDs mounted: the kernel refuses to mount two forks of
+// one XFS, and on older kernels of one btrfs, at a time.
+func lockFilesystems(ctx context.Context, l *disk.Layout) (unlock func(), err error) {
+	var unlocks []func()
+	unlock = func() {
+		for _, u := range unlocks {
+			u()
+		}
+	}
+	var uuids []string
+	for _, v := range l.Volumes {
+		if (v.FS == "xfs" || v.FS == "btrfs") && v.UUID != "" {
+			uuids = append(uuids, v.UUID)
+		}
+	}
+	if len(uuids) == 0 {
+		return unlock, nil
+	}
+	if err := os.MkdirAll(filesystemLocks, 0o755); err != nil {
+		return nil, err
+	}
+	slices.Sort(uuids) // in one order, or two builds could wait for each other
+	for _, u := range slices.Compact(uuids) {
+		one, err := store.LockFile(ctx, filepath.Join(filesystemLocks, "filesystem-"+u+".lock"))
+		if err != nil {
+			unlock()
+			return nil, errors.Join(fmt.Errorf("wait for other forks of filesystem %s", u), err)
+		}
+		unlocks = append(unlocks, one)
+	}
+	return unlock, nil
+}
