@@ -1,0 +1,90 @@
+package main
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/imgmut/imgmut"
+
+// ourImports is the architecture in a form that can fail: which of our
+// packages each of our packages may import. From top to bottom, imports only
+// ever point down.
+var ourImports = map[string][]string{
+	"cmd/imgmut": {
+		"machined", "mutate", "mutate/agent", "mutate/disk", "mutate/guest", "mutate/reflink", "mutate/store", "mutate/verify", "recipes",
+	},
+	"mutate": {
+		"mutate/content", "mutate/disk", "mutate/gpt", "mutate/guest", "mutate/layer", "mutate/loop", "mutate/reflink",
+		"mutate/step", "mutate/store", "mutate/verify", "recipes",
+	},
+	"mutate/verify":  {"mutate/agent", "mutate/disk", "mutate/reflink", "mutate/step", "recipes"},
+	"mutate/guest":   {"mutate/agent", "mutate/step"},
+	"mutate/layer":   {"mutate/step", "mutate/store"},
+	"mutate/step":    {"mutate/agent", "mutate/disk", "recipes"},
+	"mutate/store":   {"mutate/loop", "mutate/reflink"},
+	"mutate/disk":    {"mutate/gpt", "mutate/loop"},
+	"mutate/content": {"mutate/reflink"},
+	"mutate/agent":   {},
+	"mutate/gpt":     {},
+	"mutate/loop":    {},
+	"mutate/reflink": {},
+	"machined":       {},
+	"recipes":        {},
+	"fixtures":       {}, // for _test.go files, whose imports are not checked
+	"fixtures/bench": {"machined", "mutate/gpt", "mutate/reflink", "mutate/store"},
+}
+
+// onlyIn keeps a dependency in one place, so that it can be replaced there.
+var onlyIn = map[string][]string{
+	"github.com/godbus/dbus/":       {"machined"},
+	"github.com/coreos/go-systemd/": {"machined"},
+	"github.com/goccy/go-yaml":      {"recipes"},
+	"github.com/diskfs/go-diskfs/":  {"mutate/disk", "mutate/gpt"},
+	"github.com/urfave/cli/":        {"cmd/imgmut"},
+	"github.com/google/uuid":        {"fixtures/bench", "mutate", "mutate/gpt"},
+}
+
+func TestImportDirection(t *testing.T) {
+	cmd := exec.Command("go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, module+"/...")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %v", cmd, err)
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(line)
+		pkg := strings.TrimPrefix(f[0], module+"/")
+		seen[pkg] = true
+		allowed, ok := ourImports[pkg]
+		if !ok {
+			t.Errorf("%s is not in ourImports: decide what it may import", pkg)
+		}
+		used := map[string]bool{}
+		for _, imp := range f[1:] {
+			if dep, ours := strings.CutPrefix(imp, module+"/"); ours {
+				used[dep] = true
+				if !slices.Contains(allowed, dep) {
+					t.Errorf("%s must not import %s", pkg, dep)
+				}
+			}
+			for prefix, places := range onlyIn {
+				if strings.HasPrefix(imp, prefix) && !slices.Contains(places, pkg) {
+					t.Errorf("%s must not import %s, which belongs in %v", pkg, imp, places)
+				}
+			}
+		}
+		for _, dep := range allowed {
+			if !used[dep] {
+				t.Errorf("ourImports lets %s import %s, which it does not", pkg, dep)
+			}
+		}
+	}
+	for pkg := range ourImports {
+		if !seen[pkg] {
+			t.Errorf("ourImports has %s, which no longer exists", pkg)
+		}
+	}
+}

@@ -1,0 +1,76 @@
+// Command imgmut makes disk images of declarative recipes, with a layer after
+// each step. See README.md.
+//
+// Standard output carries results and nothing else: the path of the image, or
+// one JSON value with --json. Everything else goes to standard error. Messages
+// begin with "imgmut:", have no capital and no period, and are followed by a
+// "hint:" line where there is something the user can do.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/machined"
+	"github.com/imgmut/imgmut/mutate/agent"
+)
+
+func main() { os.Exit(run(os.Args, os.Stdout, os.Stderr)) }
+
+// run is main without the exit, and also what this binary is inside guests and
+// as the first process of a private host.
+func run(args []string, stdout, stderr io.Writer) int {
+	if len(args) == 2 {
+		switch args[1] {
+		case agentArg:
+			return inner(agent.Serve(os.Stdin, os.Stdout))
+		case privateHostArg:
+			return inner(machined.InitPrivateHost())
+		}
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	c := &commands{stdout: stdout, stderr: stderr}
+	err := c.app().RunContext(ctx, args)
+	err = errors.Join(err, c.close())
+	return c.report(err)
+}
+
+// Words by which the binary starts itself for other work. They are no
+// commands: nobody has reason to type them.
+const (
+	agentArg       = "agent"
+	privateHostArg = "private-host"
+)
+
+func inner(err error) int {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "imgmut:", err)
+		return 1
+	}
+	return 0
+}
+
+// errInterrupted is the cause of a context that a signal ended.
+var errInterrupted = errors.New("interrupted")
+
+// interruptible gives a context that ends with the first SIGINT or SIGTERM;
+// all that was started is then cleared away. A second one does not wait.
+func interruptible() (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
+	go func() {
+		<-signals
+		cancel(errInterrupted)
+		<-signals
+		os.Exit(exitInterrupted)
+	}()
+	return ctx, func() { signal.Stop(signals) }
+}

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate"
+)
+
+// renderer shows events to people or programs.
+type renderer interface {
+	event(e mutate.Event)
+	// showsOutput says whether the output of steps has been shown already, so
+	// that a failure need not repeat it.
+	showsOutput() bool
+	// close leaves the screen as it should stay. It may be called twice.
+	close()
+}
+
+func newRenderer(mode string, w io.Writer) (renderer, error) {
+	f, isFile := w.(*os.File)
+	tty := isFile && isTerminal(f)
+	switch mode {
+	case "auto":
+		if tty && os.Getenv("TERM") != "dumb" {
+			return newTerminal(f), nil
+		}
+		return &plain{w: w}, nil
+	case "tty":
+		if !isFile {
+			return nil, fmt.Errorf("--progress tty: standard error is no terminal")
+		}
+		return newTerminal(f), nil
+	case "plain":
+		return &plain{w: w}, nil
+	case "json":
+		return &jsonLines{w: w}, nil
+	case "quiet":
+		return quiet{}, nil
+	}
+	return nil, fmt.Errorf("--progress %s: want auto, tty, plain, json or quiet", mode)
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// quiet shows notes only by failing to: an error still says all.
+type quiet struct{}
+
+func (quiet) event(mutate.Event) {}
+func (quiet) showsOutput() bool  { return false }
+func (quiet) close()             {}
+
+// jsonLines writes one event a line.
+type jsonLines struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (j *jsonLines) event(e mutate.Event) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if b, err := json.Marshal(e); err == nil {
+		fmt.Fprintf(j.w, "%s\n", b)
+	}
+}
+
+func (*jsonLines) showsOutput() bool { return true }
+func (*jsonLines) close()            {}
+
+// plain writes prefixed lines, for logs.
+type plain struct {
+	mu       sync.Mutex
+	w        io.Writer
+	progress time.Time // when the last progress line was written
+}
+
+func (p *plain) event(e mutate.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch e.Type {
+	case mutate.EventPlan:
+		fmt.Fprintf(p.w, "[%d/%d] %s: %s\n", e.Step, e.Steps, stepTitle(e), fate(e))
+	case mutate.EventOutput:
+		fmt.Fprintf(p.w, "%s | %s\n", e.Name, e.Text)
+	case mutate.EventDone:
+		fmt.Fprintf(p.w, "[%d/%d] %s: done in %s\n", e.Step, e.Steps, stepTitle(e), humanTime(e.Took))
+	case mutate.EventPhase, mutate.EventNote:
+		fmt.Fprintf(p.w, "%s\n", e.Text)
+	case mutate.EventProgress:
+		// Every line of it stays in a log, so few of them.
+		if now := time.Now(); now.Sub(p.progress) > 2*time.Second && e.Done > 0 {
+			p.progress = now
+			fmt.Fprintf(p.w, "%s: %s of %s\n", e.Text, humanSize(e.Done), humanSize(e.Total))
+		}
+	}
+}
+
+func (*plain) showsOutput() bool { return true }
+func (*plain) close()            {}
+
+// stepTitle is a step's name, and its kind if that is something else.
+func stepTitle(e mutate.Event) string {
+	if e.Name != e.Kind && e.Kind != "" {
+		return e.Name + " (" + e.Kind + ")"
+	}
+	return e.Name
+}
+
+// fate is what becomes of a step.
+func fate(e mutate.Event) string {
+	if e.Reused {
+		return "reused"
+	}
+	return e.Reason
+}
+
+func humanTime(d time.Duration) string {
+	if d < 100*time.Millisecond {
+		return d.Round(time.Millisecond).String()
+	}
+	if d < time.Minute {
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	}
+	return d.Round(time.Second).String()
+}
+
+// terminal repaints one block: a line for each step, and below the running
+// one the last line it printed.
+type terminal struct {
+	mu      sync.Mutex
+	f       *os.File
+	steps   []stepLine
+	phase   string
+	since   time.Time
+	painted int // lines on the screen that are ours
+	stop    chan struct{}
+	done    sync.WaitGroup
+}
+
+type stepLine struct {
+	title, state, output string
+	started              time.Time // zero unless it runs
+}
+
+func newTerminal(f *os.File) *terminal {
+	t := &terminal{f: f, stop: make(chan struct{})}
+	t.done.Go(func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-t.stop:
+				return
+			case <-tick.C:
+				t.mu.Lock()
+				t.paint()
+				t.mu.Unlock()
+			}
+		}
+	})
+	return t
+}
+
+func (t *terminal) event(e mutate.Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	step := func() *stepLine {
+		for len(t.steps) < e.Step {
+			t.steps = append(t.steps, stepLine{})
+		}
+		return &t.steps[e.Step-1]
+	}
+	switch e.Type {
+	case mutate.EventPlan:
+		if e.Step == 1 {
+			t.flush() // the recipe before keeps its lines
+		}
+		*step() = stepLine{title: stepTitle(e), state: fate(e)}
+	case mutate.EventStart:
+		step().started, t.phase = time.Now(), ""
+	case mutate.EventOutput:
+		step().output = e.Text
+	case mutate.EventDone:
+		s := step()
+		s.state, s.started, s.output = humanTime(e.Took), time.Time{}, ""
+	case mutate.EventPhase:
+		t.phase, t.since = e.Text, time.Now()
+	case mutate.EventProgress:
+		t.phase = fmt.Sprintf("%s: %s of %s", e.Text, humanSize(e.Done), humanSize(e.Total))
+	case mutate.EventNote:
+		t.clear()
+		fmt.Fprintln(t.f, e.Text)
+	case mutate.EventImage:
+		t.phase = ""
+	}
+}
+
+// paint writes the block over its last self. Lines are cut at the screen's
+// edge: one that wraps would be two, and the block would climb.
+func (t *terminal) paint() {
+	width := 80
+	if ws, err := unix.IoctlGetWinsize(int(t.f.Fd()), unix.TIOCGWINSZ); err == nil && ws.Col > 10 {
+		width = int(ws.Col)
+	}
+	lines := t.lines(time.Now())
+	var b strings.Builder
+	if t.painted > 0 {
+		fmt.Fprintf(&b, "\x1b[%dA", t.painted)
+	}
+	for _, l := range lines {
+		fmt.Fprintf(&b, "\r\x1b[K%s\n", cut(l, width-1))
+	}
+	b.WriteString("\x1b[J")
+	t.painted = len(lines)
+	t.f.WriteString(b.String())
+}
+
+func (t *terminal) lines(now time.Time) []string {
+	var lines []string
+	for i, s := range t.steps {
+		mark, state := "  ", s.state
+		if !s.started.IsZero() {
+			mark, state = "> ", humanTime(now.Sub(s.started))
+		}
+		lines = append(lines, fmt.Sprintf("%s[%d/%d] %s  %s", mark, i+1, len(t.steps), s.title, state))
+		if !s.started.IsZero() && s.output != "" {
+			lines = append(lines, "      "+s.output)
+		}
+	}
+	if t.phase != "" {
+		lines = append(lines, fmt.Sprintf("  %s  %s", t.phase, humanTime(now.Sub(t.since))))
+	}
+	return lines
+}
+
+// cut shortens a line to so many characters.
+func cut(s string, width int) string {
+	r := []rune(strings.ReplaceAll(s, "\t", "  "))
+	return string(r[:min(len(r), width)])
+}
+
+func (t *terminal) clear() {
+	if t.painted > 0 {
+		fmt.Fprintf(t.f, "\x1b[%dA\r\x1b[J", t.painted)
+		t.painted = 0
+	}
+}
+
+// flush paints the block a last time and begins a new one below.
+func (t *terminal) flush() {
+	t.phase = ""
+	t.paint()
+	t.steps, t.painted = nil, 0
+}
+
+func (*terminal) showsOutput() bool { return false }
+
+func (t *terminal) close() {
+	select {
+	case <-t.stop:
+		return
+	default:
+	}
+	close(t.stop)
+	t.done.Wait()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.steps {
+		t.steps[i].started = time.Time{}
+	}
+	t.flush()
+}

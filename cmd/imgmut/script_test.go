@@ -1,0 +1,185 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/fixtures"
+)
+
+// TestMain lets scripts run this binary as imgmut, and lets imgmut run it as
+// what it runs itself as: the agent and the first process of a private host.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && (os.Args[1] == agentArg || os.Args[1] == privateHostArg) {
+		os.Exit(run(os.Args, os.Stdout, os.Stderr))
+	}
+	testscript.Main(m, map[string]func(){
+		"imgmut": func() { os.Exit(run(os.Args, os.Stdout, os.Stderr)) },
+	})
+}
+
+// TestScript runs testdata/script: standard output, standard error and exit
+// status of every command as people and scripts meet them, on real images.
+func TestScript(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Reflink, fixtures.Systemd, fixtures.Tools)
+	dir := fixtures.ReflinkDir(t)
+	images := map[string]string{}
+	for _, layout := range fixtures.Layouts {
+		// One copy on the reflink filesystem; scripts get forks of it.
+		images[layout] = filepath.Join(dir, layout+".raw")
+		fixtures.Clone(t, fixtures.Image(t, layout), images[layout])
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			// Its own store, on a filesystem that reflinks.
+			store, err := os.MkdirTemp(dir, "store-")
+			if err != nil {
+				return err
+			}
+			e.Setenv("IMGMUT_STORE", store)
+			e.Setenv("IMGMUT_PROGRESS", "plain")
+			for layout, path := range images {
+				e.Setenv(strings.ToUpper(strings.ReplaceAll(layout, "-", "_")), path)
+			}
+			e.Defer(func() { os.RemoveAll(store) })
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exit": exitCmd, "fork": forkCmd, "same": sameCmd, "clean": cleanCmd, "poke": pokeCmd, "sh": shCmd, "signal": signalCmd, "waitfor": waitForCmd,
+		},
+	})
+}
+
+// exitCmd: exit STATUS COMMAND… runs a command and wants that exit status.
+// Standard output and error are there for the commands after it.
+func exitCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exit STATUS COMMAND…")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	if err != nil {
+		var code int
+		if _, scanErr := fmt.Sscanf(err.Error(), "exit status %d", &code); scanErr != nil {
+			ts.Fatalf("%s: %v", args[1], err)
+		}
+		got = code
+	}
+	if want := args[0]; fmt.Sprint(got) != want {
+		ts.Fatalf("exit status %d, want %s", got, want)
+	}
+}
+
+// forkCmd: fork SOURCE DEST makes a writable copy of an image.
+func forkCmd(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(ts.Exec("cp", "--reflink=auto", "--sparse=always", args[0], ts.MkAbs(args[1])))
+	ts.Check(os.Chmod(ts.MkAbs(args[1]), 0o644))
+}
+
+// sameCmd: same A B compares the bytes of two files.
+func sameCmd(ts *testscript.TestScript, neg bool, args []string) {
+	err := ts.Exec("cmp", "--", ts.MkAbs(args[0]), ts.MkAbs(args[1]))
+	if (err == nil) == neg {
+		ts.Fatalf("same %s %s: %v", args[0], args[1], err)
+	}
+}
+
+// pokeCmd: poke FILE OFFSET TEXT overwrites bytes; a negative offset counts
+// from the end.
+func pokeCmd(ts *testscript.TestScript, neg bool, args []string) {
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_RDWR, 0)
+	ts.Check(err)
+	defer f.Close()
+	var off int64
+	_, err = fmt.Sscan(args[1], &off)
+	ts.Check(err)
+	if off < 0 {
+		fi, err := f.Stat()
+		ts.Check(err)
+		off += fi.Size()
+	}
+	_, err = f.WriteAt([]byte(args[2]), off)
+	ts.Check(err)
+}
+
+// shCmd: sh SCRIPT runs a shell script that must succeed.
+func shCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if err := ts.Exec("sh", "-euc", strings.Join(args, " ")); (err == nil) == neg {
+		ts.Fatalf("sh: %v", err)
+	}
+}
+
+// waitForCmd: waitfor FILE TEXT waits until a file holds a text.
+func waitForCmd(ts *testscript.TestScript, neg bool, args []string) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if b, err := os.ReadFile(ts.MkAbs(args[0])); err == nil && strings.Contains(string(b), args[1]) {
+			return
+		}
+	}
+	ts.Fatalf("%s does not come to hold %q", args[0], args[1])
+}
+
+// signalCmd: signal SIGNAL PIDFILE sends a signal to the process whose number
+// is in a file.
+func signalCmd(ts *testscript.TestScript, neg bool, args []string) {
+	var pid int
+	_, err := fmt.Sscan(ts.ReadFile(args[1]), &pid)
+	ts.Check(err)
+	ts.Check(unix.Kill(pid, unix.SignalNum(args[0])))
+}
+
+// cleanCmd: clean wants that nothing is left of an imgmut with this store: no
+// run directory, loop device, mount, process or cgroup.
+func cleanCmd(ts *testscript.TestScript, neg bool, args []string) {
+	store := ts.Getenv("IMGMUT_STORE")
+	var left []string
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		left = leftovers(store)
+		if (len(left) == 0) != neg || time.Now().After(deadline) {
+			break
+		}
+	}
+	if (len(left) > 0) != neg {
+		ts.Fatalf("left over: %q", left)
+	}
+}
+
+func leftovers(store string) []string {
+	left, _ := filepath.Glob(filepath.Join(store, "tmp", "*"))
+	for _, kind := range []string{"bases", "layers", "images"} {
+		half, _ := filepath.Glob(filepath.Join(store, kind, ".new-*"))
+		left = append(left, half...)
+		raws, _ := filepath.Glob(filepath.Join(store, kind, "*.raw"))
+		for _, raw := range raws {
+			if _, err := os.Stat(strings.TrimSuffix(raw, ".raw") + ".json"); err != nil {
+				left = append(left, raw)
+			}
+		}
+	}
+	backing, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, b := range backing {
+		if name, err := os.ReadFile(b); err == nil && strings.HasPrefix(string(name), store) {
+			left = append(left, "loop device on "+strings.TrimSpace(string(name)))
+		}
+	}
+	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err == nil && strings.Contains(string(mounts), store) {
+		left = append(left, "mount")
+	}
+	cmdlines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, c := range cmdlines {
+		if b, err := os.ReadFile(c); err == nil && strings.Contains(string(b), store) && strings.Contains(string(b), "systemd-nspawn") {
+			left = append(left, strings.ReplaceAll(string(b), "\x00", " "))
+		}
+	}
+	return left
+}

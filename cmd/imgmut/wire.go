@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/imgmut/imgmut/machined"
+	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/guest"
+	"github.com/imgmut/imgmut/mutate/store"
+)
+
+// wire joins machined to the engine; neither knows the other. It opens the
+// host when it is first needed, and closes it.
+type wire struct {
+	mode machined.Mode
+	log  *slog.Logger
+
+	mu   sync.Mutex
+	host *machined.Host
+}
+
+func newWire(mode string, log *slog.Logger) (*wire, error) {
+	switch m := machined.Mode(mode); m {
+	case machined.Auto, machined.System, machined.Private:
+		return &wire{mode: m, log: log}, nil
+	}
+	return nil, fmt.Errorf("--host %s: want auto, system or private", mode)
+}
+
+func (w *wire) engine(s *store.Store, events func(mutate.Event)) (*mutate.Engine, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return &mutate.Engine{
+		Store: s, Host: w.open, Agent: exe, Version: version(),
+		Events: events, Now: time.Now,
+	}, nil
+}
+
+// open opens the host once for the whole run.
+func (w *wire) open(ctx context.Context) (mutate.Host, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.host == nil {
+		started := time.Now()
+		h, err := machined.Open(ctx, machined.Options{Mode: w.mode, Init: []string{"/proc/self/exe", privateHostArg}})
+		if err != nil {
+			return nil, err // and not a *host that is nil inside
+		}
+		w.host = h
+		w.log.Info("host is up", "mode", h.Mode(), "systemd", h.Version(), "took", time.Since(started))
+	}
+	return host{w.host}, nil
+}
+
+func (w *wire) close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.host == nil {
+		return nil
+	}
+	err := w.host.Close()
+	w.host = nil
+	return err
+}
+
+// host is a machined.Host in the engine's words.
+type host struct{ *machined.Host }
+
+// Start implements [guest.Host].
+func (h host) Start(ctx context.Context, s guest.Spec) (guest.Machine, error) {
+	c := machined.Container{
+		Name: s.Name, Image: s.Image, ReadOnly: s.ReadOnly, PrivateUsers: s.PrivateUsers, Command: s.Command,
+		Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr,
+	}
+	for target, source := range s.Binds {
+		c.Binds = append(c.Binds, machined.Bind{Source: source, Target: target})
+	}
+	if s.PrivateUsers {
+		// For the loopback interface of the steps' own network namespaces. The
+		// machine's network belongs to the machine's user namespace, so there
+		// it means nothing.
+		c.AddCapabilities = append(c.AddCapabilities, "CAP_NET_ADMIN")
+	}
+	if s.BootFS != "" {
+		// systemd 259 and later takes it for vfat otherwise (systemd#40174).
+		c.Environment = append(c.Environment, "SYSTEMD_DISSECT_FSTYPE_XBOOTLDR="+s.BootFS)
+	}
+	m, err := h.Host.Start(ctx, c)
+	if err != nil {
+		return nil, err // and not a *machined.Machine that is nil inside
+	}
+	return m, nil
+}
