@@ -40,6 +40,28 @@ func (o Options) Decode(into any) Problems {
 	return d.problems.Sorted()
 }
 
+// Validator is a target of [Options.Read]: it judges what was decoded.
+type Validator interface {
+	Validate(o Options) Problems
+}
+
+// Read decodes the options and validates them, and gives the problems of both
+// at once. Where a field could not even be decoded, what the validator thinks
+// of its empty value is left out.
+func (o Options) Read(into Validator) Problems {
+	problems := o.Decode(into)
+	undecoded := map[string]bool{}
+	for _, p := range problems {
+		undecoded[p.Path] = true
+	}
+	for _, p := range into.Validate(o) {
+		if !undecoded[p.Path] {
+			problems = append(problems, p)
+		}
+	}
+	return problems.Sorted()
+}
+
 // Problem is a problem with one field of the options, for what Decode cannot
 // judge. The field may be a path ("install[2]"), or empty for the options as
 // a whole. A field that the recipe does not mention is reported where its

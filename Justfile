@@ -1,0 +1,31 @@
+# Wraps the commands of README.md; none of them needs just.
+
+# list the recipes
+_default:
+    @just --list --unsorted
+
+# build imgmut and an image with it, from nothing
+demo:
+    sh fixtures/demo.sh
+
+# install what the tests need and run all of them
+test *packages:
+    sh fixtures/test.sh {{packages}}
+
+# what needs no privilege: format, vet, staticcheck
+check:
+    test -z "$(gofmt -l .)"
+    go vet ./...
+    go tool staticcheck ./...
+
+# measure against hand-written scripts, side by side in one run
+bench:
+    sh fixtures/bench.sh
+
+# fuzz a parser of foreign bytes: just fuzz ./mutate/gpt FuzzRead 60s
+fuzz package='./mutate/gpt' target='FuzzRead' time='60s':
+    go test -run '^$' -fuzz '^{{target}}$' -fuzztime {{time}} {{package}}
+
+# install imgmut for everybody
+install:
+    CGO_ENABLED=0 go build -trimpath -o /usr/local/bin/imgmut ./cmd/imgmut
