@@ -134,13 +134,14 @@ func (b *build) start(ctx context.Context, file string, readOnly bool) (*guest.G
 	if err != nil {
 		return nil, err
 	}
-	b.closing = append(b.closing, func() error { unlock(); return nil })
 	h, err := b.host()
 	if err != nil {
+		unlock()
 		return nil, err
 	}
 	resolv, err := os.ReadFile("/etc/resolv.conf")
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		unlock()
 		return nil, err
 	}
 	boot, _ := l.Find(disk.Boot)
@@ -149,7 +150,7 @@ func (b *build) start(ctx context.Context, file string, readOnly bool) (*guest.G
 			Name: "imgmut-" + strings.ReplaceAll(uuid.NewString(), "-", "")[:12], Image: file,
 			ReadOnly: readOnly, PrivateUsers: true, BootFS: boot.FS,
 		},
-		Agent: b.Agent, Mountpoints: mountpoints(l), Resolv: string(resolv),
+		Agent: b.Agent, Mountpoints: mountpoints(l), Resolv: string(resolv), Ended: unlock,
 	})
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -55,7 +56,7 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exit": exitCmd, "fork": forkCmd, "same": sameCmd, "clean": cleanCmd, "poke": pokeCmd, "sh": shCmd, "signal": signalCmd, "waitfor": waitForCmd,
+			"exit": exitCmd, "fork": forkCmd, "same": sameCmd, "clean": cleanCmd, "poke": pokeCmd, "sh": shCmd, "interrupt": interruptCmd,
 		},
 	})
 }
@@ -119,23 +120,46 @@ func shCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// waitForCmd: waitfor FILE TEXT waits until a file holds a text.
-func waitForCmd(ts *testscript.TestScript, neg bool, args []string) {
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if b, err := os.ReadFile(ts.MkAbs(args[0])); err == nil && strings.Contains(string(b), args[1]) {
-			return
+// interruptCmd: interrupt SIGNAL STATUS TEXT COMMAND… runs a command, sends it a
+// signal when it has printed a text on standard error, and wants that exit
+// status (-1: ended by the signal).
+func interruptCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 4 {
+		ts.Fatalf("usage: interrupt SIGNAL STATUS TEXT COMMAND…")
+	}
+	program, err := execpath(ts, args[3])
+	ts.Check(err)
+	out, err := os.CreateTemp(ts.MkAbs("."), "interrupt-")
+	ts.Check(err)
+	defer out.Close()
+	cmd := exec.Command(program, args[4:]...)
+	cmd.Dir, cmd.Stderr, cmd.Stdout = ts.MkAbs("."), out, ts.Stdout()
+	for _, k := range []string{"PATH", "HOME", "TMPDIR", "IMGMUT_STORE", "IMGMUT_PROGRESS"} {
+		cmd.Env = append(cmd.Env, k+"="+ts.Getenv(k))
+	}
+	ts.Check(cmd.Start())
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(ts.ReadFile(out.Name()), args[2]); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			cmd.Process.Kill()
+			ts.Fatalf("it did not come to print %q:\n%s", args[2], ts.ReadFile(out.Name()))
 		}
 	}
-	ts.Fatalf("%s does not come to hold %q", args[0], args[1])
+	ts.Check(cmd.Process.Signal(unix.SignalNum(args[0])))
+	cmd.Wait()
+	fmt.Fprint(ts.Stderr(), ts.ReadFile(out.Name()))
+	if got := cmd.ProcessState.ExitCode(); fmt.Sprint(got) != args[1] {
+		ts.Fatalf("exit status %d, want %s:\n%s", got, args[1], ts.ReadFile(out.Name()))
+	}
 }
 
-// signalCmd: signal SIGNAL PIDFILE sends a signal to the process whose number
-// is in a file.
-func signalCmd(ts *testscript.TestScript, neg bool, args []string) {
-	var pid int
-	_, err := fmt.Sscan(ts.ReadFile(args[1]), &pid)
-	ts.Check(err)
-	ts.Check(unix.Kill(pid, unix.SignalNum(args[0])))
+// execpath finds a program in the script's own PATH.
+func execpath(ts *testscript.TestScript, name string) (string, error) {
+	for dir := range strings.SplitSeq(ts.Getenv("PATH"), ":") {
+		if path := filepath.Join(dir, name); exec.Command("test", "-x", path).Run() == nil {
+			return path, nil
+		}
+	}
+	return "", exec.ErrNotFound
 }
 
 // cleanCmd: clean wants that nothing is left of an imgmut with this store: no

@@ -65,6 +65,9 @@ type Config struct {
 	Agent       string   // path on the host of the static agent binary
 	Mountpoints []string // where the image's volumes are mounted in the guest, / first
 	Resolv      string   // text of resolv.conf for commands that have the network
+	// Ended is called once when nothing of the guest is left, or when it could
+	// not be started.
+	Ended func()
 }
 
 // LostError says that the guest ended while it was needed.
@@ -95,11 +98,12 @@ type Guest struct {
 	log     *tail
 	mounts  []*os.File // the volumes' roots, held from the start: see Snapshot
 	ended   bool
+	onEnd   func()
 }
 
 // Start runs the guest and returns when its agent is ready.
 func Start(ctx context.Context, h Host, c Config) (_ *Guest, err error) {
-	g := &Guest{resolv: c.Resolv, log: newTail()}
+	g := &Guest{resolv: c.Resolv, log: newTail(), onEnd: c.Ended}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.Kill())
@@ -323,6 +327,7 @@ func (g *Guest) Stop() error {
 		return nil
 	}
 	g.ended = true
+	defer g.onEnd()
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
 	g.closeMounts()
@@ -342,6 +347,7 @@ func (g *Guest) Kill() error {
 		return nil
 	}
 	g.ended = true
+	defer g.onEnd()
 	g.closeMounts()
 	var err error
 	if g.machine != nil {
