@@ -33,17 +33,12 @@ func exists(t *Tree, name string) bool {
 	return err == nil
 }
 
-// readText reads at most [maxText] bytes of a file, or nothing.
+// readText reads a text file, or nothing if it is none or too large for one.
 func readText(t fs.FS, name string) string {
-	f, err := t.Open(name)
-	if err != nil {
+	if fi, err := fs.Stat(t, name); err != nil || !fi.Mode().IsRegular() || fi.Size() > maxText {
 		return ""
 	}
-	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() || fi.Size() == 0 {
-		return ""
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxText))
+	b, err := fs.ReadFile(t, name)
 	if err != nil {
 		return ""
 	}

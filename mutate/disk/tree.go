@@ -29,9 +29,21 @@ const (
 // Tree is the files of one volume, read from outside the image: an [fs.FS] in
 // which symbolic links, absolute ones too, lead nowhere but inside the volume.
 type Tree struct {
-	fs.FS
-	root *os.File // nil for FAT, which is read without the kernel
+	files fs.FS
+	root  *os.File // nil for FAT, which is read without the kernel
 }
+
+// Open implements [fs.FS].
+func (t *Tree) Open(name string) (fs.File, error) { return t.files.Open(name) }
+
+// ReadDir implements [fs.ReadDirFS].
+func (t *Tree) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadDir(t.files, name) }
+
+// ReadFile implements [fs.ReadFileFS].
+func (t *Tree) ReadFile(name string) ([]byte, error) { return fs.ReadFile(t.files, name) }
+
+// Stat implements [fs.StatFS]; it follows symbolic links.
+func (t *Tree) Stat(name string) (fs.FileInfo, error) { return fs.Stat(t.files, name) }
 
 // Close ends the mount. Nothing of the volume is in use afterwards, unless a
 // file that was opened from it still is.
@@ -141,16 +153,16 @@ func kernelLog(c *os.File) string {
 func (v Volume) openFAT(f *os.File) (*Tree, error) {
 	b := file.New(f, true)
 	if t, err := fat32.Read(b, v.Size, v.Offset, 512); err == nil {
-		return &Tree{FS: fatFS{t}}, nil
+		return &Tree{files: fatFS{t}}, nil
 	}
 	if t, err := fat16.Read(b, v.Size, v.Offset, 512); err == nil {
-		return &Tree{FS: fatFS{t}}, nil
+		return &Tree{files: fatFS{t}}, nil
 	}
 	t, err := fat12.Read(b, v.Size, v.Offset, 512)
 	if err != nil {
 		return nil, fmt.Errorf("read %s (vfat): %w", v, err)
 	}
-	return &Tree{FS: fatFS{t}}, nil
+	return &Tree{files: fatFS{t}}, nil
 }
 
 // fatFS keeps two known faults of the library away from its callers: a panic
@@ -167,6 +179,11 @@ func (t fatFS) ReadFile(name string) (b []byte, err error) {
 		return nil, nil
 	}
 	return fs.ReadFile(t.FS, name)
+}
+
+func (t fatFS) Stat(name string) (fi fs.FileInfo, err error) {
+	defer recovered(&err)
+	return fs.Stat(t.FS, name)
 }
 
 func (t fatFS) ReadDir(name string) (list []fs.DirEntry, err error) {
@@ -210,7 +227,7 @@ func (m mounted) open(name string, flags uint64) (*os.File, error) {
 // Overwrite replaces the bytes of an existing file and keeps everything else
 // of it: owner, mode, links.
 func (t *Tree) Overwrite(name string, b []byte) error {
-	m, ok := t.FS.(mounted)
+	m, ok := t.files.(mounted)
 	if !ok {
 		return &fs.PathError{Op: "write", Path: name, Err: errors.ErrUnsupported}
 	}

@@ -71,7 +71,15 @@ func Open(ctx context.Context, dir string, note func(string)) (*Store, error) {
 	if err := s.findRoot(ctx, note); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	return s, s.makeDirs()
+	if err := s.makeDirs(); err != nil {
+		return nil, err
+	}
+	// A crash leaves its run directory, so there is nothing to sweep where there
+	// is none, and a run that changes nothing need not look further.
+	if runs, err := os.ReadDir(filepath.Join(s.root, "tmp")); err != nil || len(runs) == 0 {
+		return s, err
+	}
+	return s, s.Sweep()
 }
 
 // findRoot decides where the objects are. The answer is on the disk already

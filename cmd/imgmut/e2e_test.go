@@ -1,0 +1,387 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/fixtures"
+	"github.com/imgmut/imgmut/machined"
+)
+
+// lab is a place to run imgmut in: a store on a filesystem that reflinks.
+type lab struct {
+	t      *testing.T
+	store  string
+	prefix []string // of every command line
+}
+
+func newLab(t *testing.T) *lab {
+	fixtures.Require(t, fixtures.Root, fixtures.Reflink, fixtures.Systemd, fixtures.Tools)
+	return &lab{t: t, store: filepath.Join(fixtures.ReflinkDir(t), "store")}
+}
+
+// command is imgmut, as the test binary plays it (see TestMain).
+func (l *lab) command(args ...string) *exec.Cmd {
+	exe, err := os.Executable()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	// A name by which TestMain knows what to be, also behind a prefix.
+	link := filepath.Join(l.t.TempDir(), "imgmut")
+	if err := os.Symlink(exe, link); err != nil {
+		l.t.Fatal(err)
+	}
+	argv := append(slices.Clone(l.prefix), append([]string{link, "--store", l.store, "--progress", "plain"}, args...)...)
+	return exec.Command(argv[0], argv[1:]...)
+}
+
+// run runs imgmut and wants an exit status.
+func (l *lab) run(want int, args ...string) (stdout, stderr string) {
+	l.t.Helper()
+	cmd := l.command(args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	if got := cmd.ProcessState.ExitCode(); got != want {
+		l.t.Fatalf("imgmut %q: %v, want status %d\n%s", args, err, want, &errs)
+	}
+	return out.String(), errs.String()
+}
+
+func (l *lab) recipe(text string) string {
+	l.t.Helper()
+	file := filepath.Join(l.t.TempDir(), "recipe.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		l.t.Fatal(err)
+	}
+	return file
+}
+
+// wantClean fails if anything is left of a run.
+func (l *lab) wantClean() {
+	l.t.Helper()
+	var left []string
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if left = leftovers(l.store); len(left) == 0 {
+			return
+		}
+	}
+	l.t.Errorf("left over: %q", left)
+}
+
+// facts are all that is to be known of each file of an image that is one bare
+// filesystem, as the kernel shows them.
+func facts(t *testing.T, image string) map[string]string {
+	t.Helper()
+	mnt := t.TempDir()
+	if out, err := exec.Command("mount", "-o", "ro,loop", image, mnt).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	defer func() {
+		if out, err := exec.Command("umount", mnt).CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	}()
+	all := map[string]string{}
+	err := filepath.WalkDir(mnt, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		fact, err := fact(path, d)
+		all[strings.TrimPrefix(path, mnt)] = fact
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func fact(path string, d fs.DirEntry) (string, error) {
+	fi, err := d.Info()
+	if err != nil {
+		return "", err
+	}
+	st := fi.Sys().(*syscall.Stat_t)
+	s := fmt.Sprintf("%o %d:%d rdev %d links %d", st.Mode, st.Uid, st.Gid, st.Rdev, st.Nlink)
+	list := make([]byte, 4096)
+	n, err := unix.Llistxattr(path, list)
+	if err != nil {
+		return "", err
+	}
+	for attr := range strings.SplitSeq(strings.TrimRight(string(list[:n]), "\x00"), "\x00") {
+		value := make([]byte, 4096)
+		n, _ := unix.Lgetxattr(path, attr, value)
+		s += fmt.Sprintf(" %s=%x", attr, value[:max(n, 0)])
+	}
+	switch d.Type() {
+	case fs.ModeSymlink:
+		link, err := os.Readlink(path)
+		return s + " to " + link, err
+	case 0:
+		b, err := os.ReadFile(path)
+		return fmt.Sprintf("%s at %s: %x", s, fi.ModTime(), sha256.Sum256(b)), err
+	}
+	return s, nil
+}
+
+// TestOnlyWhatTheRecipeDid: the image differs from its base by what the recipe
+// says, and in nothing else: not in the droppings of systemd-nspawn, nor in
+// what the network of a step needed.
+func TestOnlyWhatTheRecipeDid(t *testing.T) {
+	l := newLab(t)
+	withLink := filepath.Join(filepath.Dir(l.store), "link.raw")
+	fixtures.Clone(t, fixtures.Image(t, "bare"), withLink)
+	without := filepath.Join(filepath.Dir(l.store), "without.raw")
+	fixtures.Clone(t, withLink, without)
+	if out, err := exec.Command("debugfs", "-w", "-R", "rm /etc/resolv.conf", without).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for name, base := range map[string]string{"resolv.conf is a link into /run": withLink, "no resolv.conf": without} {
+		t.Run(name, func(t *testing.T) {
+			before := facts(t, base)
+			out, _ := l.run(0, "apply", l.recipe(`version: 1
+name: only
+base: `+base+`
+steps:
+  - write: {path: /etc/motd, content: "x\n"}
+  - {run: grep -q nameserver /etc/resolv.conf, network: true}
+verify:
+  - file: /etc/motd
+`))
+			after := facts(t, strings.TrimSpace(out))
+			var changed []string
+			for name := range maps.Keys(after) {
+				if before[name] != after[name] {
+					changed = append(changed, name)
+				}
+			}
+			for name := range before {
+				if _, ok := after[name]; !ok {
+					changed = append(changed, "-"+name)
+				}
+			}
+			if want := []string{"/etc/motd"}; !slices.Equal(changed, want) {
+				t.Errorf("changed: %q, want %q", changed, want)
+			}
+		})
+	}
+}
+
+// TestReferencesFollow: the new partition UUIDs are in fstab and in the loader
+// entry on the ESP, which the kernel cannot mount.
+func TestReferencesFollow(t *testing.T) {
+	l := newLab(t)
+	base := fixtures.Image(t, "debian-12")
+	out, _ := l.run(0, "apply", l.recipe("version: 1\nname: refs\nbase: "+base+"\nsteps: []\n"))
+	image := strings.TrimSpace(out)
+	guid := func(file string) string {
+		b, err := exec.Command("sh", "-c", "sfdisk --part-uuid "+file+" 2").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.ToLower(strings.TrimSpace(string(b)))
+	}
+	was, is := guid(base), guid(image)
+	if was == is {
+		t.Fatalf("partition 2 still has %s", was)
+	}
+	for _, where := range []string{
+		"debugfs -R 'cat /etc/fstab' '" + image + "?offset='$((512*$(sfdisk -J " + image + " | sed -n 's/.*\"start\": \\([0-9]*\\),.*/\\1/p' | tail -n 1)))",
+		"mtype -i " + image + "@@1M ::/loader/entries/debian.conf",
+	} {
+		b, err := exec.Command("sh", "-c", where).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v: %s", where, err, b)
+		}
+		text := strings.ToLower(string(b))
+		if strings.Contains(text, was) || !strings.Contains(text, "partuuid="+is) {
+			t.Errorf("%s:\n%swant PARTUUID=%s", where, b, is)
+		}
+	}
+}
+
+// TestStoreFull: a step that writes more than the store can hold fails, though
+// the step itself saw no error; nothing is committed, nothing left.
+func TestStoreFull(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Reflink, fixtures.Systemd)
+	dir := t.TempDir()
+	small := filepath.Join(dir, "small.xfs")
+	mnt := filepath.Join(dir, "mnt")
+	script := `truncate -s 1G "$1" && mkfs.xfs -q -m reflink=1,rmapbt=0 "$1" && mkdir "$2" && mount -o loop "$1" "$2"`
+	if out, err := exec.Command("sh", "-euc", script, "sh", small, mnt).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", mnt).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v: %s", err, out)
+		}
+	})
+	l := &lab{t: t, store: filepath.Join(mnt, "store")}
+	base := fixtures.Image(t, "debian-12")
+	l.run(0, "import", base, "base")
+	recipe := l.recipe("version: 1\nname: full\nbase: base\nsteps:\n  - run: head -c 900000000 /dev/urandom > /var/tmp/big\n")
+	_, stderr := l.run(4, "apply", recipe)
+	if !strings.Contains(stderr, "lost on the way to the store") || !strings.Contains(stderr, "hint: make room with imgmut gc") {
+		t.Errorf("stderr:\n%s", stderr)
+	}
+	l.wantClean()
+	// And it goes on when there is room again, here because the step is smaller.
+	l.run(0, "apply", "--set", "steps[0].run=head -c 9000000 /dev/urandom > /var/tmp/big", recipe)
+	l.wantClean()
+
+	// Not even the base fits.
+	if err := os.RemoveAll(l.store); err != nil {
+		t.Fatal(err)
+	}
+	fill := filepath.Join(mnt, "fill")
+	if out, err := exec.Command("fallocate", "-l", "700M", fill).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	_, stderr = l.run(4, "import", base, "base")
+	if !strings.Contains(stderr, "the store is too full") {
+		t.Errorf("stderr:\n%s", stderr)
+	}
+	l.wantClean()
+}
+
+// TestPool: a store on a filesystem that cannot reflink makes itself a pool,
+// says so once, and finds it again when it is not mounted.
+func TestPool(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Systemd)
+	dir, err := os.MkdirTemp("/var/tmp", "imgmut-pool-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &lab{t: t, store: dir}
+	pool := filepath.Join(dir, "pool")
+	t.Cleanup(func() {
+		exec.Command("umount", pool).Run()
+		os.RemoveAll(dir)
+	})
+	base := fixtures.Image(t, "debian-12")
+	_, stderr := l.run(0, "import", base, "base")
+	if !strings.Contains(stderr, "cannot reflink: made "+dir+"/pool.xfs") {
+		t.Skipf("%s can reflink, so this machine has no use for a pool", dir)
+	}
+	recipe := l.recipe("version: 1\nname: pooled\nbase: base\nsteps:\n  - run: date\n")
+	out, stderr := l.run(0, "apply", recipe)
+	if want := filepath.Join(pool, "images/pooled.raw") + "\n"; out != want || strings.Contains(stderr, "made") {
+		t.Errorf("stdout %q, want %q; stderr:\n%s", out, want, stderr)
+	}
+	if out, err := exec.Command("umount", pool).CombinedOutput(); err != nil { // a reboot
+		t.Fatalf("%v: %s", err, out)
+	}
+	// Two at once find one pool.
+	first := l.command("ls")
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	l.run(0, "apply", recipe)
+	if err := first.Wait(); err != nil {
+		t.Error(err)
+	}
+	b, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(b), " "+pool+" "); n != 1 {
+		t.Errorf("the pool is mounted %d times", n)
+	}
+}
+
+// TestSystemHost runs imgmut where it finds a running systemd, as on a machine
+// that booted with one.
+func TestSystemHost(t *testing.T) {
+	l := newLab(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := machined.Open(t.Context(), machined.Options{Mode: machined.Private, Init: []string{exe, privateHostArg}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	l.prefix = []string{"nsenter", "--target", strconv.Itoa(h.PID()), "--all", "--"}
+	base := fixtures.Image(t, "debian-12")
+	recipe := l.recipe("version: 1\nname: system\nbase: " + base + "\nsteps:\n  - run: \"true\"\n  - run: echo two\nverify:\n  - file: /etc/passwd\n")
+	_, stderr := l.run(0, "--log-level", "info", "apply", recipe)
+	if !strings.Contains(stderr, "mode=system") {
+		t.Errorf("it did not use the running systemd:\n%s", stderr)
+	}
+	l.wantClean()
+	// Killed in the middle of a step, it leaves no unit and no machine.
+	slow := l.command("apply", "--set", "steps[1].run=echo begun; sleep 1000", recipe)
+	var errs lockedBuffer
+	slow.Stderr = &errs
+	if err := slow.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(errs.String(), "| begun"); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the step does not begin:\n%s", errs.String())
+		}
+	}
+	// nsenter forks; what it runs is what has the store in its command line.
+	if out, err := exec.Command("pkill", "-KILL", "-f", "imgmut --store "+l.store).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	slow.Wait()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		units, _ := exec.Command(l.prefix[0], append(l.prefix[1:], "systemctl", "list-units", "--all", "--no-legend", "imgmut-*.service")...).Output()
+		if len(bytes.TrimSpace(units)) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("units are left:\n%s", units)
+		}
+	}
+	l.run(0, "apply", recipe)
+	l.wantClean()
+}
+
+// TestKilledWhileFrozen: a kill in the few milliseconds in which the guest's
+// filesystem is frozen must not leave it so, with its loop device, for ever.
+func TestKilledWhileFrozen(t *testing.T) {
+	l := newLab(t)
+	base := fixtures.Image(t, "bare")
+	recipe := l.recipe("version: 1\nname: frozen\nbase: " + base + "\nsteps:\n  - run: echo begun; sleep 1000\n")
+	cmd := l.command("apply", recipe)
+	var errs lockedBuffer
+	cmd.Stderr = &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(errs.String(), "| begun"); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the step does not begin:\n%s", errs.String())
+		}
+	}
+	pids, err := exec.Command("pgrep", "-x", "-f", "sleep 1000").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := strings.Fields(string(pids))[0]
+	if out, err := exec.Command("fsfreeze", "--freeze", "/proc/"+pid+"/root").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	l.run(0, "apply", "--set", "steps[0].run=true", recipe)
+	l.wantClean()
+}
