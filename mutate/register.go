@@ -25,6 +25,11 @@ func (e *Engine) register(ctx context.Context, r *recipes.Recipe, a *Applied) er
 	if !r.Register.Machined {
 		return nil
 	}
+	if a.Machined != "" {
+		if mark, err := readMark(a.Machined); err == nil && mark == a.Digest {
+			return nil // and no host need be started to say so
+		}
+	}
 	e.phase("register with machined")
 	h, err := e.Host(ctx)
 	if err != nil {
@@ -34,21 +39,18 @@ func (e *Engine) register(ctx context.Context, r *recipes.Recipe, a *Applied) er
 	if err != nil {
 		return err
 	}
-	if err := e.publishIn(ctx, h, pool, a); err != nil {
+	target := filepath.Join(pool, a.Name+".raw")
+	if err := e.publishIn(ctx, h, target, a); err != nil {
 		return fmt.Errorf("register %s with machined: %w", a.Name, err)
 	}
-	if a.Machined {
-		return nil
-	}
-	a.Machined = true
+	a.Machined = target
 	return e.Store.Save(ctx, store.Images, a.Name, &a.Image)
 }
 
 // publishIn puts the image into the pool and has machined prove that it can
 // read it. A reflink that machined cannot read becomes a copy: systemd 252 on
 // Linux 6.14 and later sees no partitions on a reflinked XFS file.
-func (e *Engine) publishIn(ctx context.Context, h Host, pool string, a *Applied) error {
-	target := filepath.Join(pool, a.Name+".raw")
+func (e *Engine) publishIn(ctx context.Context, h Host, target string, a *Applied) error {
 	mark, err := readMark(target)
 	if err != nil {
 		return err

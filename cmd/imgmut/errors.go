@@ -45,6 +45,7 @@ func exitStatus(err error) int {
 		missing  *machined.MissingError
 		checker  *verify.MissingCheckerError
 		tool     *mutate.MissingToolError
+		agent    *guest.AgentError
 	)
 	switch {
 	case err == nil:
@@ -55,7 +56,7 @@ func exitStatus(err error) int {
 		return exitUsage
 	case errors.As(err, &problems):
 		return exitRecipe
-	case errors.As(err, &missing), errors.As(err, &checker), errors.As(err, &tool), errors.Is(err, store.ErrNoPool),
+	case errors.As(err, &missing), errors.As(err, &checker), errors.As(err, &tool), errors.As(err, &agent), errors.Is(err, store.ErrNoPool),
 		errors.Is(err, guest.ErrLostWrites), errors.Is(err, syscall.ENOSPC), errors.Is(err, errNoHost):
 		return exitHost
 	case errors.As(err, &step):

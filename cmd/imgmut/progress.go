@@ -208,11 +208,14 @@ func (t *terminal) event(e mutate.Event) {
 // paint writes the block over its last self. Lines are cut at the screen's
 // edge: one that wraps would be two, and the block would climb.
 func (t *terminal) paint() {
-	width := 80
-	if ws, err := unix.IoctlGetWinsize(int(t.f.Fd()), unix.TIOCGWINSZ); err == nil && ws.Col > 10 {
-		width = int(ws.Col)
+	width, height := 80, 24
+	if ws, err := unix.IoctlGetWinsize(int(t.f.Fd()), unix.TIOCGWINSZ); err == nil && ws.Col > 10 && ws.Row > 4 {
+		width, height = int(ws.Col), int(ws.Row)
 	}
 	lines := t.lines(time.Now())
+	// What has scrolled off the screen cannot be painted over; the steps that
+	// run are the last of those that changed.
+	lines = lines[max(0, len(lines)-height+2):]
 	var b strings.Builder
 	if t.painted > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", t.painted)

@@ -15,6 +15,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"debug/elf"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -88,6 +89,31 @@ func (e *LostError) Error() string {
 
 func (e *LostError) Unwrap() error { return e.Cause }
 
+// AgentError says that imgmut was built so that it cannot be the agent.
+type AgentError struct{ Path string }
+
+func (e *AgentError) Error() string {
+	return e.Path + " needs a C library, which the image may not have, so it cannot be the agent in it"
+}
+
+// Hint is how to build it.
+func (e *AgentError) Hint() string { return "build imgmut with CGO_ENABLED=0" }
+
+// checkAgent looks for the interpreter that a dynamic program names.
+func checkAgent(path string) error {
+	program, err := elf.Open(path)
+	if err != nil {
+		return fmt.Errorf("read the agent: %w", err)
+	}
+	defer program.Close()
+	for _, p := range program.Progs {
+		if p.Type == elf.PT_INTERP {
+			return &AgentError{path}
+		}
+	}
+	return nil
+}
+
 // Guest is a running image. Its methods are for one goroutine at a time.
 type Guest struct {
 	machine Machine
@@ -109,6 +135,9 @@ func Start(ctx context.Context, h Host, c Config) (_ *Guest, err error) {
 			err = errors.Join(err, g.Kill())
 		}
 	}()
+	if err := checkAgent(c.Agent); err != nil {
+		return nil, err
+	}
 	stdin, in, err := os.Pipe()
 	if err != nil {
 		return nil, err
