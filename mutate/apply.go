@@ -46,6 +46,11 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 		return nil, err
 	}
 	defer dir.Close()
+	release, err := e.Store.Use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	base, err := e.Resolve(ctx, r.Base)
 	if err != nil {
 		return nil, err

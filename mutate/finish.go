@@ -36,7 +36,7 @@ type Image struct {
 	Verdict    verify.Verdict
 	Imgmut     string // version
 	Systemd    int    `json:",omitempty"` // major version of the host's, 0 if none was started
-	Machined   string `json:",omitempty"` // file in machined's pool
+	PoolFile   string `json:",omitempty"` // file in machined's pool
 }
 
 // VerifyError says that an image is not what it should be.

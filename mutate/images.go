@@ -125,6 +125,11 @@ func (e *Engine) VerifyImage(ctx context.Context, name string) (*verify.Verdict,
 	return v, e.Store.Save(ctx, store.Images, name, i)
 }
 
+// clear waits until no apply is under way: its layers belong to no image yet.
+func (e *Engine) clear(ctx context.Context) (release func(), err error) {
+	return e.Store.Clear(ctx, func() { e.note("waiting for another imgmut that uses the store") })
+}
+
 // Removed is what a removal did.
 type Removed struct {
 	Images, Bases, Layers []string
@@ -140,6 +145,11 @@ func (e *Engine) Remove(ctx context.Context, name string) (*Removed, error) {
 	if !errors.Is(err, store.ErrNotFound) {
 		return nil, err
 	}
+	release, err := e.clear(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	b, err := e.FindBase(name)
 	if err != nil {
 		return nil, fmt.Errorf("image or base %s: %w", name, store.ErrNotFound)
@@ -153,6 +163,11 @@ func (e *Engine) Remove(ctx context.Context, name string) (*Removed, error) {
 // Collect removes the layers that no image is made of, and bases without a
 // name that nothing is made of. With dryRun it only tells.
 func (e *Engine) Collect(ctx context.Context, dryRun bool) (*Removed, error) {
+	release, err := e.clear(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if err := e.Store.Sweep(); err != nil {
 		return nil, err
 	}

@@ -25,8 +25,8 @@ func (e *Engine) register(ctx context.Context, r *recipes.Recipe, a *Applied) er
 	if !r.Register.Machined {
 		return nil
 	}
-	if a.Machined != "" {
-		if mark, err := readMark(a.Machined); err == nil && mark == a.Digest {
+	if a.PoolFile != "" {
+		if mark, err := readMark(a.PoolFile); err == nil && mark == a.Digest {
 			return nil // and no host need be started to say so
 		}
 	}
@@ -43,7 +43,7 @@ func (e *Engine) register(ctx context.Context, r *recipes.Recipe, a *Applied) er
 	if err := e.publishIn(ctx, h, target, a); err != nil {
 		return fmt.Errorf("register %s with machined: %w", a.Name, err)
 	}
-	a.Machined = target
+	a.PoolFile = target
 	return e.Store.Save(ctx, store.Images, a.Name, &a.Image)
 }
 

@@ -23,6 +23,25 @@ func (s *Store) TryLock(name string) (unlock func(), ok bool, err error) {
 	return tryLock(filepath.Join(s.root, "locks", name), unix.LOCK_EX)
 }
 
+// Use keeps objects from being removed until release is called. Any number
+// of processes can use a store at once; [Store.Clear] waits for them.
+func (s *Store) Use(ctx context.Context) (release func(), err error) {
+	return waitLock(ctx, s.useLock(), unix.LOCK_SH)
+}
+
+// Clear waits until nobody uses the store, so that objects which nothing refers
+// to are not about to be referred to. busy is called if there is a wait.
+func (s *Store) Clear(ctx context.Context, busy func()) (release func(), err error) {
+	release, ok, err := tryLock(s.useLock(), unix.LOCK_EX)
+	if ok || err != nil {
+		return release, err
+	}
+	busy()
+	return waitLock(ctx, s.useLock(), unix.LOCK_EX)
+}
+
+func (s *Store) useLock() string { return filepath.Join(s.root, "locks", "use") }
+
 // LockFile takes the lock that is the file path, made if need be; see [Store.Lock].
 func LockFile(ctx context.Context, path string) (unlock func(), err error) {
 	return waitLock(ctx, path, unix.LOCK_EX)
