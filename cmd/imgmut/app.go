@@ -126,6 +126,21 @@ func (c *commands) event(e mutate.Event) {
 	}
 }
 
+// action is the action of a command that works on the store and takes least to
+// most arguments, which what describes.
+func (c *commands) action(least, most int, what string, do func(*cli.Context, *mutate.Engine) error) cli.ActionFunc {
+	return func(ctx *cli.Context) error {
+		if err := wantArgs(ctx, least, most, what); err != nil {
+			return err
+		}
+		e, err := c.open(ctx)
+		if err != nil {
+			return err
+		}
+		return do(ctx, e)
+	}
+}
+
 // print writes the result of a command.
 func (c *commands) print(v any, text func(w io.Writer)) error {
 	c.progress.close()

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/imgmut/imgmut/mutate"
+)
+
+func (c *commands) gcCommand() *cli.Command {
+	return &cli.Command{
+		Name: "gc", Usage: "remove layers that no image is made of, unnamed unused bases, and what crashes left", OnUsageError: usageError,
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "dry-run", Usage: "only tell what would go"}},
+		Action: c.action(0, 0, "no argument", func(ctx *cli.Context, e *mutate.Engine) error {
+			r, err := e.Collect(ctx.Context, ctx.Bool("dry-run"))
+			if err != nil {
+				return err
+			}
+			return c.print(r, func(w io.Writer) {
+				for _, k := range r.Layers {
+					fmt.Fprintln(w, "layer", k)
+				}
+				for _, d := range r.Bases {
+					fmt.Fprintln(w, "base", d)
+				}
+			})
+		}),
+	}
+}

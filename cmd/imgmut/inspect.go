@@ -1,0 +1,38 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/store"
+)
+
+func (c *commands) inspectCommand() *cli.Command {
+	return &cli.Command{
+		Name: "inspect", Usage: "print all that is known of an image or base, as JSON", ArgsUsage: "NAME", OnUsageError: usageError,
+		Action: c.action(1, 1, "the name of an image or base", func(ctx *cli.Context, e *mutate.Engine) error {
+			var record any
+			var err error
+			record, err = e.FindImage(ctx.Args().First())
+			if errors.Is(err, store.ErrNotFound) {
+				record, err = e.FindBase(ctx.Args().First())
+			}
+			if errors.Is(err, store.ErrNotFound) {
+				return withHint(fmt.Errorf("image or base %s: %w", ctx.Args().First(), store.ErrNotFound), "imgmut ls lists them")
+			}
+			if err != nil {
+				return err
+			}
+			return c.print(record, func(w io.Writer) {
+				j := json.NewEncoder(w)
+				j.SetIndent("", "  ")
+				j.Encode(record)
+			})
+		}),
+	}
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/store"
+)
+
+// entry is a line of ls.
+type entry struct {
+	Type   string    `json:"type"` // base or image
+	Name   string    `json:"name"`
+	Size   int64     `json:"size"` // bytes
+	Made   time.Time `json:"made"`
+	Digest string    `json:"digest"`
+	About  string    `json:"about"` // what it was made of
+	Path   string    `json:"path"`
+}
+
+func (c *commands) lsCommand() *cli.Command {
+	return &cli.Command{
+		Name: "ls", Usage: "list bases and images", OnUsageError: usageError,
+		Action: c.action(0, 0, "no argument", func(ctx *cli.Context, e *mutate.Engine) error {
+			list, err := entries(e)
+			if err != nil {
+				return err
+			}
+			return c.print(list, func(w io.Writer) {
+				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+				fmt.Fprintln(t, "TYPE\tNAME\tSIZE\tMADE\tDIGEST\tABOUT")
+				for _, l := range list {
+					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.12s\t%s\n", l.Type, l.Name, humanSize(l.Size), l.Made.Local().Format("2006-01-02 15:04"), l.Digest, l.About)
+				}
+				t.Flush()
+			})
+		}),
+	}
+}
+
+func entries(e *mutate.Engine) ([]entry, error) {
+	list := []entry{}
+	bases, err := e.Bases()
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range bases {
+		name := strings.Join(b.Names, ",")
+		if name == "" {
+			name = b.Digest[:12]
+		}
+		list = append(list, entry{"base", name, b.Size, b.Imported, b.Digest, b.Layout.OS + " " + b.Layout.Arch + ", from " + b.Source, e.Store.Path(store.Bases, b.Digest, "raw")})
+	}
+	images, err := e.Images()
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range images {
+		about := fmt.Sprintf("%d steps on %s", len(i.Keys)-1, i.BaseName)
+		if i.BaseName == "" {
+			about = fmt.Sprintf("%d steps on %.12s", len(i.Keys)-1, i.Base)
+		}
+		list = append(list, entry{"image", i.Name, i.Size, i.Made, i.Digest, about, e.Store.Path(store.Images, i.Name, "raw")})
+	}
+	return list, nil
+}
+
+// humanSize gives bytes in binary units.
+func humanSize(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	f := float64(n)
+	i := 0
+	for f >= 1024 && i < len(units)-1 {
+		f, i = f/1024, i+1
+	}
+	if f == float64(int64(f)) {
+		return fmt.Sprintf("%d %s", int64(f), units[i])
+	}
+	return fmt.Sprintf("%.1f %s", f, units[i])
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate"
+)
+
+// terminal repaints one block: a line for each step, and below the running
+// one the last line it printed.
+type terminal struct {
+	mu      sync.Mutex
+	f       *os.File
+	steps   []stepLine
+	phase   string
+	since   time.Time
+	painted int // lines on the screen that are ours
+	stop    chan struct{}
+	done    sync.WaitGroup
+}
+
+type stepLine struct {
+	title, state, output string
+	started              time.Time // zero unless it runs
+}
+
+func newTerminal(f *os.File) *terminal {
+	t := &terminal{f: f, stop: make(chan struct{})}
+	t.done.Go(func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-t.stop:
+				return
+			case <-tick.C:
+				t.mu.Lock()
+				t.paint()
+				t.mu.Unlock()
+			}
+		}
+	})
+	return t
+}
+
+func (t *terminal) event(e mutate.Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	step := func() *stepLine {
+		for len(t.steps) < e.Step {
+			t.steps = append(t.steps, stepLine{})
+		}
+		return &t.steps[e.Step-1]
+	}
+	switch e.Type {
+	case mutate.EventPlan:
+		if e.Step == 1 {
+			t.flush() // the recipe before keeps its lines
+		}
+		*step() = stepLine{title: stepTitle(e), state: fate(e)}
+	case mutate.EventStart:
+		step().started, t.phase = time.Now(), ""
+	case mutate.EventOutput:
+		step().output = e.Text
+	case mutate.EventDone:
+		s := step()
+		s.state, s.started, s.output = humanTime(e.Took), time.Time{}, ""
+	case mutate.EventPhase:
+		t.phase, t.since = e.Text, time.Now()
+	case mutate.EventProgress:
+		t.phase = fmt.Sprintf("%s: %s of %s", e.Text, humanSize(e.Done), humanSize(e.Total))
+	case mutate.EventNote:
+		t.clear()
+		fmt.Fprintln(t.f, e.Text)
+	case mutate.EventImage:
+		t.phase = ""
+	}
+}
+
+// paint writes the block over its last self. Lines are cut at the screen's
+// edge: one that wraps would be two, and the block would climb.
+func (t *terminal) paint() {
+	width, height := 80, 24
+	if ws, err := unix.IoctlGetWinsize(int(t.f.Fd()), unix.TIOCGWINSZ); err == nil && ws.Col > 10 && ws.Row > 4 {
+		width, height = int(ws.Col), int(ws.Row)
+	}
+	lines := t.lines(time.Now())
+	// What has scrolled off the screen cannot be painted over; the steps that
+	// run are the last of those that changed.
+	lines = lines[max(0, len(lines)-height+2):]
+	var b strings.Builder
+	if t.painted > 0 {
+		fmt.Fprintf(&b, "\x1b[%dA", t.painted)
+	}
+	for _, l := range lines {
+		fmt.Fprintf(&b, "\r\x1b[K%s\n", cut(l, width-1))
+	}
+	b.WriteString("\x1b[J")
+	t.painted = len(lines)
+	t.f.WriteString(b.String())
+}
+
+func (t *terminal) lines(now time.Time) []string {
+	var lines []string
+	for i, s := range t.steps {
+		mark, state := "  ", s.state
+		if !s.started.IsZero() {
+			mark, state = "> ", humanTime(now.Sub(s.started))
+		}
+		lines = append(lines, fmt.Sprintf("%s[%d/%d] %s  %s", mark, i+1, len(t.steps), s.title, state))
+		if !s.started.IsZero() && s.output != "" {
+			lines = append(lines, "      "+s.output)
+		}
+	}
+	if t.phase != "" {
+		lines = append(lines, fmt.Sprintf("  %s  %s", t.phase, humanTime(now.Sub(t.since))))
+	}
+	return lines
+}
+
+// cut shortens a line to so many characters.
+func cut(s string, width int) string {
+	r := []rune(strings.ReplaceAll(s, "\t", "  "))
+	return string(r[:min(len(r), width)])
+}
+
+func (t *terminal) clear() {
+	if t.painted > 0 {
+		fmt.Fprintf(t.f, "\x1b[%dA\r\x1b[J", t.painted)
+		t.painted = 0
+	}
+}
+
+// flush paints the block a last time and begins a new one below.
+func (t *terminal) flush() {
+	t.phase = ""
+	t.paint()
+	t.steps, t.painted = nil, 0
+}
+
+func (*terminal) showsOutput() bool { return false }
+
+func (t *terminal) close() {
+	select {
+	case <-t.stop:
+		return
+	default:
+	}
+	close(t.stop)
+	t.done.Wait()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.steps {
+		t.steps[i].started = time.Time{}
+	}
+	t.flush()
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/store"
+)
+
+func (c *commands) verifyCommand() *cli.Command {
+	return &cli.Command{
+		Name: "verify", Usage: "judge an image: table, filesystems, references", ArgsUsage: "NAME|FILE", OnUsageError: usageError,
+		Description: `Judges an image of the store, or any raw image file, without changing it. For an
+image of the store the verdict is recorded.
+
+EXIT STATUS: 6 the image is not what it should be, 7 it is invalid, 8 there is none.`,
+		Action: c.action(1, 1, "the name of an image, or a file", func(ctx *cli.Context, e *mutate.Engine) error {
+			name := ctx.Args().First()
+			v, err := e.VerifyImage(ctx.Context, name)
+			if errors.Is(err, store.ErrNotFound) {
+				if _, statErr := os.Stat(name); statErr != nil {
+					return withHint(fmt.Errorf("image or file %s: %w", name, store.ErrNotFound), "imgmut ls lists the images")
+				}
+				v, err = e.Verify(ctx.Context, name)
+			}
+			if err != nil {
+				return err
+			}
+			err = c.print(v, func(w io.Writer) {
+				for _, check := range v.Checks {
+					word := "ok"
+					if !check.OK {
+						word = "FAILED: " + check.Detail
+					}
+					fmt.Fprintf(w, "%s: %s\n", check.Name, word)
+				}
+			})
+			if err == nil && !v.OK {
+				err = &mutate.VerifyError{Name: name, Failed: v.Failed()}
+			}
+			return err
+		}),
+	}
+}

@@ -1,0 +1,178 @@
+package guest
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/imgmut/imgmut/mutate/agent"
+	"github.com/imgmut/imgmut/mutate/step"
+)
+
+// receive reads a frame; when the context ends it stops the guest, as there is
+// no other way to stop what the agent does.
+func (g *Guest) receive(ctx context.Context) (kind byte, payload []byte, err error) {
+	stop := context.AfterFunc(ctx, func() { g.outFile.SetReadDeadline(time.Now()) })
+	defer stop()
+	kind, payload, err = agent.ReadFrame(g.out)
+	if err == nil {
+		return kind, payload, nil
+	}
+	if ctx.Err() != nil {
+		return 0, nil, context.Cause(ctx)
+	}
+	return 0, nil, g.lost(err)
+}
+
+// lost explains why the agent fell silent.
+func (g *Guest) lost(err error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err == io.EOF {
+		err = nil
+	}
+	g.closeMounts()
+	err = errors.Join(err, g.machine.Wait(ctx))
+	return &LostError{g.log.text(), err}
+}
+
+// call sends a request, what follows it, and reads the answer. data gets the
+// output or the bytes of a file.
+func (g *Guest) call(ctx context.Context, c agent.Call, send func(io.Writer) error, data func([]byte)) (agent.Reply, error) {
+	var reply agent.Reply
+	if err := agent.WriteJSON(g.in, agent.Request, c); err != nil {
+		return reply, g.lost(err)
+	}
+	if send != nil {
+		if err := send(frames{g.in}); err != nil {
+			return reply, err
+		}
+		if err := agent.WriteFrame(g.in, agent.End, nil); err != nil {
+			return reply, g.lost(err)
+		}
+	}
+	for {
+		kind, payload, err := g.receive(ctx)
+		if err != nil {
+			return reply, err
+		}
+		switch kind {
+		case agent.Output, agent.Data:
+			data(payload)
+		case agent.Result:
+			if err := json.Unmarshal(payload, &reply); err != nil {
+				return reply, fmt.Errorf("read result: %w", errors.Join(err, agent.ErrProtocol))
+			}
+			return reply, replyError(reply)
+		default:
+			return reply, fmt.Errorf("frame %q as an answer: %w", kind, agent.ErrProtocol)
+		}
+	}
+}
+
+// frames is a writer that makes data frames.
+type frames struct{ w io.Writer }
+
+func (f frames) Write(b []byte) (int, error) {
+	for piece := range slices.Chunk(b, agent.MaxFrame) {
+		if err := agent.WriteFrame(f.w, agent.Data, piece); err != nil {
+			return 0, err
+		}
+	}
+	return len(b), nil
+}
+
+// replyError is the agent's error with what it wrapped, so that a caller can
+// ask for [io/fs.ErrNotExist].
+func replyError(r agent.Reply) error {
+	if r.Error == "" {
+		return nil
+	}
+	return &remoteError{r.Error, r.Errno}
+}
+
+type remoteError struct {
+	text  string
+	errno error
+}
+
+func (e *remoteError) Error() string { return e.text }
+func (e *remoteError) Unwrap() error { return e.errno }
+
+// Exec runs a command and gives its output to out as it comes; a
+// [step.ExitError] if it did not succeed.
+func (g *Guest) Exec(ctx context.Context, c step.Command, network bool, out func([]byte)) error {
+	call := &agent.RunCall{Argv: c.Argv, Script: c.Script, Dir: c.Dir, Timeout: c.Timeout, Network: network}
+	if network {
+		call.Resolv = g.resolv
+	}
+	for _, k := range slices.Sorted(maps.Keys(c.Env)) {
+		call.Env = append(call.Env, k+"="+c.Env[k])
+	}
+	for _, cover := range c.Covers {
+		call.Covers = append(call.Covers, agent.Cover(cover))
+	}
+	reply, err := g.call(ctx, agent.Call{Run: call}, nil, out)
+	if err != nil {
+		return err
+	}
+	return exitError(c, reply.Exit)
+}
+
+func exitError(c step.Command, s *agent.ExitStatus) error {
+	e := &step.ExitError{Command: "script", Code: s.Code}
+	if len(c.Argv) > 0 {
+		e.Command = c.Argv[0]
+	}
+	switch {
+	case s.TimedOut:
+		e.Code, e.Reason = -1, fmt.Sprintf("still running after %s", c.Timeout)
+	case s.Signal != "":
+		e.Reason = "killed by " + s.Signal
+	case s.Code != 0:
+		e.Reason = fmt.Sprintf("exit status %d", s.Code)
+	default:
+		return nil
+	}
+	return e
+}
+
+// Put unpacks a tar stream in the guest; see [step.Guest].
+func (g *Guest) Put(ctx context.Context, write func(*tar.Writer) error) error {
+	_, err := g.call(ctx, agent.Call{Put: true}, func(w io.Writer) error {
+		buffered := bufio.NewWriterSize(w, 256<<10)
+		t := tar.NewWriter(buffered)
+		if err := write(t); err != nil {
+			return err // the stream has no end, so the guest is of no use any more
+		}
+		return errors.Join(t.Close(), buffered.Flush())
+	}, nil)
+	return err
+}
+
+// ReadFile reads a file of the guest.
+func (g *Guest) ReadFile(ctx context.Context, name string) ([]byte, error) {
+	var b bytes.Buffer
+	_, err := g.call(ctx, agent.Call{Read: name}, nil, func(p []byte) { b.Write(p) })
+	return b.Bytes(), err
+}
+
+// Stat describes a file of the guest, without following a link.
+func (g *Guest) Stat(ctx context.Context, name string) (*agent.Stat, error) {
+	reply, err := g.call(ctx, agent.Call{Stat: name}, nil, nil)
+	return reply.Stat, err
+}
+
+// Reset ends what a step left behind outside the image.
+func (g *Guest) Reset(ctx context.Context) error {
+	_, err := g.call(ctx, agent.Call{Reset: true}, nil, nil)
+	return err
+}
