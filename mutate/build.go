@@ -6,13 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
-	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/layer"
 	"github.com/imgmut/imgmut/mutate/reflink"
@@ -25,8 +21,7 @@ type build struct {
 	plan    *plan
 	run     *store.Run
 	unlock  func()
-	host    func() (Host, error) // opened once, in the background
-	closing []func() error       // ends of what was started, last first
+	guests  *guests
 	commits *committer
 	last    *os.File // the last layer, perhaps before it has its name
 }
@@ -54,7 +49,7 @@ func (e *Engine) begin(ctx context.Context, p *plan) (_ *build, err error) {
 		b.unlock()
 		return nil, err
 	}
-	b.host = sync.OnceValues(func() (Host, error) { return e.Host(ctx) })
+	b.guests = &guests{Engine: e, run: b.run, layout: &p.base.Layout}
 	return b, nil
 }
 
@@ -64,10 +59,7 @@ func (b *build) close() error {
 	if b.last != nil {
 		errs = append(errs, b.last.Close())
 	}
-	for i := len(b.closing) - 1; i >= 0; i-- {
-		errs = append(errs, b.closing[i]())
-	}
-	errs = append(errs, b.run.Close())
+	errs = append(errs, b.guests.close(), b.run.Close())
 	b.unlock()
 	return errors.Join(errs...)
 }
@@ -80,7 +72,7 @@ func (b *build) build(ctx context.Context, o ApplyOptions) (err error) {
 			return err
 		}
 		if p.reused < len(p.steps) {
-			go b.host() // it takes as long to start as all until it is needed
+			go b.Host(ctx) // it takes as long to start as all until it is needed
 		}
 		work := b.run.Path("work.raw")
 		if err := b.fork(ctx, work); err != nil {
@@ -127,42 +119,10 @@ func (b *build) fork(ctx context.Context, work string) error {
 	return reflink.CloneFile(work, b.Store.Path(store.Layers, string(from), "raw"), 0o600)
 }
 
-// start runs a guest over a prepared file. It is ended with the build.
-func (b *build) start(ctx context.Context, file string, readOnly bool) (*guest.Guest, error) {
-	l := &b.plan.base.Layout
-	unlock, err := lockFilesystems(ctx, l)
-	if err != nil {
-		return nil, err
-	}
-	h, err := b.host()
-	if err != nil {
-		unlock()
-		return nil, err
-	}
-	resolv, err := os.ReadFile("/etc/resolv.conf")
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		unlock()
-		return nil, err
-	}
-	boot, _ := l.Find(disk.Boot)
-	g, err := guest.Start(ctx, h, guest.Config{
-		Spec: guest.Spec{
-			Name: "imgmut-" + strings.ReplaceAll(uuid.NewString(), "-", "")[:12], Image: file,
-			ReadOnly: readOnly, PrivateUsers: true, BootFS: boot.FS,
-		},
-		Agent: b.Agent, Mountpoints: mountpoints(l), Resolv: string(resolv), Ended: unlock,
-	})
-	if err != nil {
-		return nil, err
-	}
-	b.closing = append(b.closing, g.Kill)
-	return g, nil
-}
-
 // runSteps runs the steps that are left and makes a layer after each.
 func (b *build) runSteps(ctx context.Context, work string) error {
 	p := b.plan
-	g, err := b.start(ctx, work, false)
+	g, err := b.guests.start(ctx, work, false)
 	if err != nil {
 		return err
 	}
@@ -239,9 +199,7 @@ func (b *build) cloneSettled(g *guest.Guest, clone func() error) error {
 	if err := clone(); err != nil {
 		return err
 	}
-	stopped := make(chan error, 1)
-	go func() { stopped <- g.Stop() }()
-	b.closing = append(b.closing, func() error { return <-stopped })
+	b.guests.stopLater(g)
 	return nil
 }
 

@@ -42,8 +42,8 @@ type Host interface {
 // Engine applies recipes to a store.
 type Engine struct {
 	Store *store.Store
-	// Host opens the host; it is called at most once per apply, and the engine
-	// does not close what it gets.
+	// Host opens the host the first time it is called, from any goroutine, and
+	// gives the same one later. The engine does not close it.
 	Host func(ctx context.Context) (Host, error)
 	// Agent is the path of the static imgmut binary that is started in guests.
 	Agent string

@@ -2,13 +2,9 @@ package mutate
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/content"
@@ -32,7 +28,7 @@ type Image struct {
 	Recipe     string      // path
 	RecipeSum  string      // sha256 of its bytes
 	Identity   Identity
-	Assertions string // digest of what the verdict's assertions were
+	Assertions []verify.Recorded `json:",omitempty"` // what the recipe's verify: asks
 	Verdict    verify.Verdict
 	Imgmut     string // version
 	Systemd    int    `json:",omitempty"` // major version of the host's, 0 if none was started
@@ -68,11 +64,11 @@ func (e *Engine) finished(p *plan, assertions []verify.Assertion) (*Image, bool,
 	if err != nil {
 		return nil, false, err
 	}
-	sum, err := assertionSum(assertions)
+	asked, err := verify.Record(assertions)
 	if err != nil {
 		return nil, false, err
 	}
-	same := len(i.Keys) > 0 && i.Keys[len(i.Keys)-1] == p.last() && i.Assertions == sum && i.Verdict.OK && e.untouched(&i)
+	same := len(i.Keys) > 0 && i.Keys[len(i.Keys)-1] == p.last() && verify.SameRecorded(i.Assertions, asked) && i.Verdict.OK && e.untouched(&i)
 	same = same && !i.Made.Before(p.lastMade())
 	return &i, same, nil
 }
@@ -100,19 +96,6 @@ func (e *Engine) untouched(i *Image) bool {
 // ctime, and a pool gets another device number with every mount.
 func (a FileID) sameFile(b FileID) bool {
 	return a.Ino == b.Ino && a.Size == b.Size && a.Mtime == b.Mtime
-}
-
-// assertionSum tells whether a verdict answers the questions of a recipe.
-func assertionSum(assertions []verify.Assertion) (string, error) {
-	h := sha256.New()
-	for _, a := range assertions {
-		b, err := json.Marshal(a)
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(h, "%T %s\n", a, b)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // finish makes the image of the last layer: identity, verdict, record.
@@ -144,7 +127,7 @@ func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*Ima
 		sums, err = b.sums(ctx, base, file)
 		summed <- err
 	}()
-	verdict, err := b.verify(ctx, file, assertions)
+	verdict, err := b.guests.judge(ctx, file, assertions)
 	if err = errors.Join(err, <-summed); err != nil {
 		return nil, err
 	}
@@ -154,7 +137,7 @@ func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*Ima
 	if err := b.commits.wait(); err != nil {
 		return nil, err
 	}
-	i, err := b.record(id, *verdict, assertions)
+	i, err := b.record(ctx, id, *verdict, assertions)
 	if err != nil {
 		return nil, err
 	}
@@ -174,47 +157,23 @@ func (b *build) forkLast(file string) (err error) {
 	return errors.Join(reflink.Clone(f, b.last), f.Close())
 }
 
-// verify judges the finished file. Assertions run on a fork of it that
-// systemd-nspawn accepts, because the image itself shows its EFI system
-// partition again.
-func (b *build) verify(ctx context.Context, file string, assertions []verify.Assertion) (*verify.Verdict, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return verify.Image(ctx, verify.Request{
-		File: f, Scratch: filepath.Dir(b.run.Path("x")), Assertions: assertions,
-		Guest: func(ctx context.Context) (verify.Guest, error) {
-			scratch := b.run.Path("verify.raw")
-			if err := reflink.CloneFile(scratch, file, 0o600); err != nil {
-				return nil, err
-			}
-			if err := prepare(scratch, &b.plan.base.Layout); err != nil {
-				return nil, err
-			}
-			return b.start(ctx, scratch, true)
-		},
-	})
-}
-
 // record is what will be known of the image, but for its file and digest.
-func (b *build) record(id Identity, v verify.Verdict, assertions []verify.Assertion) (*Image, error) {
+func (b *build) record(ctx context.Context, id Identity, v verify.Verdict, assertions []verify.Assertion) (*Image, error) {
 	p := b.plan
-	sum, err := assertionSum(assertions)
+	asked, err := verify.Record(assertions)
 	if err != nil {
 		return nil, err
 	}
 	i := &Image{
 		Name: p.recipe.Name, Size: p.base.Size, Made: b.Now().UTC(),
 		Base: p.base.Digest, BaseName: p.recipe.Base.Name, Keys: []layer.Key{p.prepare.key},
-		Recipe: p.recipe.File, RecipeSum: p.recipe.Digest, Identity: id, Assertions: sum, Verdict: v, Imgmut: b.Version,
+		Recipe: p.recipe.File, RecipeSum: p.recipe.Digest, Identity: id, Assertions: asked, Verdict: v, Imgmut: b.Version,
 	}
 	for _, l := range p.steps {
 		i.Keys = append(i.Keys, l.key)
 	}
 	if p.reused < len(p.steps) || len(assertions) > 0 { // else none was started
-		h, err := b.host()
+		h, err := b.Host(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/layer"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -88,32 +89,21 @@ func (e *Engine) writeOutput(ctx context.Context, a *Applied, output string) (_ 
 // Verify judges a raw image file as it is, with no recipe: its table, its
 // filesystems, its references.
 func (e *Engine) Verify(ctx context.Context, file string) (*verify.Verdict, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	run, err := e.Store.Begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer run.Close()
-	e.phase("verify " + file)
-	v, err := verify.Image(ctx, verify.Request{File: f, Scratch: run.Path(".")})
-	if err != nil {
-		return nil, fmt.Errorf("verify %s: %w", file, err)
-	}
-	return v, nil
+	return e.verify(ctx, file, nil)
 }
 
-// VerifyImage judges an image of the store anew and records the verdict. What
-// its recipe asserts cannot be asked again without the recipe; apply does that.
+// VerifyImage judges an image of the store anew, with the assertions of its
+// recipe as they were when it was made, and records the verdict.
 func (e *Engine) VerifyImage(ctx context.Context, name string) (*verify.Verdict, error) {
 	i, err := e.FindImage(name)
 	if err != nil {
 		return nil, err
 	}
-	v, err := e.Verify(ctx, e.imagePath(name))
+	assertions, err := verify.Recall(i.Assertions)
+	if err != nil {
+		return nil, fmt.Errorf("verify %s: %w", name, err)
+	}
+	v, err := e.verify(ctx, e.imagePath(name), assertions)
 	if err != nil {
 		return nil, err
 	}
@@ -123,6 +113,32 @@ func (e *Engine) VerifyImage(ctx context.Context, name string) (*verify.Verdict,
 	}
 	i.Verdict = *v
 	return v, e.Store.Save(ctx, store.Images, name, i)
+}
+
+func (e *Engine) verify(ctx context.Context, file string, assertions []verify.Assertion) (_ *verify.Verdict, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	run, err := e.Store.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, run.Close()) }()
+	e.phase("verify " + file)
+	gs := &guests{Engine: e, run: run}
+	if len(assertions) > 0 {
+		if gs.layout, err = disk.Inspect(ctx, f); err != nil {
+			return nil, fmt.Errorf("verify %s: %w", file, err)
+		}
+	}
+	defer func() { err = errors.Join(err, gs.close()) }()
+	v, err := gs.judge(ctx, file, assertions)
+	if err != nil {
+		return nil, fmt.Errorf("verify %s: %w", file, err)
+	}
+	return v, nil
 }
 
 // clear waits until no apply is under way: its layers belong to no image yet.

@@ -16,7 +16,8 @@ func (c *commands) verifyCommand() *cli.Command {
 	return &cli.Command{
 		Name: "verify", Usage: "judge an image: table, filesystems, references", ArgsUsage: "NAME|FILE", OnUsageError: usageError,
 		Description: `Judges an image of the store, or any raw image file, without changing it. For an
-image of the store the verdict is recorded.
+image of the store that includes what its recipe asserts, and the verdict is
+recorded.
 
 EXIT STATUS: 6 the image is not what it should be, 7 it is invalid, 8 there is none.`,
 		Action: c.action(1, 1, "the name of an image, or a file", func(ctx *cli.Context, e *mutate.Engine) error {
