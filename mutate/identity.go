@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 
 	"github.com/google/uuid"
 
@@ -104,27 +105,35 @@ func identifyMBR(f, base *os.File, id Identity) error {
 }
 
 // rewriteReferences puts the new partition UUIDs where the image's files name
-// the old ones. A volume is only opened for writing if one of its files does.
+// the old ones, in all volumes at once.
 func rewriteReferences(ctx context.Context, f *os.File, l *disk.Layout, id Identity) error {
-	for _, v := range l.Volumes {
-		if v.Role != disk.Root && v.Role != disk.Boot && v.Role != disk.ESP || v.FS == "" {
-			continue
+	errs := make([]error, len(l.Volumes))
+	var wg sync.WaitGroup
+	for i, v := range l.Volumes {
+		if v.FS != "" && (v.Role == disk.Root || v.Role == disk.Boot || v.Role == disk.ESP) {
+			wg.Go(func() { errs[i] = rewriteVolume(ctx, f, v, id) })
 		}
-		changed, err := staleFiles(f, v, id)
-		if err != nil {
-			return err
-		}
-		if len(changed) == 0 {
-			continue
-		}
-		if v.FS == "vfat" {
-			err = writeFAT(ctx, f, v, changed)
-		} else {
-			err = writeMounted(ctx, f, v, changed)
-		}
-		if err != nil {
-			return fmt.Errorf("rewrite references in %s: %w", v, err)
-		}
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return loop.WaitReleased(ctx, f.Name())
+}
+
+// rewriteVolume opens a volume for writing only if one of its files is stale.
+func rewriteVolume(ctx context.Context, f *os.File, v disk.Volume, id Identity) error {
+	changed, err := staleFiles(f, v, id)
+	if err != nil || len(changed) == 0 {
+		return err
+	}
+	if v.FS == "vfat" {
+		err = writeFAT(ctx, f, v, changed)
+	} else {
+		err = writeMounted(f, v, changed)
+	}
+	if err != nil {
+		return fmt.Errorf("rewrite references in %s: %w", v, err)
 	}
 	return nil
 }
@@ -145,7 +154,7 @@ func staleFiles(f *os.File, v disk.Volume, id Identity) (map[string][]byte, erro
 	return changed, err
 }
 
-func writeMounted(ctx context.Context, f *os.File, v disk.Volume, files map[string][]byte) error {
+func writeMounted(f *os.File, v disk.Volume, files map[string][]byte) error {
 	tree, err := v.Open(f, disk.ReadWrite)
 	if err != nil {
 		return err
@@ -155,10 +164,7 @@ func writeMounted(ctx context.Context, f *os.File, v disk.Volume, files map[stri
 			return errors.Join(err, tree.Close())
 		}
 	}
-	if err := tree.Close(); err != nil {
-		return err
-	}
-	return loop.WaitReleased(ctx, f.Name())
+	return tree.Close()
 }
 
 // MissingToolError says that a program that this image needs is not installed.

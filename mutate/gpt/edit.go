@@ -18,6 +18,9 @@ type Edit struct {
 	GUIDs map[int]uuid.UUID // new unique GUIDs; swaps are fine, duplicates are not
 	Set   map[int]uint64    // attribute bits to set
 	Clear map[int]uint64    // attribute bits to clear; none may be in Set as well
+	// Loose leaves out the waits for stable storage. It is for a file that a
+	// crash throws away.
+	Loose bool
 }
 
 // Apply makes the changes of e in both copies of the table of f, and no other
@@ -39,7 +42,7 @@ func Apply(f *os.File, e Edit) error {
 		return nil
 	}
 	for _, batch := range edited.batches() {
-		if err := batch.write(f); err != nil {
+		if err := batch.write(f, e.Loose); err != nil {
 			return fmt.Errorf("write %s: %w", batch.name, err)
 		}
 	}
@@ -152,11 +155,14 @@ func (p *pair) batches() []batch {
 	return []batch{of("backup GPT", p.backup), of("primary GPT", p.primary)}
 }
 
-func (b batch) write(f *os.File) error {
+func (b batch) write(f *os.File, loose bool) error {
 	for _, w := range b.writes {
 		if _, err := f.WriteAt(w.data, w.off); err != nil {
 			return err
 		}
+	}
+	if loose {
+		return nil
 	}
 	return f.Sync()
 }
