@@ -46,6 +46,9 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 		return nil, err
 	}
 	defer dir.Close()
+	if r.Base.Name == r.Name {
+		return nil, recipes.Problems{r.BaseProblem("an image cannot be its own base")}
+	}
 	release, err := e.Store.Use(ctx)
 	if err != nil {
 		return nil, err
@@ -59,20 +62,20 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 	if err != nil {
 		return nil, err
 	}
+	unlock, err := e.claim(ctx, p, o)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := e.announce(p, o); err != nil {
+		return nil, err
+	}
 	image, ok, err := e.finished(p, assertions)
 	if err != nil {
 		return nil, err
 	}
 	if !ok {
-		b, err := e.begin(ctx, p)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, b.close()) }()
-		if err := b.build(ctx, o); err != nil {
-			return nil, err
-		}
-		if image, err = b.finish(ctx, assertions); err != nil {
+		if image, err = e.make(ctx, p, assertions, o); err != nil {
 			return nil, err
 		}
 	}
@@ -87,6 +90,20 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 	}
 	e.Events(Event{Type: EventImage, Recipe: r.Name, Name: image.Name, Text: a.Path})
 	return a, nil
+}
+
+// make makes the image of a plan: the layers that are missing, then the image
+// of the last.
+func (e *Engine) make(ctx context.Context, p *plan, assertions []verify.Assertion, o ApplyOptions) (_ *Image, err error) {
+	b, err := e.begin(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	if err := b.build(ctx, o); err != nil {
+		return nil, err
+	}
+	return b.finish(ctx, assertions)
 }
 
 // Check finds every problem of a recipe that can be found without a base.

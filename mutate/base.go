@@ -195,9 +195,12 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id FileID) (*Base, e
 	}
 	b := &Base{Digest: sums.Digest(), Size: id.Size, Source: f.Name(), Imported: e.Now().UTC(), Layout: *layout, Seen: []FileID{id}}
 	var known Base
-	if e.Store.Load(store.Bases, b.Digest, &known) == nil { // the same bytes under another name
+	err = e.Store.Update(ctx, store.Bases, b.Digest, &known, func() error { // the same bytes in another file
 		known.Seen = append(known.Seen, id)
-		return &known, e.Store.Save(ctx, store.Bases, b.Digest, &known)
+		return nil
+	})
+	if !errors.Is(err, store.ErrNotFound) {
+		return &known, err
 	}
 	list, err := sums.MarshalBinary()
 	if err != nil {
@@ -234,18 +237,24 @@ func (e *Engine) nameBase(ctx context.Context, b *Base, name string) error {
 		return err
 	}
 	for _, other := range bases {
-		if i := slices.Index(other.Names, name); i >= 0 && other.Digest != b.Digest {
-			other.Names = slices.Delete(other.Names, i, i+1)
-			if err := e.Store.Save(ctx, store.Bases, other.Digest, other); err != nil {
-				return err
-			}
+		if other.Digest == b.Digest || !slices.Contains(other.Names, name) {
+			continue
+		}
+		err := e.Store.Update(ctx, store.Bases, other.Digest, other, func() error {
+			other.Names = slices.DeleteFunc(other.Names, func(n string) bool { return n == name })
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	if slices.Contains(b.Names, name) {
 		return nil
 	}
-	b.Names = append(b.Names, name)
-	return e.Store.Save(ctx, store.Bases, b.Digest, b)
+	return e.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
+		b.Names = append(b.Names, name)
+		return nil
+	})
 }
 
 // checkSHA256 compares a base with the plain sha256 that a recipe pins. The
@@ -265,8 +274,11 @@ func (e *Engine) checkSHA256(ctx context.Context, b *Base, want string) error {
 		if _, err := io.Copy(h, contextReader{ctx, f}); err != nil {
 			return err
 		}
-		b.SHA256 = hex.EncodeToString(h.Sum(nil))
-		if err := e.Store.Save(ctx, store.Bases, b.Digest, b); err != nil {
+		err = e.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
+			b.SHA256 = hex.EncodeToString(h.Sum(nil))
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 	}

@@ -20,37 +20,66 @@ type build struct {
 	*Engine
 	plan    *plan
 	run     *store.Run
-	unlock  func()
 	guests  *guests
 	commits *committer
 	last    *os.File // the last layer, perhaps before it has its name
 }
 
-// begin takes the lock on the chain, so that two applies of one recipe do not
-// make the same layers twice: the second finds them when it gets the lock.
-func (e *Engine) begin(ctx context.Context, p *plan) (_ *build, err error) {
-	b := &build{Engine: e, plan: p, commits: newCommitter(ctx, e.Store)}
-	lock := "chain-" + string(p.last())[:16]
-	var ok bool
-	if b.unlock, ok, err = e.Store.TryLock(lock); err != nil {
+// begin gets ready to make what is missing of the plan.
+func (e *Engine) begin(ctx context.Context, p *plan) (*build, error) {
+	run, err := e.Store.Begin(ctx)
+	if err != nil {
 		return nil, err
 	}
-	if !ok {
-		e.note("another imgmut makes the same image; waiting for it")
-		if b.unlock, err = e.Store.Lock(ctx, lock); err != nil {
-			return nil, err
+	return &build{
+		Engine: e, plan: p, run: run,
+		commits: newCommitter(ctx, e.Store), guests: &guests{Engine: e, run: run, layout: &p.base.Layout},
+	}, nil
+}
+
+// claim takes a lock on every layer that is missing and on the image, so that
+// no two applies make the same thing at once: the second finds it made when it
+// gets the lock. Locks are taken in the order of the chain, and chains that
+// share a layer share all before it, so no two wait for each other.
+func (e *Engine) claim(ctx context.Context, p *plan, o ApplyOptions) (unlock func(), err error) {
+	var held []func()
+	unlock = func() {
+		for _, u := range held {
+			u()
 		}
-		if err := e.longestPrefix(p, ApplyOptions{}); err != nil {
-			b.unlock()
+	}
+	waited := false
+	take := func(name string) error {
+		u, ok, err := e.Store.TryLock(name)
+		if err == nil && !ok {
+			if !waited {
+				e.note("another imgmut makes the same; waiting for it")
+			}
+			waited = true
+			u, err = e.Store.Lock(ctx, name)
+		}
+		if err == nil {
+			held = append(held, u)
+		}
+		return err
+	}
+	for _, l := range p.steps[p.reused:] {
+		if err := take("layer-" + string(l.key)); err != nil {
+			unlock()
 			return nil, err
 		}
 	}
-	if b.run, err = e.Store.Begin(ctx); err != nil {
-		b.unlock()
+	if err := take("image-" + p.recipe.Name); err != nil {
+		unlock()
 		return nil, err
 	}
-	b.guests = &guests{Engine: e, run: b.run, layout: &p.base.Layout}
-	return b, nil
+	if waited { // much may be there now
+		if err := e.longestPrefix(p, o); err != nil {
+			unlock()
+			return nil, err
+		}
+	}
+	return unlock, nil
 }
 
 // close ends whatever still runs and removes the run's files.
@@ -60,7 +89,6 @@ func (b *build) close() error {
 		errs = append(errs, b.last.Close())
 	}
 	errs = append(errs, b.guests.close(), b.run.Close())
-	b.unlock()
 	return errors.Join(errs...)
 }
 
@@ -108,7 +136,9 @@ func (b *build) fork(ctx context.Context, work string) error {
 		if err := reflink.CloneFile(made, work, 0o600); err != nil {
 			return err
 		}
-		p.prepare.record = layer.Record{Material: p.prepare.material, Made: b.Now().UTC()}
+		// Whoever makes it makes the same, so it is as old as its base: layers
+		// above it fit each other, whichever of several is kept.
+		p.prepare.record = layer.Record{Material: p.prepare.material, Made: p.base.Imported, Settled: true}
 		p.ready = true
 		return layer.Commit(ctx, b.Store, made, p.prepare.key, p.prepare.record)
 	}
@@ -174,6 +204,7 @@ func (b *build) seal(g *guest.Guest, work string, i int) error {
 	last := i == len(b.plan.steps)-1
 	var err error
 	if last {
+		l.record.Settled = true
 		err = b.cloneSettled(g, clone)
 	} else {
 		err = g.Snapshot(clone)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/content"
+	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/layer"
 	"github.com/imgmut/imgmut/mutate/loop"
 	"github.com/imgmut/imgmut/mutate/reflink"
@@ -69,8 +70,35 @@ func (e *Engine) finished(p *plan, assertions []verify.Assertion) (*Image, bool,
 		return nil, false, err
 	}
 	same := len(i.Keys) > 0 && i.Keys[len(i.Keys)-1] == p.last() && verify.SameRecorded(i.Assertions, asked) && i.Verdict.OK && e.untouched(&i)
-	same = same && !i.Made.Before(p.lastMade())
+	same = same && !i.Made.Before(p.lastMade()) && i.Identity.Disk == derive(&p.base.Layout, p.last(), p.recipe.Name).Disk
 	return &i, same, nil
+}
+
+// settle has the kernel replay the journals of a fork of a layer that was taken
+// from a running guest, so that equal recipes give images in equal state
+// whether their last layer was somebody else's middle one or not.
+func (b *build) settle(ctx context.Context, file string) error {
+	if n := len(b.plan.steps); n == 0 || b.plan.steps[n-1].record.Settled {
+		return nil
+	}
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for _, v := range b.plan.base.Layout.Volumes {
+		if _, mounted, _ := typeFor(v.Role, b.plan.base.Layout.Arch); !mounted {
+			continue
+		}
+		tree, err := v.Open(f, disk.ReadWrite)
+		if err != nil {
+			return fmt.Errorf("replay the journal of %s: %w", v, err)
+		}
+		if err := tree.Close(); err != nil {
+			return err
+		}
+	}
+	return loop.WaitReleased(ctx, file)
 }
 
 // lastMade is when the last layer of the chain was made.
@@ -111,6 +139,9 @@ func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*Ima
 		return nil, err
 	}
 	defer base.Close()
+	if err := b.settle(ctx, file); err != nil {
+		return nil, err
+	}
 	id := derive(&p.base.Layout, p.last(), p.recipe.Name)
 	if err := identify(ctx, file, base, &p.base.Layout, id); err != nil {
 		return nil, fmt.Errorf("give %s its identity: %w", p.recipe.Name, err)

@@ -42,14 +42,6 @@ func (e *Engine) Images() ([]*Image, error) {
 	return images, nil
 }
 
-// ImagePath gives the raw file of an image of the store.
-func (e *Engine) ImagePath(name string) (string, error) {
-	if _, err := e.FindImage(name); err != nil {
-		return "", err
-	}
-	return e.imagePath(name), nil
-}
-
 // writeOutput writes a copy of the image, writable and the caller's own: by
 // reflink on the store's filesystem, else sparsely.
 func (e *Engine) writeOutput(ctx context.Context, a *Applied, output string) (_ string, err error) {
@@ -111,8 +103,13 @@ func (e *Engine) VerifyImage(ctx context.Context, name string) (*verify.Verdict,
 		v.OK = false
 		v.Checks = append(v.Checks, verify.Check{Name: "file", Detail: "it is not the file that was published: it was written to since"})
 	}
-	i.Verdict = *v
-	return v, e.Store.Save(ctx, store.Images, name, i)
+	judged := i.Digest
+	return v, e.Store.Update(ctx, store.Images, name, i, func() error {
+		if i.Digest == judged { // and not one that was made meanwhile
+			i.Verdict = *v
+		}
+		return nil
+	})
 }
 
 func (e *Engine) verify(ctx context.Context, file string, assertions []verify.Assertion) (_ *verify.Verdict, err error) {
@@ -151,12 +148,17 @@ type Removed struct {
 	Images, Bases, Layers []string
 }
 
-// Remove removes an image or a base name. What nothing else needs goes with
-// the next [Engine.Collect].
+// Remove removes an image, with its copy in machined's pool, or a base. What
+// nothing else needs goes with the next [Engine.Collect].
 func (e *Engine) Remove(ctx context.Context, name string) (*Removed, error) {
-	err := e.Store.Remove(store.Images, name)
+	i, err := e.FindImage(name)
 	if err == nil {
-		return &Removed{Images: []string{name}}, nil
+		if mark, err := readMark(i.PoolFile); err == nil && i.PoolFile != "" && mark != "" {
+			if err := os.Remove(i.PoolFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return nil, err
+			}
+		}
+		return &Removed{Images: []string{name}}, e.Store.Remove(store.Images, name)
 	}
 	if !errors.Is(err, store.ErrNotFound) {
 		return nil, err

@@ -63,21 +63,23 @@ func (e *Engine) plan(r *recipes.Recipe, base *Base, steps []step.Decoded, src *
 	if err := p.chain(steps); err != nil {
 		return nil, err
 	}
-	if err := e.longestPrefix(p, o); err != nil {
-		return nil, err
-	}
+	return p, e.longestPrefix(p, o)
+}
+
+// announce tells of every step whether it is reused, or why not.
+func (e *Engine) announce(p *plan, o ApplyOptions) error {
 	for i := range p.steps {
 		l := &p.steps[i]
-		ev := Event{Type: EventPlan, Recipe: r.Name, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind, Reused: i < p.reused}
+		ev := Event{Type: EventPlan, Recipe: p.recipe.Name, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind, Reused: i < p.reused}
 		if !ev.Reused {
 			var err error
 			if ev.Reason, err = e.reason(p, i, o); err != nil {
-				return nil, err
+				return err
 			}
 		}
 		e.Events(ev)
 	}
-	return p, nil
+	return nil
 }
 
 // chain computes the key of every layer. It is a pure function of the base's
@@ -146,6 +148,10 @@ func usesNetwork(s recipes.Step, d step.Decoded) bool {
 // old, refreshed, or made from another life of its parent.
 func (e *Engine) longestPrefix(p *plan, o ApplyOptions) (err error) {
 	now := e.Now()
+	p.ready, p.reused = false, 0
+	for i := range p.steps {
+		p.steps[i].record = layer.Record{}
+	}
 	if p.prepare.record, p.ready, err = layer.Find(e.Store, p.prepare.key, 0, now); err != nil || !p.ready || o.NoCache {
 		return err
 	}

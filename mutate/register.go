@@ -43,8 +43,10 @@ func (e *Engine) register(ctx context.Context, r *recipes.Recipe, a *Applied) er
 	if err := e.publishIn(ctx, h, target, a); err != nil {
 		return fmt.Errorf("register %s with machined: %w", a.Name, err)
 	}
-	a.PoolFile = target
-	return e.Store.Save(ctx, store.Images, a.Name, &a.Image)
+	return e.Store.Update(ctx, store.Images, a.Name, &a.Image, func() error {
+		a.PoolFile = target
+		return nil
+	})
 }
 
 // publishIn puts the image into the pool and has machined prove that it can

@@ -53,7 +53,7 @@ func (s *scopedGuest) Run(ctx context.Context, c step.Command) error {
 // tailLines is how many lines of a failed step are told again with the error.
 const tailLines = 20
 
-// maxLine is where a line without an end is cut, in bytes.
+// maxLine is where a longer line is cut, in bytes.
 const maxLine = 4 << 10
 
 // lineWriter cuts output into lines and remembers the last.
@@ -67,14 +67,15 @@ func (w *lineWriter) write(b []byte) {
 	w.rest = append(w.rest, b...)
 	for {
 		i := bytes.IndexByte(w.rest, '\n')
-		if i < 0 && len(w.rest) > maxLine {
-			i = maxLine
+		next := i + 1
+		if i > maxLine || i < 0 && len(w.rest) > maxLine {
+			i, next = maxLine, maxLine // no newline here to leave out
 		}
 		if i < 0 {
 			return
 		}
 		w.line(w.rest[:i])
-		w.rest = w.rest[min(i+1, len(w.rest)):]
+		w.rest = w.rest[next:]
 	}
 }
 

@@ -60,6 +60,11 @@ type Register struct {
 	Machined bool `yaml:"machined"` // to systemd-machined, for machinectl
 }
 
+// BaseProblem is a problem with the base, for what Parse cannot judge.
+func (r *Recipe) BaseProblem(format string, args ...any) Problem {
+	return newProblem(r.File, r.Base.Pos, "base", "%s", fmt.Sprintf(format, args...))
+}
+
 // Load reads a recipe from a file.
 func Load(file string, sets ...Set) (*Recipe, error) {
 	f, err := os.Open(file)

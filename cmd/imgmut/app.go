@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -145,8 +146,10 @@ func (c *commands) action(least, most int, what string, do func(*cli.Context, *m
 func (c *commands) print(v any, text func(w io.Writer)) error {
 	c.progress.close()
 	if !c.json {
-		text(c.stdout)
-		return nil
+		var b bytes.Buffer
+		text(&b)
+		_, err := c.stdout.Write(b.Bytes())
+		return err
 	}
 	b, err := json.Marshal(v)
 	if err != nil {

@@ -79,7 +79,12 @@ func (c *commands) apply(ctx *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, r := range all {
+	for i, r := range all {
+		if i > 0 { // each has a live list of its own
+			if c.progress, err = newRenderer(ctx.String("progress"), c.stderr); err != nil {
+				return err
+			}
+		}
 		started := time.Now()
 		a, err := e.Apply(ctx.Context, r, mutate.ApplyOptions{
 			Output: ctx.String("output"), NoCache: ctx.Bool("no-cache"), Refresh: ctx.StringSlice("refresh"), KeepFailed: ctx.Bool("keep-failed"),

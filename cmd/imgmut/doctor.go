@@ -134,9 +134,6 @@ func toolFindings() []finding {
 	} {
 		f := finding{Name: t.program, For: t.use, OK: true}
 		path, err := exec.LookPath(t.program)
-		if err != nil {
-			path, err = exec.LookPath("/usr/sbin/" + t.program)
-		}
 		if f.Found = path; err != nil {
 			f.OK, f.Fault, f.Mend = false, "not installed", "install the package "+t.pkg
 		}

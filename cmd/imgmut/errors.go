@@ -57,10 +57,12 @@ func exitStatus(err error) int {
 	case errors.As(err, &problems):
 		return exitRecipe
 	case errors.As(err, &missing), errors.As(err, &checker), errors.As(err, &tool), errors.As(err, &agent), errors.Is(err, store.ErrNoPool),
-		errors.Is(err, guest.ErrLostWrites), errors.Is(err, syscall.ENOSPC), errors.Is(err, errNoHost):
+		errors.Is(err, guest.ErrLostWrites), errors.Is(err, mutate.ErrNoSpace), errors.Is(err, errNoHost):
 		return exitHost
-	case errors.As(err, &step):
+	case errors.As(err, &step): // before ENOSPC: it is the image that is full, or its author's affair
 		return exitStep
+	case errors.Is(err, syscall.ENOSPC):
+		return exitHost
 	case errors.As(err, &failed):
 		return exitVerify
 	case errors.As(err, &invalid):
@@ -100,6 +102,8 @@ func hint(err error) string {
 		return strings.Join(mends, "; ")
 	case errors.As(err, &h) && h.Hint() != "":
 		return h.Hint()
+	case errors.As(err, &step) && errors.Is(err, syscall.ENOSPC) && !errors.Is(err, mutate.ErrNoSpace) && !errors.Is(err, guest.ErrLostWrites):
+		return "the image's own filesystem is full: use a larger base"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, guest.ErrLostWrites):
 		return "make room with imgmut gc, or use a store on a larger disk with --store"
 	case errors.As(err, &step): // what it was not allowed is the guest's affair

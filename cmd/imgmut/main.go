@@ -34,6 +34,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return inner(machined.InitPrivateHost())
 		}
 	}
+	// Disk tools live where a plain user's PATH, or that of su, does not lead.
+	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
 	ctx, stop := interruptible()
 	defer stop()
 	c := &commands{stdout: stdout, stderr: stderr}

@@ -145,6 +145,8 @@ func ReadFrame(r io.Reader) (kind byte, payload []byte, err error) {
 	var head [5]byte
 	if _, err := io.ReadFull(r, head[:]); err == io.EOF {
 		return 0, nil, io.EOF
+	} else if err == io.ErrUnexpectedEOF {
+		return 0, nil, fmt.Errorf("read frame: %w", errors.Join(err, ErrProtocol))
 	} else if err != nil {
 		return 0, nil, fmt.Errorf("read frame: %w", err)
 	}

@@ -26,6 +26,11 @@ func Serve(in io.Reader, out io.Writer) error {
 		return errors.New("serve agent: this runs inside a guest only, started by imgmut")
 	}
 	unix.Umask(0o022)
+	// No step may look into the agent, which has more than steps have: the
+	// machine's network.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return err
+	}
 	if err := os.Mkdir(workDir, 0o711); err != nil { // scripts in it run as any user
 		return err
 	}

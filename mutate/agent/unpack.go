@@ -54,6 +54,9 @@ func unpackOne(h *tar.Header, content io.Reader) error {
 	if err := os.MkdirAll(filepath.Dir(h.Name), 0o755); err != nil {
 		return err
 	}
+	if err := checkLasting(filepath.Dir(h.Name)); err != nil {
+		return fmt.Errorf("write %s: %w", h.Name, err)
+	}
 	fi, err := os.Stat(h.Name)
 	if err == nil && fi.IsDir() {
 		if h.Typeflag == tar.TypeDir {
@@ -73,6 +76,20 @@ func unpackOne(h *tar.Header, content io.Reader) error {
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", h.Name, err), removeIfThere(tmp))
+	}
+	return nil
+}
+
+// checkLasting refuses directories that are no part of the image, by whatever
+// links they are reached: what is put on a tmpfs is gone with the step.
+func checkLasting(dir string) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return err
+	}
+	switch st.Type {
+	case unix.TMPFS_MAGIC, unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC:
+		return fmt.Errorf("%s is not part of the image: it is made anew at every start", dir)
 	}
 	return nil
 }

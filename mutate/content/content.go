@@ -25,6 +25,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/imgmut/imgmut/mutate/reflink"
 )
@@ -67,7 +68,7 @@ func (s *Sums) UnmarshalBinary(b []byte) error {
 	}
 	size := int64(binary.BigEndian.Uint64(b))
 	b = b[8:]
-	if int64(len(b)/sha256.Size) != chunkCount(size) {
+	if size < 0 || int64(len(b)/sha256.Size) != chunkCount(size) {
 		return fmt.Errorf("read chunk sums: %d sums do not cover %d bytes", len(b)/sha256.Size, size)
 	}
 	s.size, s.chunks = size, make([][sha256.Size]byte, len(b)/sha256.Size)
@@ -118,6 +119,13 @@ func (s *Sums) Update(ctx context.Context, parent, f *os.File) (*Sums, error) {
 	}
 	if fi.Size() != s.size {
 		return Sum(ctx, f, nil)
+	}
+	origin, err := parent.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if origin.Sys().(*syscall.Stat_t).Dev != fi.Sys().(*syscall.Stat_t).Dev {
+		return Sum(ctx, f, nil) // one address, but two disks
 	}
 	before, err := layout(parent, len(s.chunks))
 	if err != nil {

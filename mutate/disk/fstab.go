@@ -68,10 +68,10 @@ func (l *Layout) Resolve(spec string) (*Volume, bool) {
 	}
 	if m := diskNode.FindStringSubmatch(spec); m != nil {
 		slot, _ := strconv.Atoi(m[1])
-		return l.find(func(v *Volume) bool { return v.Slot == slot })
+		return l.find(func(v *Volume) bool { return v.Slot == slot && slot != 0 })
 	}
 	tag, value, ok := strings.Cut(spec, "=")
-	value = strings.Trim(value, `"`)
+	value = unoctal(strings.Trim(value, `"`))
 	if !ok || value == "" {
 		return nil, false
 	}

@@ -66,6 +66,9 @@ func (g *Guest) call(ctx context.Context, c agent.Call, send func(io.Writer) err
 		}
 		switch kind {
 		case agent.Output, agent.Data:
+			if data == nil { // it was asked for none
+				return reply, fmt.Errorf("frame %q as an answer: %w", kind, agent.ErrProtocol)
+			}
 			data(payload)
 		case agent.Result:
 			if err := json.Unmarshal(payload, &reply); err != nil {
@@ -96,16 +99,15 @@ func replyError(r agent.Reply) error {
 	if r.Error == "" {
 		return nil
 	}
-	return &remoteError{r.Error, r.Errno}
+	return &step.GuestError{Text: r.Error, Errno: r.Errno}
 }
 
-type remoteError struct {
-	text  string
-	errno error
-}
+// grace is how much longer than a command's own timeout the host waits.
+const grace = 15 * time.Second
 
-func (e *remoteError) Error() string { return e.text }
-func (e *remoteError) Unwrap() error { return e.errno }
+// maxFile is the most that is taken of a file, in bytes. The agent keeps to
+// less; what answers in its place may not.
+const maxFile = 80 << 20
 
 // Exec runs a command and gives its output to out as it comes; a
 // [step.ExitError] if it did not succeed.
@@ -120,9 +122,18 @@ func (g *Guest) Exec(ctx context.Context, c step.Command, network bool, out func
 	for _, cover := range c.Covers {
 		call.Covers = append(call.Covers, agent.Cover(cover))
 	}
+	if c.Timeout > 0 {
+		// The agent keeps the time; this is for one that a step has stopped.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, c.Timeout+grace, fmt.Errorf("the guest does not answer %s after the command's time was up", grace))
+		defer cancel()
+	}
 	reply, err := g.call(ctx, agent.Call{Run: call}, nil, out)
 	if err != nil {
 		return err
+	}
+	if reply.Exit == nil {
+		return fmt.Errorf("result of a command without its exit status: %w", agent.ErrProtocol)
 	}
 	return exitError(c, reply.Exit)
 }
@@ -161,13 +172,20 @@ func (g *Guest) Put(ctx context.Context, write func(*tar.Writer) error) error {
 // ReadFile reads a file of the guest.
 func (g *Guest) ReadFile(ctx context.Context, name string) ([]byte, error) {
 	var b bytes.Buffer
-	_, err := g.call(ctx, agent.Call{Read: name}, nil, func(p []byte) { b.Write(p) })
+	_, err := g.call(ctx, agent.Call{Read: name}, nil, func(p []byte) {
+		if b.Len() < maxFile {
+			b.Write(p)
+		}
+	})
 	return b.Bytes(), err
 }
 
 // Stat describes a file of the guest, without following a link.
 func (g *Guest) Stat(ctx context.Context, name string) (*agent.Stat, error) {
 	reply, err := g.call(ctx, agent.Call{Stat: name}, nil, nil)
+	if err == nil && reply.Stat == nil {
+		err = fmt.Errorf("stat %s: no answer: %w", name, agent.ErrProtocol)
+	}
 	return reply.Stat, err
 }
 

@@ -20,7 +20,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
@@ -61,7 +60,10 @@ type Record struct {
 	// ParentMade is when the layer it starts from was made. A layer that is
 	// made again keeps its key; this tells whose child this one is.
 	ParentMade time.Time
-	Took       time.Duration // of the step, nanoseconds
+	// Settled says that the volumes are as a clean unmount leaves them. Others
+	// were frozen: sound, but some journals (XFS's) are still to be replayed.
+	Settled bool
+	Took    time.Duration // of the step, nanoseconds
 }
 
 // Find looks a layer up. ok is false if there is none, or if it is older than
@@ -75,12 +77,6 @@ func Find(s *store.Store, k Key, maxAge time.Duration, now time.Time) (rec Recor
 		return rec, false, err
 	}
 	return rec, maxAge == 0 || now.Sub(rec.Made) <= maxAge, nil
-}
-
-// Exists tells whether there is a layer of that key, without reading it.
-func Exists(s *store.Store, k Key) bool {
-	_, err := os.Stat(s.Path(store.Layers, string(k), "json"))
-	return err == nil
 }
 
 // Commit gives the run's file the name of its key. It is the last moment at
@@ -128,7 +124,7 @@ func (m *Material) difference(old *Material) string {
 	case m.Network != old.Network:
 		return "changed: network"
 	}
-	was := map[string]string{}
+	was, is := map[string]string{}, map[string]bool{}
 	for _, in := range old.Inputs {
 		was[in.Path] = in.Digest
 	}
@@ -136,8 +132,9 @@ func (m *Material) difference(old *Material) string {
 		if was[in.Path] != in.Digest {
 			return "changed: input " + in.Path
 		}
-		delete(was, in.Path)
+		is[in.Path] = true
 	}
+	maps.DeleteFunc(was, func(path, _ string) bool { return is[path] })
 	if gone := slices.Sorted(maps.Keys(was)); len(gone) > 0 {
 		return "changed: input " + gone[0] + " is gone"
 	}
@@ -147,10 +144,11 @@ func (m *Material) difference(old *Material) string {
 // optionDifference names the first option, by the alphabet, that differs.
 func optionDifference(now, old json.RawMessage) string {
 	var a, b map[string]json.RawMessage
-	if json.Unmarshal(now, &a) != nil || json.Unmarshal(old, &b) != nil {
+	if len(now) > 0 && json.Unmarshal(now, &a) != nil || len(old) > 0 && json.Unmarshal(old, &b) != nil {
 		return "of another form"
 	}
-	all := maps.Clone(a)
+	all := map[string]json.RawMessage{}
+	maps.Copy(all, a)
 	maps.Copy(all, b)
 	for _, k := range slices.Sorted(maps.Keys(all)) {
 		if !sameJSON(a[k], b[k]) {
@@ -160,11 +158,13 @@ func optionDifference(now, old json.RawMessage) string {
 	return "of another form"
 }
 
-// sameJSON compares without regard to white space: a record is indented.
+// sameJSON compares without regard to form: a record is indented and escaped,
+// and says null for nothing.
 func sameJSON(a, b json.RawMessage) bool {
-	var x, y bytes.Buffer
-	if len(a) == 0 || len(b) == 0 || json.Compact(&x, a) != nil || json.Compact(&y, b) != nil {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	if errX != nil || errY != nil {
 		return bytes.Equal(a, b)
 	}
-	return bytes.Equal(x.Bytes(), y.Bytes())
+	return bytes.Equal(x, y)
 }

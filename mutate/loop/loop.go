@@ -122,6 +122,10 @@ func Find(f *os.File) (string, error) {
 
 // WaitReleased returns when no loop device names path any more.
 func WaitReleased(ctx context.Context, path string) error {
+	path, err := resolve(path)
+	if err != nil {
+		return err
+	}
 	for {
 		held, err := holders(path)
 		if err != nil {
@@ -136,6 +140,22 @@ func WaitReleased(ctx context.Context, path string) error {
 		case <-time.After(2 * time.Millisecond): // sysfs sends no event for it
 		}
 	}
+}
+
+// resolve spells path as the kernel does: absolute and without symbolic links.
+// The file itself may be gone already.
+func resolve(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real, nil
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		return filepath.Join(dir, filepath.Base(path)), nil
+	}
+	return path, nil
 }
 
 func holders(path string) ([]string, error) {

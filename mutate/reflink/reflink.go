@@ -25,15 +25,17 @@ import (
 // extents. Callers branch on it to make a pool or to copy.
 var ErrUnsupported = errors.New("reflink is not supported here")
 
-// Clone makes dst share all extents of src and take its size. It never
-// copies: where that is impossible it returns [ErrUnsupported].
+// Clone makes the empty file dst share all extents of src and take its size.
+// It never copies: where that is impossible it returns [ErrUnsupported]. A dst
+// that is longer than src is refused, or would keep its end.
 func Clone(dst, src *os.File) error {
 	return wrap("clone", dst, src, unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())))
 }
 
 // CloneRange makes length bytes of dst at dstOffset share the extents of src
 // at srcOffset. Offsets must be multiples of the filesystem's block size, and
-// so must length unless it ends at the end of src (ioctl_ficlonerange(2)).
+// so must length unless it ends at the end of src and at or beyond that of dst
+// (ioctl_ficlonerange(2)).
 func CloneRange(dst *os.File, dstOffset int64, src *os.File, srcOffset, length int64) error {
 	return wrap("clone range of", dst, src, unix.IoctlFileCloneRange(int(dst.Fd()), &unix.FileCloneRange{
 		Src_fd:      int64(src.Fd()),

@@ -62,7 +62,9 @@ func (c *Copy) Inputs() []string { return []string{path.Clean(c.From)} }
 func (c *Copy) Apply(ctx context.Context, g Guest, src *Source) error {
 	return g.Put(ctx, func(t *tar.Writer) error {
 		from := path.Clean(c.From)
-		return src.walk(from, func(in *inputFile) error {
+		sent := map[string]bool{}
+		err := src.walk(from, func(in *inputFile) error {
+			sent[in.path] = true
 			h := in.header()
 			switch rest, _ := strings.CutPrefix(strings.TrimPrefix(in.path, from), "/"); {
 			case in.path == from && h.Typeflag != tar.TypeDir && strings.HasSuffix(c.To, "/"):
@@ -82,5 +84,9 @@ func (c *Copy) Apply(ctx context.Context, g Guest, src *Source) error {
 			}
 			return in.send(ctx, t, h)
 		})
+		if err != nil {
+			return err
+		}
+		return src.missing(from, sent)
 	})
 }

@@ -185,6 +185,17 @@ func (f *inputFile) send(ctx context.Context, t *tar.Writer, h *tar.Header) erro
 	return nil
 }
 
+// missing is an error if a file that the key was made from, at or below name,
+// is not among those sent.
+func (s *Source) missing(name string, sent map[string]bool) error {
+	for _, want := range slices.Sorted(maps.Keys(s.Want)) {
+		if (name == "." || want == name || strings.HasPrefix(want, name+"/")) && !sent[want] {
+			return fmt.Errorf("read %s: %w", want, ErrInputChanged)
+		}
+	}
+	return nil
+}
+
 // setOwner asks for an owner as the recipe says it; only the guest knows its own
 // users.
 func setOwner(h *tar.Header, owner string) {

@@ -17,6 +17,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/imgmut/imgmut/recipes"
@@ -83,6 +84,23 @@ type ExitError struct {
 }
 
 func (e *ExitError) Error() string { return fmt.Sprintf("%s: %s", e.Command, e.Reason) }
+
+// GuestError says that the guest could not do what it was asked: the image
+// does not allow it.
+type GuestError struct {
+	Text  string
+	Errno syscall.Errno // what the guest's kernel said, 0 if nothing
+}
+
+func (e *GuestError) Error() string { return e.Text }
+
+// Unwrap gives the errno, if there is one.
+func (e *GuestError) Unwrap() error {
+	if e.Errno == 0 {
+		return nil
+	}
+	return e.Errno
+}
 
 // Kind is a kind of step.
 type Kind struct {

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"context"
 	"io"
+	"strings"
 
 	"github.com/imgmut/imgmut/recipes"
 )
@@ -37,6 +38,8 @@ func (w *Write) Validate(o recipes.Options) recipes.Problems {
 	var ps recipes.Problems
 	if err := checkTarget(w.Path); err != nil {
 		ps = append(ps, o.Problem("path", "%v", err))
+	} else if strings.HasSuffix(w.Path, "/") {
+		ps = append(ps, o.Problem("path", "%q: want the path of a file, without a slash at its end", w.Path))
 	}
 	if _, err := parseMode(w.Mode, "0644"); err != nil {
 		ps = append(ps, o.Problem("mode", "%v", err))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,7 +33,11 @@ func (s *Store) makePool(ctx context.Context, note func(string)) error {
 		return err
 	}
 	defer unlock()
-	if _, err := os.Stat(s.poolFile()); err != nil { // nobody was faster
+	_, err = os.Stat(s.poolFile())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // it may well be there: never format over it
+	}
+	if err != nil { // nobody was faster
 		size, err := s.poolSize()
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -61,11 +62,16 @@ func lockDir(dir string) (*os.File, error) {
 // Sweep removes what crashed runs left: run directories that nobody locks,
 // files that never got a name, and objects without a record.
 func (s *Store) Sweep() error {
-	runs, err := filepath.Glob(filepath.Join(s.root, "tmp", "run-*"))
+	tmp := filepath.Join(s.root, "tmp")
+	runs, err := os.ReadDir(tmp) // not Glob: the path may hold its special characters
 	if err != nil {
 		return err
 	}
-	for _, dir := range runs {
+	for _, run := range runs {
+		if !strings.HasPrefix(run.Name(), "run-") {
+			continue
+		}
+		dir := filepath.Join(tmp, run.Name())
 		lock, err := lockDir(dir)
 		if err != nil {
 			continue // alive, or gone
@@ -76,8 +82,7 @@ func (s *Store) Sweep() error {
 			return err
 		}
 	}
-	// Publishing holds the lock shared between the two renames; whoever is at
-	// it now will finish, and the next sweep sees a quiet store.
+	// Whoever publishes now will finish, and the next sweep sees a quiet store.
 	unlock, ok, err := tryLock(s.publishLock(), unix.LOCK_EX)
 	if err != nil || !ok {
 		return err
@@ -97,15 +102,13 @@ func (s *Store) sweepKind(k Kind) error {
 	if err != nil {
 		return err
 	}
-	recorded := map[string]bool{}
+	there := map[string]bool{}
 	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), ".json"); ok {
-			recorded[name] = true
-		}
+		there[e.Name()] = true
 	}
 	for _, e := range entries {
 		name := strings.TrimSuffix(e.Name(), filepath.Ext(e.Name()))
-		if strings.HasPrefix(e.Name(), ".new-") || !recorded[name] {
+		if !there[name+".json"] || !there[name+".raw"] {
 			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
@@ -127,9 +130,13 @@ func (r *Run) Close() error {
 }
 
 // Publish gives the run's file its final name as the object k/name, read-only,
-// and then writes its record, which is what makes it exist. extra are further
-// files by extension. What was there of that name is replaced.
-func (s *Store) Publish(ctx context.Context, file string, k Kind, name string, rec any, extra map[string][]byte) error {
+// with a record, which is what makes it exist. extra are further files by
+// extension. What was there of that name is replaced; if that fails for want
+// of room, what was there still is.
+func (s *Store) Publish(ctx context.Context, file string, k Kind, name string, rec any, extra map[string][]byte) (err error) {
+	if err := checkName(name); err != nil {
+		return err
+	}
 	f, err := os.Open(file)
 	if err != nil {
 		return err
@@ -138,7 +145,17 @@ func (s *Store) Publish(ctx context.Context, file string, k Kind, name string, r
 	if err := errors.Join(f.Chmod(0o444), f.Sync()); err != nil {
 		return fmt.Errorf("publish %s: %w", name, err)
 	}
-	unlock, err := waitLock(ctx, s.publishLock(), unix.LOCK_SH)
+	// All that can run out of room comes before the first rename.
+	files, err := writeTemps(filepath.Dir(file), rec, extra)
+	if err != nil {
+		return fmt.Errorf("publish %s: %w", name, err)
+	}
+	defer func() {
+		for _, tmp := range files {
+			os.Remove(tmp) // Remove after Rename is harmless: the name is its own.
+		}
+	}()
+	unlock, err := waitLock(ctx, s.publishLock(), unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
@@ -146,32 +163,66 @@ func (s *Store) Publish(ctx context.Context, file string, k Kind, name string, r
 	if err := os.Rename(file, s.Path(k, name, "raw")); err != nil {
 		return err
 	}
-	for ext, b := range extra {
-		if err := s.writeFile(k, name, ext, b); err != nil {
+	for ext := range extra {
+		if err := os.Rename(files[ext], s.Path(k, name, ext)); err != nil {
 			return err
 		}
 	}
-	return s.saveLocked(k, name, rec)
+	if err := os.Rename(files["json"], s.Path(k, name, "json")); err != nil {
+		return err
+	}
+	return s.syncDir(k)
 }
 
-// Save replaces the record of an object.
-func (s *Store) Save(ctx context.Context, k Kind, name string, rec any) error {
-	unlock, err := waitLock(ctx, s.publishLock(), unix.LOCK_SH)
+// writeTemps writes the record and the extra files into dir under temporary
+// names, which it gives by extension.
+func writeTemps(dir string, rec any, extra map[string][]byte) (files map[string]string, err error) {
+	b, err := json.MarshalIndent(rec, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	all := maps.Clone(extra)
+	if all == nil {
+		all = map[string][]byte{}
+	}
+	all["json"] = append(b, '\n')
+	files = map[string]string{}
+	for ext, b := range all {
+		if files[ext], err = writeTemp(dir, b); err != nil {
+			for _, tmp := range files {
+				os.Remove(tmp)
+			}
+			return nil, err
+		}
+	}
+	return files, nil
+}
+
+// Update changes the record of an object: it loads it into rec, calls change,
+// and saves it, while nobody else can. It is [ErrNotFound] if there is none.
+func (s *Store) Update(ctx context.Context, k Kind, name string, rec any, change func() error) error {
+	unlock, err := waitLock(ctx, s.publishLock(), unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return s.saveLocked(k, name, rec)
-}
-
-func (s *Store) saveLocked(k Kind, name string, rec any) error {
-	b, err := json.MarshalIndent(rec, "", "  ")
+	if err := s.Load(k, name, rec); err != nil {
+		return err
+	}
+	if err := change(); err != nil {
+		return err
+	}
+	files, err := writeTemps(filepath.Dir(s.Path(k, name, "json")), rec, nil)
 	if err != nil {
 		return err
 	}
-	if err := s.writeFile(k, name, "json", append(b, '\n')); err != nil {
-		return err
+	if err := os.Rename(files["json"], s.Path(k, name, "json")); err != nil {
+		return errors.Join(err, os.Remove(files["json"]))
 	}
+	return s.syncDir(k)
+}
+
+func (s *Store) syncDir(k Kind) error {
 	dir, err := os.Open(filepath.Join(s.root, string(k)))
 	if err != nil {
 		return err
@@ -180,19 +231,15 @@ func (s *Store) saveLocked(k Kind, name string, rec any) error {
 	return dir.Sync()
 }
 
-func (s *Store) writeFile(k Kind, name, ext string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Join(s.root, string(k)), ".new-")
+func writeTemp(dir string, b []byte) (name string, err error) {
+	f, err := os.CreateTemp(dir, ".new-")
 	if err != nil {
-		return err
+		return "", err
 	}
 	_, err = f.Write(b)
-	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), s.Path(k, name, ext))
-	}
-	if err != nil {
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		os.Remove(f.Name())
-		return fmt.Errorf("write %s: %w", s.Path(k, name, ext), err)
+		return "", err
 	}
-	return nil
+	return f.Name(), nil
 }

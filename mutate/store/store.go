@@ -67,6 +67,10 @@ func Open(ctx context.Context, dir string, note func(string)) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
+	// Loop devices name files by their real path.
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
 	s := &Store{dir: dir, root: dir}
 	if err := s.findRoot(ctx, note); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
@@ -88,6 +92,8 @@ func Open(ctx context.Context, dir string, note func(string)) (*Store, error) {
 func (s *Store) findRoot(ctx context.Context, note func(string)) error {
 	if _, err := os.Stat(s.poolFile()); err == nil {
 		return s.mountPool(ctx)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	if _, err := os.Stat(filepath.Join(s.dir, string(Layers))); err == nil {
 		return nil
@@ -101,10 +107,8 @@ func (s *Store) findRoot(ctx context.Context, note func(string)) error {
 
 func (s *Store) makeDirs() error {
 	for dir, mode := range map[string]fs.FileMode{
-		// Layers and bases hold what images hold, password hashes included,
-		// and no user has business there.
-		string(Bases): 0o700, string(Layers): 0o700, "tmp": 0o700, "locks": 0o700,
-		string(Images): 0o755,
+		// Images hold password hashes. /var/lib/machines is as private.
+		string(Bases): 0o700, string(Layers): 0o700, string(Images): 0o700, "tmp": 0o700, "locks": 0o700,
 	} {
 		if err := os.Mkdir(filepath.Join(s.root, dir), mode); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("open store: %w", err)
@@ -123,8 +127,19 @@ func (s *Store) Path(k Kind, name, ext string) string {
 	return filepath.Join(s.root, string(k), name+"."+ext)
 }
 
+// checkName keeps names inside their directory, and apart from temporary files.
+func checkName(name string) error {
+	if name == "" || strings.HasPrefix(name, ".") || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("%q cannot be the name of an object: %w", name, ErrNotFound)
+	}
+	return nil
+}
+
 // Load reads an object's record into rec, or returns [ErrNotFound].
 func (s *Store) Load(k Kind, name string, rec any) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
 	b, err := os.ReadFile(s.Path(k, name, "json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s %s: %w", strings.TrimSuffix(string(k), "s"), name, ErrNotFound)
@@ -156,6 +171,16 @@ func (s *Store) Names(k Kind) ([]string, error) {
 // Remove removes an object; it is gone when its record is. Removing what is
 // not there is [ErrNotFound].
 func (s *Store) Remove(k Kind, name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	// Alone: else it could take the disk of an object of that name which is
+	// published meanwhile, and leave its record. Publishing takes a moment.
+	unlock, err := waitLock(context.Background(), s.publishLock(), unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := os.Remove(s.Path(k, name, "json")); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s %s: %w", strings.TrimSuffix(string(k), "s"), name, ErrNotFound)
 	} else if err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/agent"
@@ -83,7 +84,10 @@ func assertAll(ctx context.Context, r Request) ([]Check, error) {
 		started := time.Now()
 		err := a.Check(ctx, g)
 		var why unmet
-		if err != nil && !errors.As(err, &why) {
+		var refused *step.GuestError
+		if errors.As(err, &refused) { // it cannot be looked at, so it does not hold
+			why = unmet(refused.Error())
+		} else if err != nil && !errors.As(err, &why) {
 			return nil, fmt.Errorf("check %s: %w", a, err)
 		}
 		checks = append(checks, Check{Name: a.String(), OK: err == nil, Detail: string(why), Took: time.Since(started)})
@@ -203,7 +207,7 @@ func (a *Absent) Validate(o recipes.Options) recipes.Problems {
 func (a *Absent) Check(ctx context.Context, g Guest) error {
 	_, err := g.Stat(ctx, a.Path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return nil
 	case err == nil:
 		return unmetf("%s is there", a.Path)
@@ -269,13 +273,13 @@ func (u *Unit) Validate(o recipes.Options) recipes.Problems {
 
 // Check implements [Assertion].
 func (u *Unit) Check(ctx context.Context, g Guest) error {
-	var out bytes.Buffer
-	err := g.Exec(ctx, step.Systemctl("is-enabled", "--", u.Name), false, func(b []byte) { out.Write(b) })
+	var out lastOutput
+	err := g.Exec(ctx, step.Systemctl("is-enabled", "--", u.Name), false, out.add)
 	var exit *step.ExitError
 	if err != nil && !errors.As(err, &exit) { // its status is 1 for a disabled unit
 		return err
 	}
-	if state := strings.TrimSpace(out.String()); state != u.State {
+	if state := strings.TrimSpace(string(out)); state != u.State {
 		return unmetf("unit %s is %s, not %s", u.Name, state, u.State)
 	}
 	return nil
@@ -313,6 +317,17 @@ func (u *User) Check(ctx context.Context, g Guest) error {
 	return unmetf("the image has no user %s", u.Name)
 }
 
+// commandTime is how long a command may take that asserts something.
+const commandTime = 5 * time.Minute
+
+// lastOutput keeps the end of what a program prints, in bounds.
+type lastOutput []byte
+
+func (o *lastOutput) add(b []byte) {
+	*o = append(*o, b...)
+	*o = (*o)[max(0, len(*o)-64<<10):]
+}
+
 // Command asserts that a program succeeds in the read-only image.
 type Command struct {
 	Script string   `yaml:"script"`
@@ -343,12 +358,12 @@ func (c *Command) Validate(o recipes.Options) recipes.Problems {
 
 // Check implements [Assertion].
 func (c *Command) Check(ctx context.Context, g Guest) error {
-	var out bytes.Buffer
-	err := g.Exec(ctx, step.Command{Argv: c.Argv, Script: c.Script}, false, func(b []byte) { out.Write(b) })
+	var out lastOutput
+	err := g.Exec(ctx, step.Command{Argv: c.Argv, Script: c.Script, Timeout: commandTime}, false, out.add)
 	var exit *step.ExitError
 	if errors.As(err, &exit) {
 		detail := exit.Error()
-		if said := lastLines(out.String(), 5); len(said) > 0 {
+		if said := lastLines(string(out), 5); len(said) > 0 {
 			detail += ": " + strings.Join(said, "; ")
 		}
 		return unmet(detail)

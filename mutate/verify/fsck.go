@@ -49,7 +49,7 @@ func (e *MissingCheckerError) Hint() string { return "install the package " + e.
 // check runs the checker on a carve-out of the volume.
 func (c checker) check(ctx context.Context, r Request, v disk.Volume) (Check, error) {
 	result := Check{Name: fmt.Sprintf("%s: %s", v, v.FS)}
-	program, err := lookPath(c.argv[0])
+	program, err := exec.LookPath(c.argv[0])
 	if err != nil {
 		return result, &MissingCheckerError{c.argv[0], v.FS, c.Package}
 	}
@@ -72,20 +72,6 @@ func (c checker) check(ctx context.Context, r Request, v disk.Volume) (Check, er
 		return result, fmt.Errorf("check %s: %w", v, err)
 	}
 	return result, nil
-}
-
-// lookPath finds a program also where a user's PATH does not lead: checkers
-// live in the administrator's directories.
-func lookPath(name string) (string, error) {
-	if p, err := exec.LookPath(name); err == nil {
-		return p, nil
-	}
-	for _, dir := range []string{"/usr/sbin", "/sbin"} {
-		if p, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return p, nil
-		}
-	}
-	return "", exec.ErrNotFound
 }
 
 // carve makes a file of the volume's bytes: by reflink, or sparsely copied

@@ -121,12 +121,13 @@ func references(f *os.File, l *disk.Layout) (Check, error) {
 	}
 	var dangling []string
 	for _, v := range l.Volumes {
-		if v.Role != disk.Root && v.Role != disk.Boot && v.Role != disk.ESP {
+		if v.FS == "" || v.Role != disk.Root && v.Role != disk.Boot && v.Role != disk.ESP {
 			continue
 		}
 		tree, err := v.Open(f, disk.ReadOnly)
-		if err != nil {
-			return c, err
+		if err != nil { // root could be opened, so this is about the volume, not the machine
+			dangling = append(dangling, err.Error())
+			continue
 		}
 		for _, ref := range v.References(tree) {
 			if _, ok := l.Resolve(ref.Spec); !ok && ref.Needed {

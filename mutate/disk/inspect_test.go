@@ -1,0 +1,213 @@
+package disk_test
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/imgmut/imgmut/fixtures"
+	"github.com/imgmut/imgmut/mutate/disk"
+)
+
+// What fixtures/image.sh gives its filesystems.
+const (
+	rootUUID = "5173b296-a04e-4fc2-9365-4e90c71b2a05"
+	bootUUID = "6284c3a7-b15f-40d3-a476-5fa1d82c3b06"
+)
+
+func efi(fs string) []disk.Volume {
+	return []disk.Volume{
+		{Role: disk.ESP, Mountpoint: "/boot/efi", FS: "vfat", UUID: "1A2B-3C4D", Label: "ESP"},
+		{Role: disk.Root, Mountpoint: "/", FS: fs, UUID: rootUUID, Label: "root"},
+	}
+}
+
+func TestInspect(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Tools)
+	arch := map[string]string{"amd64": "x86-64", "arm64": "arm64"}[runtime.GOARCH]
+	root := disk.Volume{Role: disk.Root, Mountpoint: "/", FS: "ext4", UUID: rootUUID, Label: "root"}
+	for _, tc := range []struct {
+		layout  string
+		table   disk.TableKind
+		volumes []disk.Volume // what is in each; sfdisk says where it is
+	}{
+		{"debian-12", disk.GPT, efi("ext4")},
+		{"xfs", disk.GPT, efi("xfs")},
+		{"btrfs", disk.GPT, efi("btrfs")},
+		{"bib", disk.GPT, []disk.Volume{
+			{},
+			{Role: disk.ESP, Mountpoint: "/boot/efi", FS: "vfat", UUID: "7B77-95E7", Label: "ESP"},
+			{Role: disk.Boot, Mountpoint: "/boot", FS: "ext4", UUID: bootUUID, Label: "boot"},
+			root,
+		}},
+		{"mbr", disk.MBR, []disk.Volume{root}},
+		{"bare", disk.Bare, []disk.Volume{root}},
+	} {
+		t.Run(tc.layout, func(t *testing.T) {
+			path := fixtures.Image(t, tc.layout)
+			f := open(t, path, os.O_RDONLY)
+			got, err := disk.Inspect(t.Context(), f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := &disk.Layout{Table: tc.table, Arch: arch, OS: "debian 12", Volumes: tc.volumes}
+			if tc.table == disk.Bare {
+				want.Volumes[0].Size = size(t, f)
+			} else {
+				placed(t, path, want.Volumes)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("Inspect (-want +got):\n%s", diff)
+			}
+			released(t, path)
+		})
+	}
+}
+
+func size(t *testing.T, f *os.File) int64 {
+	t.Helper()
+	fi, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fi.Size()
+}
+
+// placed fills in what sfdisk says of each partition.
+func placed(t *testing.T, path string, volumes []disk.Volume) {
+	t.Helper()
+	var s struct {
+		PartitionTable struct {
+			Label, ID  string
+			Partitions []struct {
+				Start, Size      int64
+				Type, UUID, Name string
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(program(t, "", "sfdisk", "--json", path)), &s); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(s.PartitionTable.Partitions); n != len(volumes) {
+		t.Fatalf("sfdisk sees %d partitions, not %d", n, len(volumes))
+	}
+	for i, p := range s.PartitionTable.Partitions {
+		v := &volumes[i]
+		v.Slot, v.Offset, v.Size = i+1, p.Start*512, p.Size*512
+		v.Type, v.PartUUID, v.PartLabel = strings.ToLower(p.Type), strings.ToLower(p.UUID), p.Name
+		if s.PartitionTable.Label == "dos" {
+			v.Type, v.PartUUID = "0x"+p.Type, strings.TrimPrefix(s.PartitionTable.ID, "0x")+"-01"
+		}
+	}
+}
+
+func TestInspectTwoRoots(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Tools)
+	_, err := disk.Inspect(t.Context(), open(t, fixtures.Image(t, "two-roots"), os.O_RDONLY))
+	var invalid *disk.InvalidError
+	if !errors.As(err, &invalid) || !strings.Contains(err.Error(), "partition 1") || !strings.Contains(err.Error(), "partition 2") {
+		t.Errorf("Inspect: %v, want an InvalidError that names both partitions", err)
+	}
+}
+
+func TestInspectTypedRoot(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Tools)
+	const x86, arm = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709", "b921b045-1df0-41c3-af44-4c6f280d3fae"
+	for _, tc := range []struct{ slot, guid string }{{"1", x86}, {"2", x86}, {"2", arm}} {
+		t.Run(tc.slot+" "+tc.guid, func(t *testing.T) {
+			path := clone(t, "two-roots")
+			program(t, "", "sfdisk", "--quiet", "--part-type", path, tc.slot, tc.guid)
+			for _, fs := range []string{firstRoot, secondRoot} {
+				debugfs(t, path+fs, "cd usr/bin", "write /bin/sh sh")
+			}
+			l, err := disk.Inspect(t.Context(), open(t, path, os.O_RDONLY))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v, ok := l.Find(disk.Root); !ok || v.String() != "partition "+tc.slot {
+				t.Errorf("root is %s, want partition %s", v, tc.slot)
+			}
+		})
+	}
+	t.Run("both", func(t *testing.T) {
+		path := clone(t, "two-roots")
+		for _, slot := range []string{"1", "2"} {
+			program(t, "", "sfdisk", "--quiet", "--part-type", path, slot, x86)
+		}
+		var invalid *disk.InvalidError
+		if _, err := disk.Inspect(t.Context(), open(t, path, os.O_RDONLY)); !errors.As(err, &invalid) {
+			t.Errorf("Inspect: %v, want an InvalidError", err)
+		}
+	})
+}
+
+// TestInspectInvalid: what imgmut cannot work on is told apart from what went wrong.
+func TestInspectInvalid(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Tools)
+	for _, tc := range []struct {
+		name string
+		make func(t *testing.T, path string)
+		want string
+	}{
+		{"empty", func(t *testing.T, path string) { truncate(t, path, 0) }, "the image is empty"},
+		{"zeros", func(t *testing.T, path string) { truncate(t, path, 1<<20) }, "no partition table and no filesystem"},
+		{"no operating system", func(t *testing.T, path string) {
+			truncate(t, path, 16<<20)
+			program(t, "", "mkfs.ext4", "-q", "-F", path)
+		}, "no filesystem that holds an operating system"},
+		{"encrypted", func(t *testing.T, path string) {
+			b := make([]byte, 4096)
+			copy(b, "LUKS\xba\xbe\x00\x01")
+			if err := os.WriteFile(path, b, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			truncate(t, path, 16<<20)
+		}, "LUKS"},
+		{"truncated", func(t *testing.T, path string) {
+			fixtures.Clone(t, fixtures.Image(t, "two-roots"), path)
+			truncate(t, path, 20<<20)
+		}, ""},
+		{"no program", func(t *testing.T, path string) {
+			fixtures.Clone(t, fixtures.Image(t, "two-roots"), path)
+			program(t, "", "sfdisk", "--quiet", "--delete", path, "2")
+		}, "no program that tells its architecture"},
+		{"root in a subvolume", func(t *testing.T, path string) {
+			dir := t.TempDir()
+			if err := os.MkdirAll(dir+"/@/usr/lib", 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(dir+"/@/usr/lib/os-release", []byte("ID=x\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			truncate(t, path, 128<<20)
+			program(t, "", "mkfs.btrfs", "-q", "--rootdir", dir, path)
+		}, `the subvolume "@"`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			path := t.TempDir() + "/image.raw"
+			tc.make(t, path)
+			_, err := disk.Inspect(t.Context(), open(t, path, os.O_RDONLY))
+			var invalid *disk.InvalidError
+			if !errors.As(err, &invalid) || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("Inspect: %v, want an InvalidError with %q", err, tc.want)
+			}
+			released(t, path)
+		})
+	}
+}
+
+func truncate(t *testing.T, path string, size int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,193 @@
+package reflink_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/imgmut/imgmut/mutate/reflink"
+)
+
+func TestDataListsWhatIsNoHole(t *testing.T) {
+	dir := t.TempDir()
+	for i, c := range []struct {
+		name  string
+		size  int64
+		write []reflink.Range
+		want  []reflink.Range
+	}{
+		{"empty", 0, nil, nil},
+		{"only a hole", 1 << 20, nil, nil},
+		{"no hole", 2 * block, []reflink.Range{{0, 2 * block}}, []reflink.Range{{0, 2 * block}}},
+		{"hole first and last", 1 << 20, []reflink.Range{{3 * block, block}}, []reflink.Range{{3 * block, block}}},
+		{"two with an unaligned end", 9*block + 5, []reflink.Range{{0, block}, {8 * block, block + 5}},
+			[]reflink.Range{{0, block}, {8 * block, block + 5}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := create(t, filepath.Join(dir, fmt.Sprint(i)))
+			truncate(t, f, c.size)
+			for _, r := range c.write {
+				writeAt(t, f, r.Offset, pattern(1, int(r.Length)))
+			}
+			got, err := reflink.Data(f)
+			if err != nil || !slices.Equal(got, c.want) {
+				t.Errorf("Data = %v, %v; want %v", got, err, c.want)
+			}
+		})
+	}
+}
+
+// TestCopyEqualsOriginal copies random sparse files into each kind of filesystem from each.
+func TestCopyEqualsOriginal(t *testing.T) {
+	ext4 := t.TempDir()
+	xfs := reflinkDir(t)
+	const seed = 20260101
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	for i := range 40 {
+		dirs := [][2]string{{ext4, xfs}, {xfs, ext4}, {xfs, xfs}, {ext4, ext4}}[i%4]
+		src := randomSparse(t, rnd, filepath.Join(dirs[0], fmt.Sprintf("src-%d", i)))
+		dst := create(t, filepath.Join(dirs[1], fmt.Sprintf("dst-%d", i)))
+		if err := reflink.Copy(t.Context(), dst, src, nil); err != nil {
+			t.Fatalf("seed %d, file %d: %v", seed, i, err)
+		}
+		if out, err := exec.Command("cmp", src.Name(), dst.Name()).CombinedOutput(); err != nil {
+			t.Fatalf("seed %d, file %d: %s", seed, i, out)
+		}
+		if a, b := usage(t, src), usage(t, dst); b > a+64<<10 {
+			t.Errorf("seed %d, file %d: the copy occupies %d bytes, its source %d", seed, i, b, a)
+		}
+		os.Remove(src.Name())
+		os.Remove(dst.Name())
+	}
+}
+
+// randomSparse makes a file of holes, data and written zeros, none of them aligned.
+func randomSparse(t *testing.T, rnd *rand.Rand, path string) *os.File {
+	t.Helper()
+	f := create(t, path)
+	size := rnd.Int64N(6 << 20)
+	truncate(t, f, size)
+	for range rnd.IntN(12) {
+		if size == 0 {
+			break
+		}
+		off := rnd.Int64N(size)
+		b := make([]byte, rnd.Int64N(min(size-off, 300<<10))+1)
+		if rnd.IntN(3) > 0 {
+			for i := range b {
+				b[i] = byte(rnd.Uint32())
+			}
+		}
+		writeAt(t, f, off, b)
+	}
+	return f
+}
+
+func TestCopyKeepsHolesAndLeavesZerosOut(t *testing.T) {
+	dir := t.TempDir()
+	const size = 64<<20 + 123
+	src, dst := create(t, filepath.Join(dir, "src")), create(t, filepath.Join(dir, "dst"))
+	truncate(t, src, size)
+	writeAt(t, src, 1<<20, pattern(1, 128<<10))
+	writeAt(t, src, 16<<20, make([]byte, 8<<20)) // zeros as a download leaves them
+	writeAt(t, src, size-10, pattern(2, 10))
+	if err := reflink.Copy(t.Context(), dst, src, nil); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("cmp", src.Name(), dst.Name()).CombinedOutput(); err != nil {
+		t.Errorf("%s", out)
+	}
+	if used := usage(t, dst); used > 256<<10 {
+		t.Errorf("the copy occupies %d bytes, its data are 132 KiB", used)
+	}
+}
+
+func TestCopyOfEmptyFile(t *testing.T) {
+	dir := t.TempDir()
+	src, dst := create(t, filepath.Join(dir, "src")), create(t, filepath.Join(dir, "dst"))
+	if err := reflink.Copy(t.Context(), dst, src, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, dst); len(got) != 0 {
+		t.Errorf("the copy has %d bytes", len(got))
+	}
+}
+
+func TestCopyProgressEndsAtTotal(t *testing.T) {
+	dir := t.TempDir()
+	src, dst := create(t, filepath.Join(dir, "src")), create(t, filepath.Join(dir, "dst"))
+	truncate(t, src, 1<<30)
+	writeAt(t, src, 0, pattern(1, 3<<20))
+	writeAt(t, src, 512<<20, pattern(2, 2*block))
+	const want = 3<<20 + 2*block // holes are no work
+	var last int64
+	err := reflink.Copy(t.Context(), dst, src, func(done, total int64) {
+		if total != want || done <= last || done > total {
+			t.Errorf("progress %d of %d after %d, want a total of %d", done, total, last, want)
+		}
+		last = done
+	})
+	if err != nil || last != want {
+		t.Errorf("ended at %d of %d, %v", last, want, err)
+	}
+}
+
+func TestCopyStopsWhenCancelled(t *testing.T) {
+	dir := t.TempDir()
+	src, dst := create(t, filepath.Join(dir, "src")), create(t, filepath.Join(dir, "dst"))
+	writeAt(t, src, 0, pattern(1, 8<<20))
+	cause := errors.New("the user pressed ^C")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	var done int64
+	err := reflink.Copy(ctx, dst, src, func(n, _ int64) { done = n; cancel(cause) })
+	if !errors.Is(err, cause) {
+		t.Errorf("%v, want the cause", err)
+	}
+	if done >= 8<<20 {
+		t.Error("copied everything all the same")
+	}
+}
+
+func TestCopyRangeMovesBytes(t *testing.T) {
+	dir := t.TempDir()
+	src, dst := create(t, filepath.Join(dir, "src")), create(t, filepath.Join(dir, "dst"))
+	writeAt(t, src, 0, pattern(1, 3<<20))
+	writeAt(t, dst, 0, pattern(2, 100))
+	var steps int64
+	r := reflink.Range{Offset: 1001, Length: 2<<20 + 77}
+	if err := reflink.CopyRange(t.Context(), dst, 100, src, r, func(n int64) { steps += n }); err != nil {
+		t.Fatal(err)
+	}
+	want := append(pattern(2, 100), pattern(1, 3<<20)[r.Offset:r.Offset+r.Length]...)
+	if !bytes.Equal(read(t, dst), want) {
+		t.Error("the range arrived changed, or elsewhere")
+	}
+	if steps != r.Length {
+		t.Errorf("told of %d bytes, want %d", steps, r.Length)
+	}
+	// A source that ends early is an error, not zeros.
+	if err := reflink.CopyRange(t.Context(), dst, 0, src, reflink.Range{Offset: 3<<20 - 1, Length: 2}, nil); err == nil {
+		t.Error("a range beyond the end of the source was copied")
+	}
+}
+
+// usage is what the file occupies on the disk, as du says.
+func usage(t *testing.T, f *os.File) int64 {
+	t.Helper()
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fi.Sys().(*syscall.Stat_t).Blocks * 512
+}

@@ -1,0 +1,83 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/imgmut/imgmut/mutate/store"
+)
+
+func TestLockBetweenProcesses(t *testing.T) {
+	s := open(t)
+	other := start(t, "lock", s.Root(), "web")
+	if _, ok, err := s.TryLock("web"); ok || err != nil {
+		t.Errorf("held by another process, and TryLock = %v, %v", ok, err)
+	}
+	unlock, ok, err := s.TryLock("db")
+	if !ok || err != nil {
+		t.Fatalf("TryLock of another name = %v, %v", ok, err)
+	}
+	unlock()
+
+	cause := errors.New("enough")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, cause)
+	defer cancel()
+	if _, err := s.Lock(ctx, "web"); !errors.Is(err, cause) {
+		t.Errorf("Lock = %v, want the cause of the context's end", err)
+	}
+
+	got := make(chan error, 1)
+	go func() {
+		unlock, err := s.Lock(t.Context(), "web")
+		if err == nil {
+			unlock()
+		}
+		got <- err
+	}()
+	select {
+	case err := <-got:
+		t.Errorf("held by another process, and Lock = %v", err)
+	case <-time.After(30 * time.Millisecond):
+	}
+	other.finish(t)
+	if err := <-got; err != nil {
+		t.Errorf("given back, and Lock = %v", err)
+	}
+}
+
+func TestLockEndsWithItsProcess(t *testing.T) {
+	s := open(t)
+	start(t, "lock", s.Root(), "web").kill()
+	unlock, ok, err := s.TryLock("web")
+	if !ok || err != nil {
+		t.Fatalf("the holder was killed, and TryLock = %v, %v", ok, err)
+	}
+	unlock()
+}
+
+func TestLockInsideOneProcess(t *testing.T) {
+	s := open(t)
+	unlock, err := s.Lock(t.Context(), "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := s.TryLock("web"); ok || err != nil {
+		t.Errorf("held, and TryLock = %v, %v", ok, err)
+	}
+	unlock()
+	unlock, ok, err := s.TryLock("web")
+	if !ok || err != nil {
+		t.Fatalf("given back, and TryLock = %v, %v", ok, err)
+	}
+	unlock()
+}
+
+func TestLockFileThatCannotBeMade(t *testing.T) {
+	_, err := store.LockFile(t.Context(), filepath.Join(t.TempDir(), "none", "lock"))
+	if err == nil {
+		t.Error("locked a file in a directory that is missing")
+	}
+}

@@ -1,0 +1,170 @@
+package store_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/imgmut/imgmut/fixtures"
+	"github.com/imgmut/imgmut/mutate/store"
+)
+
+func TestSweepClearsTheDeadAndSparesTheLiving(t *testing.T) {
+	s := open(t)
+	own := begin(t, s)
+	living, dead := start(t, "run", s.Root()), start(t, "run", s.Root())
+	dead.kill()
+	if !exists(filepath.Join(dead.said[0], "work.raw")) {
+		t.Fatal("a killed process cleaned up after itself")
+	}
+	if err := s.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if exists(dead.said[0]) {
+		t.Error("Sweep left the directory of a process that was killed")
+	}
+	if !exists(filepath.Join(living.said[0], "work.raw")) || !exists(filepath.Dir(own.Path("x"))) {
+		t.Error("Sweep took a living run's directory")
+	}
+	living.finish(t)
+	if exists(living.said[0]) {
+		t.Error("a run that ended left its directory")
+	}
+}
+
+func TestOpenAndBeginClearWhatACrashLeft(t *testing.T) {
+	for name, next := range map[string]func(t *testing.T, s *store.Store){
+		"Open":  func(t *testing.T, s *store.Store) { reopen(t, s.Root()) },
+		"Begin": func(t *testing.T, s *store.Store) { begin(t, s) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			dead := start(t, "run", s.Root())
+			dead.kill()
+			next(t, s)
+			if exists(dead.said[0]) {
+				t.Error("the directory of a process that was killed is still there")
+			}
+		})
+	}
+}
+
+// TestSweepInADirectoryOfAnyName: the path of a store is a name, not a pattern.
+func TestSweepInADirectoryOfAnyName(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Reflink)
+	s := reopen(t, filepath.Join(fixtures.ReflinkDir(t), "a [b] *? \\ store"))
+	dead := start(t, "run", s.Root())
+	dead.kill()
+	if err := s.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if exists(dead.said[0]) {
+		t.Error("the directory of a process that was killed is still there")
+	}
+}
+
+// TestRecordIsTheCommitMark: what has no record does not exist, and goes.
+func TestRecordIsTheCommitMark(t *testing.T) {
+	s := open(t)
+	mustPublish(t, s, begin(t, s), store.Bases, "whole", "disk")
+	for _, k := range []store.Kind{store.Bases, store.Layers, store.Images} {
+		for _, name := range []string{"half.raw", "half.sums", "half.v2.raw", ".new-123", "whole.v2.raw"} {
+			if err := os.WriteFile(filepath.Join(s.Root(), string(k), name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Load(k, "half", &record{}); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s: Load = %v, want ErrNotFound", k, err)
+		}
+	}
+	if names, err := s.Names(store.Bases); err != nil || !slices.Equal(names, []string{"whole"}) {
+		t.Errorf("Names = %v, %v", names, err)
+	}
+	if err := s.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	for k, want := range map[store.Kind][]string{store.Bases: {"whole.json", "whole.raw"}, store.Layers: nil, store.Images: nil} {
+		if got := files(t, s, k); !slices.Equal(got, want) {
+			t.Errorf("%s: Sweep left %v, want %v", k, got, want)
+		}
+	}
+}
+
+// TestCrashWhilePublishing kills a process at some moment of a Publish, many times.
+func TestCrashWhilePublishing(t *testing.T) {
+	s := open(t)
+	for range 12 {
+		start(t, "crash", s.Root(), "k").kill()
+		if err := s.Sweep(); err != nil {
+			t.Fatal(err)
+		}
+		names, err := s.Names(store.Layers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []string
+		for _, n := range names {
+			want = append(want, n+".json", n+".raw")
+			var rec record
+			if err := s.Load(store.Layers, n, &rec); err != nil || rec.Text != "x" {
+				t.Errorf("Load %s = %v, %+v", n, err, rec)
+			}
+		}
+		slices.Sort(want)
+		if got := files(t, s, store.Layers); !slices.Equal(got, want) {
+			t.Errorf("after a crash and Sweep there are %v, want %v", got, want)
+		}
+		if left, err := os.ReadDir(filepath.Join(s.Root(), "tmp")); err != nil || len(left) != 0 {
+			t.Errorf("left in tmp: %v, %v", left, err)
+		}
+	}
+}
+
+func TestSweepWaitsForNobody(t *testing.T) {
+	s := open(t)
+	publishing := start(t, "lock", s.Root(), "publish")
+	half := s.Path(store.Layers, "half", "raw")
+	if err := os.WriteFile(half, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if !exists(half) {
+		t.Error("Sweep took the disk of an object whose record is being written")
+	}
+	publishing.finish(t)
+	if err := s.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if exists(half) {
+		t.Error("Sweep left a disk without a record in a quiet store")
+	}
+}
+
+func TestCloseTwice(t *testing.T) {
+	s := open(t)
+	run, err := s.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(run.Path("x"))
+	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm() != 0o700 {
+		t.Errorf("run directory: %v, %v", fi, err)
+	}
+	for range 2 {
+		if err := run.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if exists(dir) {
+		t.Error("Close left the directory")
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}

@@ -1,0 +1,231 @@
+package verify_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imgmut/imgmut/fixtures"
+	"github.com/imgmut/imgmut/mutate/content"
+	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/verify"
+)
+
+// program runs a program with that input and gives what it printed.
+func program(t *testing.T, stdin, name string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "MTOOLS_SKIP_CHECK=1")
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", cmd, err, out)
+	}
+	return string(out)
+}
+
+func open(t *testing.T, path string) *os.File {
+	t.Helper()
+	// Writable, so that only what verify does keeps it from being written.
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func sum(t *testing.T, f *os.File) string {
+	t.Helper()
+	s, err := content.Sum(t.Context(), f, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Digest()
+}
+
+// judge verifies an image, and that this changes no byte of it and leaves
+// nothing in the scratch directory.
+func judge(t *testing.T, path string, r verify.Request) (*verify.Verdict, error) {
+	t.Helper()
+	f := open(t, path)
+	before := sum(t, f)
+	r.File, r.Scratch = f, t.TempDir()
+	v, err := verify.Image(t.Context(), r)
+	if sum(t, f) != before {
+		t.Error("the image has changed")
+	}
+	if left, err := os.ReadDir(r.Scratch); err != nil || len(left) > 0 {
+		t.Errorf("in the scratch directory: %v, %v", left, err)
+	}
+	return v, err
+}
+
+// small makes an image with one root and a FAT: two-roots, the second of which
+// makes room.
+func small(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "image.raw")
+	fixtures.Clone(t, fixtures.Image(t, "two-roots"), path)
+	debugfs(t, path, "cd usr/bin", "write /bin/sh sh")
+	fat := filepath.Join(t.TempDir(), "fat")
+	if err := os.WriteFile(fat, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(fat, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	program(t, "", "mkfs.vfat", "-F", "32", "-i", "1A2B3C4D", fat)
+	program(t, "file\n", "mcopy", "-i", fat, "-", "::file.txt")
+	program(t, "", "dd", "if="+fat, "of="+path, "bs=1M", "seek=65", "conv=notrunc", "status=none")
+	program(t, "", "sfdisk", "--quiet", "--part-type", path, "2", "c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
+	return path
+}
+
+// debugfs changes the root of a small image without the kernel.
+func debugfs(t *testing.T, path string, commands ...string) {
+	t.Helper()
+	out := program(t, strings.Join(commands, "\n")+"\n", "debugfs", "-w", "-f", "-", path+"?offset=1048576")
+	for _, fault := range []string{"not found", "Unknown", "while ", "Usage", "Invalid"} {
+		if strings.Contains(out, fault) {
+			t.Fatalf("debugfs: %s", out)
+		}
+	}
+}
+
+// overwrite puts bytes into an image.
+func overwrite(t *testing.T, path string, at int64, b []byte) {
+	t.Helper()
+	f := open(t, path)
+	if _, err := f.WriteAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func fstab(text string) func(*testing.T, string) {
+	return func(t *testing.T, path string) {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "fstab")
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		debugfs(t, path, "rm etc/fstab", "write "+file+" etc/fstab")
+	}
+}
+
+const rootUUID = "5173b296-a04e-4fc2-9365-4e90c71b2a05"
+
+func TestImage(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Tools)
+	for _, tc := range []struct {
+		name   string
+		change func(t *testing.T, path string)
+		failed string // the checks that fail
+		detail string
+	}{
+		{"good", nil, "", ""},
+		{"references that are there", fstab("UUID=" + rootUUID + " / ext4\nUUID=1A2B-3C4D /boot/efi vfat\n"), "", ""},
+		{"nofail and noauto", fstab("LABEL=gone /a ext4 nofail\nUUID=1111-2222 /b vfat defaults,noauto 0 0\n"), "", ""},
+		{"dangling reference", fstab("UUID=" + rootUUID + " / ext4\nUUID=1111-2222 /b vfat\nLABEL=gone /c ext4\n"), "references",
+			"/etc/fstab names UUID=1111-2222, which no volume of the image has; /etc/fstab names LABEL=gone, which no volume of the image has"},
+		{"damaged block bitmap", func(t *testing.T, path string) { debugfs(t, path, "freeb 3000 500") }, "partition 1: ext4", ""},
+		{"damaged inode", func(t *testing.T, path string) { debugfs(t, path, "sif etc links_count 40") }, "partition 1: ext4", ""},
+		{"journal to replay", func(t *testing.T, path string) { debugfs(t, path, "jo", "jw -b 333 /dev/zero", "jc") }, "", ""},
+		{"damaged FAT", func(t *testing.T, path string) {
+			// The entries of the first copy of the table, which begins after 32 reserved sectors.
+			overwrite(t, path, 65<<20+32*512+8, []byte{0x77, 0x66, 0x55, 0x04, 0x77, 0x66, 0x55, 0x04})
+		}, "partition 2: vfat, references", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			path := small(t)
+			if tc.change != nil {
+				tc.change(t, path)
+			}
+			v, err := judge(t, path, verify.Request{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var names []string
+			for _, c := range v.Checks {
+				names = append(names, c.Name)
+			}
+			if got, want := strings.Join(names, ", "), "partition table: gpt, partition 1: ext4, partition 2: vfat, references"; got != want {
+				t.Errorf("checks %s, want %s", got, want)
+			}
+			var failed []string
+			for _, c := range v.Failed() {
+				failed = append(failed, c.Name)
+			}
+			if got := strings.Join(failed, ", "); got != tc.failed || v.OK != (got == "") {
+				t.Errorf("OK is %t and %q fails, want %q: %+v", v.OK, got, tc.failed, v.Failed())
+			}
+			for _, c := range v.Checks {
+				if !c.OK && (c.Detail == "" || !strings.Contains(c.Detail, tc.detail)) {
+					t.Errorf("detail %q, want %q", c.Detail, tc.detail)
+				}
+			}
+		})
+	}
+}
+
+// TestFixtures: whole systems of each filesystem are good.
+func TestFixtures(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Tools)
+	for _, layout := range []string{"bib", "xfs", "btrfs"} {
+		t.Run(layout, func(t *testing.T) {
+			f, err := os.Open(fixtures.Image(t, layout))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			v, err := verify.Image(t.Context(), verify.Request{File: f, Scratch: t.TempDir()})
+			if err != nil || !v.OK {
+				t.Errorf("Image = %+v, %v", v, err)
+			}
+		})
+	}
+}
+
+// TestImageUnusable: what cannot be judged as an image is an error, not a verdict.
+func TestImageUnusable(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Tools)
+	for _, tc := range []struct {
+		name   string
+		change func(t *testing.T, path string)
+	}{
+		{"main partition table", func(t *testing.T, path string) { overwrite(t, path, 1024, []byte("damage")) }},
+		{"backup partition table", func(t *testing.T, path string) { overwrite(t, path, 130<<20-512, []byte("damage")) }},
+		{"no root", func(t *testing.T, path string) { debugfs(t, path, "rm etc/os-release", "rm usr/lib/os-release") }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			path := small(t)
+			tc.change(t, path)
+			v, err := judge(t, path, verify.Request{})
+			var invalid *disk.InvalidError
+			if !errors.As(err, &invalid) {
+				t.Errorf("Image = %+v, %v; want an InvalidError", v, err)
+			}
+		})
+	}
+}
+
+func TestImageCancelled(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Tools)
+	f, err := os.Open(fixtures.Image(t, "two-roots"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if v, err := verify.Image(ctx, verify.Request{File: f, Scratch: t.TempDir()}); err == nil {
+		t.Errorf("Image = %+v", v)
+	}
+}
