@@ -190,6 +190,11 @@ func (b *build) step(ctx context.Context, g *guest.Guest, l *stepLink, out *line
 	}
 	scoped := &scopedGuest{Guest: g, env: l.spec.Env, network: l.material.Network, out: out}
 	if err := l.decoded.Step.Apply(ctx, scoped, b.plan.source); err != nil {
+		// A full store shows in a guest as anything: lost writes, I/O errors, a
+		// filesystem that turned read-only. Say what it really was.
+		if lost := g.Sync(); errors.Is(lost, guest.ErrLostWrites) {
+			err = fmt.Errorf("%w: %w", lost, err)
+		}
 		return err
 	}
 	return g.Reset(ctx)

@@ -178,6 +178,30 @@ func cleanCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// loopsOn lists the loop devices on files of the filesystem that the store is
+// on. Their names tell nothing: that of a file which was attached in a mount
+// namespace that is gone is cut short.
+func loopsOn(store string) []string {
+	var fs unix.Stat_t
+	if unix.Stat(store, &fs) != nil {
+		return nil
+	}
+	var left []string
+	devices, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, d := range devices {
+		f, err := os.Open("/dev/" + strings.Split(d, "/")[3])
+		if err != nil {
+			continue
+		}
+		info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
+		f.Close()
+		if err == nil && info.Device == fs.Dev {
+			left = append(left, fmt.Sprintf("%s on inode %d", f.Name(), info.Inode))
+		}
+	}
+	return left
+}
+
 func leftovers(store string) []string {
 	left, _ := filepath.Glob(filepath.Join(store, "tmp", "*"))
 	for _, kind := range []string{"bases", "layers", "images"} {
@@ -190,12 +214,7 @@ func leftovers(store string) []string {
 			}
 		}
 	}
-	backing, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	for _, b := range backing {
-		if name, err := os.ReadFile(b); err == nil && strings.HasPrefix(string(name), store) {
-			left = append(left, "loop device on "+strings.TrimSpace(string(name)))
-		}
-	}
+	left = append(left, loopsOn(store)...)
 	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err == nil && strings.Contains(string(mounts), store) {
 		left = append(left, "mount")
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate/loop"
 )
 
 // Run is one process's working room in the store. Nothing in it has a final
@@ -76,7 +78,7 @@ func (s *Store) Sweep() error {
 		if err != nil {
 			continue // alive, or gone
 		}
-		err = os.RemoveAll(dir)
+		err = errors.Join(thawForks(dir), os.RemoveAll(dir))
 		lock.Close()
 		if err != nil {
 			return err
@@ -90,6 +92,27 @@ func (s *Store) Sweep() error {
 	defer unlock()
 	for _, k := range []Kind{Bases, Layers, Images} {
 		if err := s.sweepKind(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// thawForks frees the loop devices of a dead run that was killed while it had
+// a guest frozen. The names are needed for that, so it comes before removing.
+func thawForks(dir string) error {
+	files, err := filepath.Glob(filepath.Join(dir, "*.raw"))
+	if err != nil {
+		return err
+	}
+	for _, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			continue // it is not attached if it is gone
+		}
+		err = loop.Thaw(f)
+		f.Close()
+		if err != nil {
 			return err
 		}
 	}

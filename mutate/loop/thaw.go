@@ -1,0 +1,71 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// fithaw is FITHAW of linux/fs.h.
+const fithaw = 0xC0045878
+
+// Thaw ends a freeze of the filesystems on the loop device that f is attached
+// to, if there are any. A filesystem that was frozen when its last mount went,
+// because who froze it was killed, stays with its device until then: the
+// freeze holds it. The way back in is another mount of the device, which gets
+// the filesystem as it is.
+func Thaw(f *os.File) error {
+	device, err := Find(f)
+	if err != nil || device == "" {
+		return err
+	}
+	parts, err := filepath.Glob(device + "p*") // those that systemd-nspawn added
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, node := range append(parts, device) {
+		for _, fs := range []string{"ext4", "xfs", "btrfs"} {
+			if err := thawOne(node, fs); err != nil {
+				errs = append(errs, fmt.Errorf("thaw %s: %w", node, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// thawOne mounts a device where nobody sees it and thaws what it gets. That
+// the device holds something else, or nothing frozen, is no error.
+func thawOne(node, fs string) error {
+	c, err := unix.Fsopen(fs, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(c)
+	if err := unix.FsconfigSetString(c, "source", node); err != nil {
+		return nil
+	}
+	if fs == "xfs" {
+		unix.FsconfigSetFlag(c, "nouuid") // without it a fork that is in use elsewhere is in the way
+	}
+	if unix.FsconfigCreate(c) != nil {
+		return nil
+	}
+	m, err := unix.Fsmount(c, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(m)
+	root, err := unix.Openat(m, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) // m itself is only a place
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	if err := unix.IoctlSetInt(root, fithaw, 0); err != nil && err != unix.EINVAL { // not frozen
+		return err
+	}
+	return nil
+}
