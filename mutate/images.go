@@ -223,6 +223,9 @@ func (e *Engine) Collect(ctx context.Context, dryRun bool) (*Removed, error) {
 	if dryRun {
 		return r, nil
 	}
+	if err := e.Store.ClearLocks(); err != nil {
+		return nil, err
+	}
 	for kind, names := range map[store.Kind][]string{store.Layers: r.Layers, store.Bases: r.Bases} {
 		for _, n := range names {
 			if err := e.Store.Remove(kind, n); err != nil && !errors.Is(err, store.ErrNotFound) {

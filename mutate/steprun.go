@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/guest"
@@ -94,7 +95,7 @@ func (w *lineWriter) line(b []byte) {
 		b = b[i+1:]
 	}
 	s := strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\t' || r == 0x7f || r == '\uFFFD' {
+		if unicode.IsControl(r) && r != '\t' || r == '\uFFFD' {
 			return -1
 		}
 		return r

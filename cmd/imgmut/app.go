@@ -148,7 +148,7 @@ func (c *commands) print(v any, text func(w io.Writer)) error {
 	if !c.json {
 		var b bytes.Buffer
 		text(&b)
-		_, err := c.stdout.Write(b.Bytes())
+		_, err := io.WriteString(c.stdout, plainText(b.String()))
 		return err
 	}
 	b, err := json.Marshal(v)

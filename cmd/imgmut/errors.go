@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/imgmut/imgmut/machined"
 	"github.com/imgmut/imgmut/mutate"
@@ -150,5 +151,16 @@ func (c *commands) report(err error) int {
 
 // oneLine keeps an error on its line: joined errors have one each.
 func oneLine(err error) string {
-	return strings.Join(strings.Split(strings.TrimSpace(err.Error()), "\n"), "; ")
+	return plainText(strings.Join(strings.Split(strings.TrimSpace(err.Error()), "\n"), "; "))
+}
+
+// plainText takes out what a terminal would obey: much of what is printed comes
+// from images.
+func plainText(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return -1
+		}
+		return r
+	}, s)
 }

@@ -22,6 +22,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/imgmut/imgmut/mutate/gpt"
 )
@@ -217,6 +218,9 @@ func (l *Layout) findRoot(f *os.File) (_ *Volume, tree *Tree, err error) {
 			continue
 		}
 		t, err := v.Open(f, ReadOnly)
+		if hostFault(err) {
+			return nil, nil, err
+		}
 		if err != nil {
 			obstacles = append(obstacles, err.Error())
 			continue
@@ -247,6 +251,17 @@ func (l *Layout) findRoot(f *os.File) (_ *Volume, tree *Tree, err error) {
 	}
 	return nil, nil, &InvalidError{Fault: "the image has no partition table and no filesystem that holds an operating system (no /etc/os-release)",
 		Mend: "check that the file is a raw disk image: qemu-img convert -O raw makes one of qcow2 and others"}
+}
+
+// hostFault tells an error of this machine, which lacks rights or loop devices,
+// from one of the image.
+func hostFault(err error) bool {
+	for _, e := range []error{syscall.EPERM, syscall.EACCES, syscall.ENOENT, syscall.EBUSY, syscall.EMFILE, syscall.ENOMEM} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // typedRoots narrows several candidates to those that say they are root.

@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -150,7 +151,11 @@ func kernelLog(c *os.File) string {
 
 // openFAT reads FAT in user space: a third of the kernels that build images
 // have no vfat. Only reading is trustworthy there.
-func (v Volume) openFAT(f *os.File) (*Tree, error) {
+func (v Volume) openFAT(f *os.File) (_ *Tree, err error) {
+	defer recovered(&err)
+	if err := checkFAT(io.NewSectionReader(f, v.Offset, v.Size), v.Size); err != nil {
+		return nil, fmt.Errorf("read %s (vfat): %w", v, err)
+	}
 	b := file.New(f, true)
 	if t, err := fat32.Read(b, v.Size, v.Offset, 512); err == nil {
 		return &Tree{files: fatFS{t}}, nil

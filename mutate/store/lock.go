@@ -42,6 +42,23 @@ func (s *Store) Clear(ctx context.Context, busy func()) (release func(), err err
 
 func (s *Store) useLock() string { return filepath.Join(s.root, "locks", "use") }
 
+// ClearLocks removes the lock files of layers and images. It is for who holds
+// the store by [Store.Clear]: nobody else can be about to take one.
+func (s *Store) ClearLocks() error {
+	for _, pattern := range []string{"layer-*", "image-*"} {
+		files, err := filepath.Glob(filepath.Join(s.root, "locks", pattern))
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			if err := os.Remove(f); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // LockFile takes the lock that is the file path, made if need be; see [Store.Lock].
 func LockFile(ctx context.Context, path string) (unlock func(), err error) {
 	return waitLock(ctx, path, unix.LOCK_EX)

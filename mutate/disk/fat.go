@@ -1,0 +1,89 @@
+package disk
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+)
+
+// maxClusters bounds the FAT volumes that are read: an EFI system partition of
+// a gigabyte in the smallest clusters has half as many.
+const maxClusters = 4 << 20
+
+// checkFAT refuses a FAT volume whose own account of itself cannot be, or whose
+// clusters are chained in a circle. The library that reads the files trusts
+// both, and would follow a circle until memory is out.
+//
+// Fields are those of Microsoft's "FAT: General Overview of On-Disk Format",
+// 1.03: the BPB, and the count of clusters that decides between the three.
+func checkFAT(r io.ReaderAt, size int64) error {
+	b := make([]byte, 512)
+	if _, err := r.ReadAt(b, 0); err != nil {
+		return fmt.Errorf("read boot sector: %w", err)
+	}
+	le := binary.LittleEndian
+	sector, perCluster := int64(le.Uint16(b[11:])), int64(b[13])
+	reserved, copies, rootEntries := int64(le.Uint16(b[14:])), int64(b[16]), int64(le.Uint16(b[17:]))
+	sectors, perFAT := int64(le.Uint16(b[19:])), int64(le.Uint16(b[22:]))
+	if sectors == 0 {
+		sectors = int64(le.Uint32(b[32:]))
+	}
+	if perFAT == 0 {
+		perFAT = int64(le.Uint32(b[36:]))
+	}
+	if sector < 512 || sector > 4096 || sector&(sector-1) != 0 || perCluster == 0 || reserved == 0 || copies == 0 || copies > 4 || perFAT == 0 || sectors*sector > size {
+		return fmt.Errorf("its boot sector is damaged")
+	}
+	data := sectors - reserved - copies*perFAT - (rootEntries*32+sector-1)/sector
+	clusters := data / perCluster
+	if data <= 0 || clusters > maxClusters {
+		return fmt.Errorf("its boot sector claims %d clusters", clusters)
+	}
+	bits := 32
+	switch {
+	case clusters < 4085:
+		bits = 12
+	case clusters < 65525:
+		bits = 16
+	}
+	need := (clusters+2)*int64(bits)/8 + 1
+	if need > perFAT*sector {
+		need = perFAT * sector
+	}
+	fat := make([]byte, need+4)
+	if _, err := r.ReadAt(fat[:need], reserved*sector); err != nil {
+		return fmt.Errorf("read FAT: %w", err)
+	}
+	return noCircle(func(c uint32) uint32 { return fatEntry(fat, bits, c) }, uint32(min(clusters+2, need*8/int64(bits))))
+}
+
+// fatEntry is what follows a cluster.
+func fatEntry(fat []byte, bits int, c uint32) uint32 {
+	le := binary.LittleEndian
+	switch bits {
+	case 12:
+		v := le.Uint16(fat[c+c/2:])
+		if c%2 == 1 {
+			return uint32(v >> 4)
+		}
+		return uint32(v & 0xfff)
+	case 16:
+		return uint32(le.Uint16(fat[2*c:]))
+	}
+	return le.Uint32(fat[4*c:]) & 0x0fffffff
+}
+
+// noCircle follows every chain of the clusters from 2 up to end, each once.
+func noCircle(next func(uint32) uint32, end uint32) error {
+	seen := make([]uint32, end) // by which walk
+	for first := uint32(2); first < end; first++ {
+		for c := first; c >= 2 && c < end && seen[c] == 0; {
+			seen[c] = first
+			c = next(c)
+			if c >= 2 && c < end && seen[c] == first {
+				return fmt.Errorf("its clusters are chained in a circle at %d", c)
+			}
+		}
+	}
+	return nil
+}
