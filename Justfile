@@ -24,7 +24,7 @@ bench:
 
 # fuzz a parser of foreign bytes: just fuzz ./mutate/gpt FuzzRead 60s
 fuzz package='./mutate/gpt' target='FuzzRead' time='60s':
-    go test -run '^$' -fuzz '^{{target}}$' -fuzztime {{time}} {{package}}
+    go test -run '^$' -fuzz '^{{target}}$' -fuzztime {{time}} -fuzzminimizetime 10x {{package}}
 
 # install imgmut for everybody
 install:

@@ -32,9 +32,6 @@ type Device struct {
 type Options struct {
 	Offset, Size int64 // bytes of the file to show; Size 0 is all that follows
 	ReadOnly     bool
-	// Direct asks for direct I/O, which saves the second copy in the page
-	// cache. It is dropped silently where it would change the sector size.
-	Direct bool
 }
 
 const sectorSize = 512
@@ -53,9 +50,6 @@ func Attach(f *os.File, o Options) (*Device, error) {
 	if o.ReadOnly {
 		config.Info.Flags |= unix.LO_FLAGS_READ_ONLY
 		mode = os.O_RDONLY
-	}
-	if o.Direct {
-		config.Info.Flags |= unix.LO_FLAGS_DIRECT_IO
 	}
 	copy(config.Info.File_name[:len(config.Info.File_name)-1], f.Name())
 	// Between asking for a free number and taking it another process may come

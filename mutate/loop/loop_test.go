@@ -35,7 +35,6 @@ func TestAttachShowsTheFile(t *testing.T) {
 		{"a part", loop.Options{Offset: mib, Size: mib}, mib, mib},
 		{"a part at an odd sector", loop.Options{Offset: 63 * 512, Size: 513 * 512}, 63 * 512, 513 * 512},
 		{"read-only", loop.Options{ReadOnly: true}, 0, 4 * mib},
-		{"direct", loop.Options{Direct: true}, 0, 4 * mib},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f, bytesOf := disk(t)

@@ -130,7 +130,7 @@ func (s *Store) attachPool() error {
 		return err
 	}
 	if device == "" {
-		dev, err := loop.Attach(f, loop.Options{Direct: true})
+		dev, err := loop.Attach(f, loop.Options{})
 		if err != nil {
 			return fmt.Errorf("%w (%w)", ErrNoPool, err)
 		}
