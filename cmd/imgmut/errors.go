@@ -62,7 +62,7 @@ func exitStatus(err error) int {
 		return exitHost
 	case errors.As(err, &step): // before ENOSPC: it is the image that is full, or its author's affair
 		return exitStep
-	case errors.Is(err, syscall.ENOSPC):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, fs.ErrPermission):
 		return exitHost
 	case errors.As(err, &failed):
 		return exitVerify
