@@ -16,6 +16,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/gpt"
 	"github.com/imgmut/imgmut/mutate/layer"
 	"github.com/imgmut/imgmut/mutate/loop"
+	"github.com/imgmut/imgmut/mutate/tool"
 )
 
 // identityVersion is part of every derived GUID.
@@ -167,16 +168,6 @@ func writeMounted(f *os.File, v disk.Volume, files map[string][]byte) error {
 	return tree.Close()
 }
 
-// MissingToolError says that a program that this image needs is not installed.
-type MissingToolError struct{ Program, Why, Package string }
-
-func (e *MissingToolError) Error() string {
-	return fmt.Sprintf("%s is not installed, and %s", e.Program, e.Why)
-}
-
-// Hint is how to get it.
-func (e *MissingToolError) Hint() string { return "install the package " + e.Package }
-
 // writeFAT replaces files of a FAT volume with mtools, which needs no kernel
 // support and, unlike the FAT writers there are in Go, keeps the volume sound.
 func writeFAT(ctx context.Context, f *os.File, v disk.Volume, files map[string][]byte) error {
@@ -185,7 +176,7 @@ func writeFAT(ctx context.Context, f *os.File, v disk.Volume, files map[string][
 		cmd.Stdin = bytes.NewReader(b)
 		out, err := cmd.CombinedOutput()
 		if errors.Is(err, exec.ErrNotFound) {
-			return &MissingToolError{"mcopy", "the EFI system partition names a partition by its UUID", "mtools"}
+			return tool.Missing(err, "mcopy", "it names a partition by its UUID", "mtools")
 		}
 		if err != nil {
 			return fmt.Errorf("mcopy %s: %w: %s", name, err, bytes.TrimSpace(out))

@@ -14,23 +14,24 @@ const module = "github.com/imgmut/imgmut"
 // ever point down.
 var ourImports = map[string][]string{
 	"cmd/imgmut": {
-		"machined", "mutate", "mutate/agent", "mutate/disk", "mutate/guest", "mutate/reflink", "mutate/store", "mutate/verify", "recipes",
+		"machined", "mutate", "mutate/agent", "mutate/disk", "mutate/guest", "mutate/reflink", "mutate/store", "mutate/tool", "recipes",
 	},
 	"mutate": {
 		"mutate/content", "mutate/disk", "mutate/gpt", "mutate/guest", "mutate/layer", "mutate/loop", "mutate/reflink",
-		"mutate/step", "mutate/store", "mutate/verify", "recipes",
+		"mutate/step", "mutate/store", "mutate/tool", "mutate/verify", "recipes",
 	},
-	"mutate/verify":  {"mutate/agent", "mutate/disk", "mutate/reflink", "mutate/step", "recipes"},
+	"mutate/verify":  {"mutate/agent", "mutate/disk", "mutate/reflink", "mutate/step", "mutate/tool", "recipes"},
 	"mutate/guest":   {"mutate/agent", "mutate/step"},
 	"mutate/layer":   {"mutate/step", "mutate/store"},
 	"mutate/step":    {"mutate/agent", "mutate/disk", "recipes"},
-	"mutate/store":   {"mutate/loop", "mutate/reflink"},
-	"mutate/disk":    {"mutate/gpt", "mutate/loop"},
+	"mutate/store":   {"mutate/loop", "mutate/reflink", "mutate/tool"},
+	"mutate/disk":    {"mutate/gpt", "mutate/loop", "mutate/tool"},
 	"mutate/content": {"mutate/reflink"},
 	"mutate/agent":   {},
 	"mutate/gpt":     {},
 	"mutate/loop":    {},
 	"mutate/reflink": {},
+	"mutate/tool":    {},
 	"machined":       {},
 	"recipes":        {},
 	"fixtures":       {}, // for _test.go files, whose imports are not checked

@@ -15,7 +15,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/store"
-	"github.com/imgmut/imgmut/mutate/verify"
+	"github.com/imgmut/imgmut/mutate/tool"
 	"github.com/imgmut/imgmut/recipes"
 )
 
@@ -44,8 +44,7 @@ func exitStatus(err error) int {
 		failed   *mutate.VerifyError
 		invalid  *disk.InvalidError
 		missing  *machined.MissingError
-		checker  *verify.MissingCheckerError
-		tool     *mutate.MissingToolError
+		program  *tool.MissingError
 		agent    *guest.AgentError
 	)
 	switch {
@@ -57,7 +56,7 @@ func exitStatus(err error) int {
 		return exitUsage
 	case errors.As(err, &problems):
 		return exitRecipe
-	case errors.As(err, &missing), errors.As(err, &checker), errors.As(err, &tool), errors.As(err, &agent), errors.Is(err, store.ErrNoPool),
+	case errors.As(err, &missing), errors.As(err, &program), errors.As(err, &agent), errors.Is(err, store.ErrNoPool),
 		errors.Is(err, guest.ErrLostWrites), errors.Is(err, mutate.ErrNoSpace), errors.Is(err, errNoHost):
 		return exitHost
 	case errors.As(err, &step): // before ENOSPC: it is the image that is full, or its author's affair

@@ -15,6 +15,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/step"
 	"github.com/imgmut/imgmut/mutate/store"
+	"github.com/imgmut/imgmut/mutate/tool"
 	"github.com/imgmut/imgmut/mutate/verify"
 	"github.com/imgmut/imgmut/recipes"
 )
@@ -33,7 +34,7 @@ func TestExitStatus(t *testing.T) {
 		{"wrong use", fmt.Errorf("x: %w", mutate.ErrUsage), exitUsage, ""},
 		{"recipe", recipes.Problems{{Message: "x"}}, exitRecipe, ""},
 		{"host", &machined.MissingError{Checks: []machined.Check{{Err: errors.New("x"), Mend: "install y"}}}, exitHost, "install y"},
-		{"checker", &verify.MissingCheckerError{Program: "p", FS: "f", Package: "q"}, exitHost, "install the package q"},
+		{"program", &tool.MissingError{Program: "p", Why: "f", Package: "q"}, exitHost, "install the package q"},
 		{"agent", &guest.AgentError{Path: "p"}, exitHost, "CGO_ENABLED=0"},
 		{"no rights", &fs.PathError{Op: "mkdir", Path: "/x", Err: syscall.EACCES}, exitHost, "root"},
 		{"full store", mutate.ErrNoSpace, exitHost, "imgmut gc"},

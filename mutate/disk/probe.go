@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
+
+	"github.com/imgmut/imgmut/mutate/tool"
 )
 
 // unusable are things in a partition that no filesystem is read from, by
@@ -63,6 +65,8 @@ func (v *Volume) probe(ctx context.Context, f *os.File) error {
 	case errors.As(err, &exit) && exit.ExitCode() == 8:
 		return &InvalidError{Fault: fmt.Sprintf("%s holds the marks of more than one filesystem", v),
 			Mend: "wipefs shows them; remove those of the old one with wipefs --backup --offset"}
+	case errors.Is(err, exec.ErrNotFound):
+		return tool.Missing(err, "blkid", fmt.Sprintf("probe %s", v), "util-linux")
 	case err != nil:
 		return fmt.Errorf("probe %s: blkid: %w: %s", v, err, stderr(err))
 	}

@@ -13,10 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate/loop"
+	"github.com/imgmut/imgmut/mutate/tool"
 )
 
 // ErrNoPool says that this host lacks what a pool needs.
-var ErrNoPool = errors.New("the store needs a filesystem that can reflink (XFS, btrfs), or mkfs.xfs, loop devices and root to make one in a file")
+var ErrNoPool = errors.New("the store needs a filesystem that can reflink (XFS, btrfs), or loop devices and root to make one in a file")
 
 // poolFloor is the least room, in bytes, that makes a pool worth while: one
 // image and its layers.
@@ -45,6 +46,9 @@ func (s *Store) makePool(ctx context.Context, note func(string)) error {
 		if err := s.formatPool(ctx, size); err != nil {
 			return err
 		}
+		if err := s.attachPool(); err != nil {
+			return err
+		}
 		note(fmt.Sprintf("%s cannot reflink: made %s, a sparse XFS file that may grow to %d GiB, and mounted it", s.dir, s.poolFile(), size>>30))
 	}
 	return s.attachPool()
@@ -63,8 +67,9 @@ func (s *Store) formatPool(ctx context.Context, size int64) error {
 	// rmapbt, on by default in newer xfsprogs, triples the cost of a clone.
 	mkfs := exec.CommandContext(ctx, "mkfs.xfs", "-q", "-f", "-K", "-m", "reflink=1,rmapbt=0", "-L", "imgmut", tmp)
 	if out, err := mkfs.CombinedOutput(); err != nil {
+		os.Remove(tmp)
 		if errors.Is(err, exec.ErrNotFound) {
-			return fmt.Errorf("%w (%w)", ErrNoPool, err)
+			return tool.Missing(err, "mkfs.xfs", "make pool", "xfsprogs")
 		}
 		return fmt.Errorf("make pool: mkfs.xfs: %w: %s", err, bytes.TrimSpace(out))
 	}

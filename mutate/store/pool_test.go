@@ -13,6 +13,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
+	"github.com/imgmut/imgmut/mutate/tool"
 )
 
 func TestPoolWhereReflinksDoNotWork(t *testing.T) {
@@ -169,8 +170,9 @@ func TestPoolWithoutItsTools(t *testing.T) {
 	dir := ext4Dir(t)
 	t.Setenv("PATH", t.TempDir())
 	_, err := store.Open(t.Context(), dir, func(line string) { t.Errorf("note: %s", line) })
-	if !errors.Is(err, store.ErrNoPool) {
-		t.Errorf("Open = %v, want ErrNoPool", err)
+	var missing *tool.MissingError
+	if !errors.As(err, &missing) || missing.Program != "mkfs.xfs" {
+		t.Errorf("Open = %v, want it to miss mkfs.xfs", err)
 	}
 	if exists(filepath.Join(dir, "pool.xfs")) {
 		t.Error("left a pool that holds no filesystem")

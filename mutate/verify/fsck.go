@@ -11,47 +11,33 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/reflink"
+	"github.com/imgmut/imgmut/mutate/tool"
 )
 
 // checker is the read-only checker of one filesystem.
 type checker struct {
-	argv    []string // the file is appended
-	bad     func(exitCode int) bool
-	Package string // Debian's, for the hint
+	argv    []string // the file is appended; any exit status but 0 is bad news
+	Package string   // Debian's, for the hint
 }
-
-func nonZero(code int) bool { return code != 0 }
 
 // checkers by blkid's name of the filesystem.
 var checkers = map[string]checker{
-	// Exit status of e2fsck(8): 4 is errors left uncorrected, 8 and up could
-	// not be checked; with -n there is no 1.
-	"ext2": {[]string{"e2fsck", "-fn"}, nonZero, "e2fsprogs"},
-	"ext3": {[]string{"e2fsck", "-fn"}, nonZero, "e2fsprogs"},
-	"ext4": {[]string{"e2fsck", "-fn"}, nonZero, "e2fsprogs"},
-	"xfs":  {[]string{"xfs_repair", "-n", "-f"}, nonZero, "xfsprogs"},
+	// With -n e2fsck(8) never repairs, so 1 cannot happen and 4 is what it found.
+	"ext2": {[]string{"e2fsck", "-fn"}, "e2fsprogs"},
+	"ext3": {[]string{"e2fsck", "-fn"}, "e2fsprogs"},
+	"ext4": {[]string{"e2fsck", "-fn"}, "e2fsprogs"},
+	"xfs":  {[]string{"xfs_repair", "-n", "-f"}, "xfsprogs"},
 	// Read-only is the default, but saying so is cheap.
-	"btrfs": {[]string{"btrfs", "check", "--readonly"}, nonZero, "btrfs-progs"},
-	"vfat":  {[]string{"fsck.vfat", "-n"}, nonZero, "dosfstools"},
+	"btrfs": {[]string{"btrfs", "check", "--readonly"}, "btrfs-progs"},
+	"vfat":  {[]string{"fsck.vfat", "-n"}, "dosfstools"},
 }
-
-// MissingCheckerError says that the program that checks a filesystem of the
-// image is not installed.
-type MissingCheckerError struct{ Program, FS, Package string }
-
-func (e *MissingCheckerError) Error() string {
-	return fmt.Sprintf("check %s: %s is not installed", e.FS, e.Program)
-}
-
-// Hint is how to get it.
-func (e *MissingCheckerError) Hint() string { return "install the package " + e.Package }
 
 // check runs the checker on a carve-out of the volume.
 func (c checker) check(ctx context.Context, r Request, v disk.Volume) (Check, error) {
 	result := Check{Name: fmt.Sprintf("%s: %s", v, v.FS)}
 	program, err := exec.LookPath(c.argv[0])
 	if err != nil {
-		return result, &MissingCheckerError{c.argv[0], v.FS, c.Package}
+		return result, tool.Missing(err, c.argv[0], fmt.Sprintf("check %s (%s)", v, v.FS), c.Package)
 	}
 	file := filepath.Join(r.Scratch, fmt.Sprintf("volume-%d", v.Slot))
 	if err := carve(ctx, file, r.File, v); err != nil {
@@ -66,7 +52,7 @@ func (c checker) check(ctx context.Context, r Request, v disk.Volume) (Check, er
 		return result, context.Cause(ctx)
 	case err == nil:
 		result.OK = true
-	case errors.As(err, &exit) && c.bad(exit.ExitCode()):
+	case errors.As(err, &exit) && exit.Exited():
 		result.Detail = strings.Join(lastLines(string(out), 6), "; ")
 	case err != nil:
 		return result, fmt.Errorf("check %s: %w", v, err)
