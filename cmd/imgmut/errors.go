@@ -57,7 +57,7 @@ func exitStatus(err error) int {
 	case errors.As(err, &problems):
 		return exitRecipe
 	case errors.As(err, &missing), errors.As(err, &program), errors.As(err, &agent), errors.Is(err, store.ErrNoPool),
-		errors.Is(err, guest.ErrLostWrites), errors.Is(err, mutate.ErrNoSpace), errors.Is(err, errNoHost):
+		errors.Is(err, guest.ErrLostWrites), errors.Is(err, mutate.ErrNoSpace), errors.Is(err, errNoHost), errors.Is(err, errHidden):
 		return exitHost
 	case errors.As(err, &step): // before ENOSPC: it is the image that is full, or its author's affair
 		return exitStep

@@ -37,6 +37,7 @@ func TestExitStatus(t *testing.T) {
 		{"program", &tool.MissingError{Program: "p", Why: "f", Package: "q"}, exitHost, "install the package q"},
 		{"agent", &guest.AgentError{Path: "p"}, exitHost, "CGO_ENABLED=0"},
 		{"no rights", &fs.PathError{Op: "mkdir", Path: "/x", Err: syscall.EACCES}, exitHost, "root"},
+		{"hidden store", fmt.Errorf("/run/x %w", errHidden), exitHost, ""},
 		{"full store", mutate.ErrNoSpace, exitHost, "imgmut gc"},
 		{"full store in a step", inStep(fmt.Errorf("%w: %w", guest.ErrLostWrites, &step.ExitError{})), exitHost, "imgmut gc"},
 		{"full image", inStep(&step.GuestError{Text: "no space left on device", Errno: syscall.ENOSPC}), exitStep, "larger base"},

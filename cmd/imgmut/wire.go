@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -70,6 +74,22 @@ func (w *wire) close() error {
 	return err
 }
 
+// errHidden says that a file is where a private host does not see it.
+var errHidden = errors.New("is below /run, which a private host has anew")
+
+// checkVisible refuses what systemd-nspawn would say is not there.
+func (h host) checkVisible(s guest.Spec) error {
+	if h.Mode() != machined.Private {
+		return nil
+	}
+	for _, path := range append(slices.Collect(maps.Values(s.Binds)), s.Image) {
+		if strings.HasPrefix(path, "/run/") {
+			return withHint(fmt.Errorf("%s %w", path, errHidden), "keep the store and imgmut itself elsewhere, or use --host system")
+		}
+	}
+	return nil
+}
+
 // host is a machined.Host in the engine's words.
 type host struct{ *machined.Host }
 
@@ -78,6 +98,9 @@ func (h host) Start(ctx context.Context, s guest.Spec) (guest.Machine, error) {
 	c := machined.Container{
 		Name: s.Name, Image: s.Image, ReadOnly: s.ReadOnly, PrivateUsers: s.PrivateUsers, Command: s.Command,
 		Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr,
+	}
+	if err := h.checkVisible(s); err != nil {
+		return nil, err
 	}
 	for target, source := range s.Binds {
 		c.Binds = append(c.Binds, machined.Bind{Source: source, Target: target})
