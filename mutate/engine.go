@@ -5,9 +5,13 @@
 //	base.go      a raw image becomes a base of the store, named by its bytes
 //	plan.go      the chain of keys, and how much of it is there already
 //	build.go     fork, guest, steps, a layer after each
+//	guests.go    the guests of a run: one for the steps, one to verify in
+//	steprun.go   what a step sees of the guest, and people of the step
 //	prepare.go   the partition table as systemd-nspawn needs it, and back
 //	identity.go  the finished image's own GUIDs, and all that refers to them
 //	finish.go    fork of the last layer, identity, verdict, record
+//	register.go  the image in machined's pool
+//	images.go    what is done with images later: verify, remove, collect
 //
 // What each of them leans on has a package of its own below this one, because
 // each has its own adversary: foreign bytes (disk, gpt), a kernel (reflink,

@@ -3,7 +3,10 @@ package mutate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -91,4 +94,42 @@ func (gs *guests) judge(ctx context.Context, file string, assertions []verify.As
 			return gs.start(ctx, scratch, true)
 		},
 	})
+}
+
+// filesystemLocks is where the locks on filesystem UUIDs are. They are the
+// whole machine's, not the store's, because the kernel is.
+const filesystemLocks = "/run/imgmut"
+
+// lockFilesystems waits until no other imgmut on this machine has a filesystem
+// with one of these UUIDs mounted: the kernel refuses to mount two forks of
+// one XFS, and on older kernels of one btrfs, at a time.
+func lockFilesystems(ctx context.Context, l *disk.Layout) (unlock func(), err error) {
+	var unlocks []func()
+	unlock = func() {
+		for _, u := range unlocks {
+			u()
+		}
+	}
+	var uuids []string
+	for _, v := range l.Volumes {
+		if (v.FS == "xfs" || v.FS == "btrfs") && v.UUID != "" {
+			uuids = append(uuids, v.UUID)
+		}
+	}
+	if len(uuids) == 0 {
+		return unlock, nil
+	}
+	if err := os.MkdirAll(filesystemLocks, 0o755); err != nil {
+		return nil, err
+	}
+	slices.Sort(uuids) // in one order, or two builds could wait for each other
+	for _, u := range slices.Compact(uuids) {
+		one, err := store.LockFile(ctx, filepath.Join(filesystemLocks, "filesystem-"+u+".lock"))
+		if err != nil {
+			unlock()
+			return nil, errors.Join(fmt.Errorf("wait for other forks of filesystem %s", u), err)
+		}
+		unlocks = append(unlocks, one)
+	}
+	return unlock, nil
 }

@@ -3,19 +3,14 @@ package mutate
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"unicode"
 
-	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/step"
-	"github.com/imgmut/imgmut/mutate/store"
 )
 
 // StepError says which step of a recipe went wrong.
@@ -106,41 +101,3 @@ func (w *lineWriter) line(b []byte) {
 }
 
 func (w *lineWriter) tail() []string { return slices.Clone(w.last) }
-
-// filesystemLocks is where the locks on filesystem UUIDs are. They are the
-// whole machine's, not the store's, because the kernel is.
-const filesystemLocks = "/run/imgmut"
-
-// lockFilesystems waits until no other imgmut on this machine has a filesystem
-// with one of these UUIDs mounted: the kernel refuses to mount two forks of
-// one XFS, and on older kernels of one btrfs, at a time.
-func lockFilesystems(ctx context.Context, l *disk.Layout) (unlock func(), err error) {
-	var unlocks []func()
-	unlock = func() {
-		for _, u := range unlocks {
-			u()
-		}
-	}
-	var uuids []string
-	for _, v := range l.Volumes {
-		if (v.FS == "xfs" || v.FS == "btrfs") && v.UUID != "" {
-			uuids = append(uuids, v.UUID)
-		}
-	}
-	if len(uuids) == 0 {
-		return unlock, nil
-	}
-	if err := os.MkdirAll(filesystemLocks, 0o755); err != nil {
-		return nil, err
-	}
-	slices.Sort(uuids) // in one order, or two builds could wait for each other
-	for _, u := range slices.Compact(uuids) {
-		one, err := store.LockFile(ctx, filepath.Join(filesystemLocks, "filesystem-"+u+".lock"))
-		if err != nil {
-			unlock()
-			return nil, errors.Join(fmt.Errorf("wait for other forks of filesystem %s", u), err)
-		}
-		unlocks = append(unlocks, one)
-	}
-	return unlock, nil
-}
