@@ -41,10 +41,16 @@ func (gs *guests) start(ctx context.Context, file string, readOnly bool) (*guest
 		return nil, err
 	}
 	boot, _ := gs.layout.Find(disk.Boot)
+	// Labels are the one thing in an image that only the machine's root can
+	// write, so where a step may have to, it must be that.
+	privileged := gs.layout.SELinux && !readOnly
+	if privileged {
+		gs.note("the image labels its files for SELinux: the steps run without a user namespace")
+	}
 	g, err := guest.Start(ctx, h, guest.Config{
 		Spec: guest.Spec{
 			Name: "imgmut-" + strings.ReplaceAll(uuid.NewString(), "-", "")[:12], Image: file,
-			ReadOnly: readOnly, PrivateUsers: true, BootFS: boot.FS,
+			ReadOnly: readOnly, PrivateUsers: !privileged, BootFS: boot.FS,
 		},
 		Agent: gs.Agent, Mountpoints: mountpoints(gs.layout), Resolv: string(resolv), Ended: unlock,
 	})

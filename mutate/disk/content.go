@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"regexp"
 	"strings"
 )
 
@@ -54,6 +55,11 @@ func osName(t *Tree) string {
 	r := ParseOSRelease(text)
 	return strings.TrimSpace(r["ID"] + " " + r["VERSION_ID"])
 }
+
+var selinuxOn = regexp.MustCompile(`(?m)^\s*SELINUX\s*=\s*(enforcing|permissive)\s*$`)
+
+// usesSELinux tells whether the system labels its files (selinux_config(5)).
+func usesSELinux(t *Tree) bool { return selinuxOn.MatchString(readText(t, "etc/selinux/config")) }
 
 // ParseOSRelease reads the assignments of an os-release file (os-release(5)).
 func ParseOSRelease(text string) map[string]string {

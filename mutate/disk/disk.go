@@ -78,6 +78,7 @@ type Layout struct {
 	Table   TableKind
 	Arch    string // as systemd names it: x86-64, arm64
 	OS      string // ID and VERSION_ID of os-release, as "debian 12"
+	SELinux bool   `json:",omitempty"` // the system labels its files
 	Volumes []Volume
 }
 
@@ -180,7 +181,7 @@ func (l *Layout) AssignRoles(f *os.File) error {
 	}
 	defer tree.Close()
 	root.Role, root.Mountpoint = Root, "/"
-	l.OS = osName(tree)
+	l.OS, l.SELinux = osName(tree), usesSELinux(tree)
 	if l.Arch, err = machineArch(tree); err != nil {
 		return err
 	}
