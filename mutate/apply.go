@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/imgmut/imgmut/mutate/step"
 	"github.com/imgmut/imgmut/mutate/verify"
@@ -38,7 +39,7 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 	if err != nil {
 		return nil, err
 	}
-	if err := checkRefresh(r, o.Refresh); err != nil {
+	if err := o.check(r); err != nil {
 		return nil, err
 	}
 	dir, err := os.OpenRoot(r.Dir)
@@ -46,9 +47,6 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 		return nil, err
 	}
 	defer dir.Close()
-	if r.Base.Name == r.Name {
-		return nil, recipes.Problems{r.BaseProblem("an image cannot be its own base")}
-	}
 	release, err := e.Store.Use(ctx)
 	if err != nil {
 		return nil, err
@@ -133,17 +131,19 @@ func decode(r *recipes.Recipe) ([]step.Decoded, []verify.Assertion, error) {
 // ErrUsage says that what the user asked for does not fit the recipe.
 var ErrUsage = errors.New("wrong use")
 
-// checkRefresh refuses a name that no step has: it would silently refresh
-// nothing.
-func checkRefresh(r *recipes.Recipe, names []string) error {
-	for _, name := range names {
-		found := false
-		for _, s := range r.Steps {
-			found = found || s.Name == name || s.Kind == name
-		}
-		if !found {
+// check finds what cannot be done before anything is.
+func (o ApplyOptions) check(r *recipes.Recipe) error {
+	if r.Base.Name == r.Name {
+		return recipes.Problems{r.BaseProblem("an image cannot be its own base")}
+	}
+	// A name that no step has would silently refresh nothing.
+	for _, name := range o.Refresh {
+		if !slices.ContainsFunc(r.Steps, func(s recipes.Step) bool { return named(s, name) }) {
 			return fmt.Errorf("refresh %q: %w: no step of %s has that name or kind", name, ErrUsage, r.File)
 		}
 	}
-	return nil
+	return checkOutput(o.Output, r.Base)
 }
+
+// named says whether a step goes by that name or kind.
+func named(s recipes.Step, name string) bool { return s.Name == name || s.Kind == name }

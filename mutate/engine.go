@@ -10,6 +10,7 @@
 //	prepare.go   the partition table as systemd-nspawn needs it, and back
 //	identity.go  the finished image's own GUIDs, and all that refers to them
 //	finish.go    fork of the last layer, identity, verdict, record
+//	output.go    a copy of the image where the user wants one
 //	register.go  the image in machined's pool
 //	images.go    what is done with images later: verify, remove, collect
 //

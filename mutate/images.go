@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/layer"
-	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/verify"
 )
@@ -40,42 +38,6 @@ func (e *Engine) Images() ([]*Image, error) {
 		images = append(images, i)
 	}
 	return images, nil
-}
-
-// writeOutput writes a copy of the image, writable and the caller's own: by
-// reflink on the store's filesystem, else sparsely.
-func (e *Engine) writeOutput(ctx context.Context, a *Applied, output string) (_ string, err error) {
-	output, err = filepath.Abs(output)
-	if err != nil {
-		return "", err
-	}
-	e.phase("write " + output)
-	in, err := os.Open(a.Path)
-	if err != nil {
-		return "", err
-	}
-	defer in.Close()
-	out, err := os.CreateTemp(filepath.Dir(output), ".imgmut-")
-	if err != nil {
-		return "", err
-	}
-	defer func() {
-		out.Close() // Double Close is harmless.
-		if err != nil {
-			os.Remove(out.Name())
-		}
-	}()
-	err = reflink.Clone(out, in)
-	if errors.Is(err, reflink.ErrUnsupported) {
-		err = reflink.Copy(ctx, out, in, e.progress("copy"))
-	}
-	if err != nil {
-		return "", err
-	}
-	if err := errors.Join(out.Chmod(0o644), out.Sync(), out.Close()); err != nil {
-		return "", err
-	}
-	return output, os.Rename(out.Name(), output)
 }
 
 // Verify judges a raw image file as it is, with no recipe: its table, its

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/layer"
@@ -177,12 +178,7 @@ func (e *Engine) longestPrefix(p *plan, o ApplyOptions) (err error) {
 }
 
 func refreshed(s recipes.Step, o ApplyOptions) bool {
-	for _, name := range o.Refresh {
-		if s.Name == name || s.Kind == name {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(o.Refresh, func(name string) bool { return named(s, name) })
 }
 
 // reason tells why step i runs.

@@ -110,42 +110,24 @@ func readMark(path string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// fillPool makes the file in the pool appear whole, by rename from a name that
-// machined never lists (systemd's discover-image.c passes over ".#").
-func (e *Engine) fillPool(ctx context.Context, target string, a *Applied, cloning bool) (err error) {
+// fillPool makes the file in the pool.
+func (e *Engine) fillPool(ctx context.Context, target string, a *Applied, cloning bool) error {
 	if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
 		return err
 	}
-	in, err := os.Open(e.imagePath(a.Name))
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	tmp := filepath.Join(filepath.Dir(target), ".#imgmut-"+a.Name+".raw")
-	// One name per image, so that what a crash left here is overwritten.
-	out, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		out.Close() // Double Close is harmless.
-		if err != nil {
-			os.Remove(tmp)
+	return e.place(ctx, a, target, func(out, in *os.File) error {
+		var err error
+		if cloning {
+			err = reflink.Clone(out, in)
+		} else {
+			err = reflink.Copy(ctx, out, in, e.progress("copy to "+filepath.Dir(target)))
 		}
-	}()
-	if cloning {
-		err = reflink.Clone(out, in)
-	} else {
-		err = reflink.Copy(ctx, out, in, e.progress("copy to "+filepath.Dir(target)))
-	}
-	if err != nil {
-		return err
-	}
-	if err := unix.Fsetxattr(int(out.Fd()), ownMark, []byte(a.Digest), 0); err != nil {
-		return fmt.Errorf("mark %s: %w", tmp, err)
-	}
-	if err := errors.Join(out.Chmod(0o644), out.Sync(), out.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp, target)
+		if err != nil {
+			return err
+		}
+		if err := unix.Fsetxattr(int(out.Fd()), ownMark, []byte(a.Digest), 0); err != nil {
+			return fmt.Errorf("mark %s: %w", out.Name(), err)
+		}
+		return nil
+	})
 }

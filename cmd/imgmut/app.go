@@ -99,7 +99,7 @@ func (c *commands) before(ctx *cli.Context) error {
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(ctx.String("log-level"))); err != nil {
-		return fmt.Errorf("%w: --log-level: %w", mutate.ErrUsage, err)
+		return fmt.Errorf("%w: --log-level %s: want debug, info, warn or error", mutate.ErrUsage, ctx.String("log-level"))
 	}
 	c.log = slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: level}))
 	c.wire, err = newWire(ctx.String("host"), c.log)

@@ -61,6 +61,13 @@ func peer(role, dir string, args ...string) error {
 			return err
 		}
 		fmt.Println(filepath.Dir(run.Path("x")))
+		for _, dir := range args {
+			f, err := run.Outside(dir)
+			if err != nil {
+				return err
+			}
+			fmt.Println(f.Name())
+		}
 		ready()
 		return run.Close()
 	case "publish":

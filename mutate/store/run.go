@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,7 +79,7 @@ func (s *Store) Sweep() error {
 		if err != nil {
 			continue // alive, or gone
 		}
-		err = errors.Join(thawForks(dir), os.RemoveAll(dir))
+		err = errors.Join(thawForks(dir), removeRun(dir))
 		lock.Close()
 		if err != nil {
 			return err
@@ -101,12 +102,15 @@ func (s *Store) Sweep() error {
 // thawForks frees the loop devices of a dead run that was killed while it had
 // a guest frozen. The names are needed for that, so it comes before removing.
 func thawForks(dir string) error {
-	files, err := filepath.Glob(filepath.Join(dir, "*.raw"))
+	files, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
-	for _, name := range files {
-		f, err := os.Open(name)
+	for _, file := range files {
+		if filepath.Ext(file.Name()) != ".raw" {
+			continue
+		}
+		f, err := os.Open(filepath.Join(dir, file.Name()))
 		if err != nil {
 			continue // it is not attached if it is gone
 		}
@@ -145,9 +149,68 @@ func (s *Store) publishLock() string { return filepath.Join(s.root, "locks", "pu
 // Path names a file of this run; nothing is made.
 func (r *Run) Path(name string) string { return filepath.Join(r.dir, name) }
 
+// outside begins the names of the links in a run's directory that lead to its
+// files elsewhere.
+const outside = "outside-"
+
+// Outside makes an empty file in dir, which need not be in the store, for what
+// will be renamed to a name there. Until it is, it is the run's: Close removes
+// it, and if the process dies the next run does. Its name begins with ".#",
+// which machined passes over (systemd's discover-image.c).
+func (r *Run) Outside(dir string) (*os.File, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	name := rand.Text()
+	file := filepath.Join(dir, ".#imgmut-"+name)
+	// The link comes first, and is on the disk first: a file without one would
+	// be found by nobody.
+	if err := os.Symlink(file, r.Path(outside+name)); err != nil {
+		return nil, err
+	}
+	if err := syncDir(r.dir); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
+// Deliver gives a file from [Run.Outside] its name, in the directory it is in,
+// once it is on the disk, and closes it.
+func (r *Run) Deliver(f *os.File, target string) error {
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), target); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(target))
+}
+
+// removeRun removes the directory of a run, and first its files elsewhere.
+func removeRun(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), outside) {
+			continue
+		}
+		file, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return err
+		}
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+			return err
+		}
+	}
+	return os.RemoveAll(dir)
+}
+
 // Close removes the run's files. It may be called twice.
 func (r *Run) Close() error {
-	err := os.RemoveAll(r.dir)
+	err := removeRun(r.dir)
 	r.lock.Close() // Double Close is harmless.
 	return err
 }
@@ -194,7 +257,7 @@ func (s *Store) Publish(ctx context.Context, file string, k Kind, name string, r
 	if err := os.Rename(files["json"], s.Path(k, name, "json")); err != nil {
 		return err
 	}
-	return s.syncDir(k)
+	return syncDir(filepath.Join(s.root, string(k)))
 }
 
 // writeTemps writes the record and the extra files into dir under temporary
@@ -242,11 +305,11 @@ func (s *Store) Update(ctx context.Context, k Kind, name string, rec any, change
 	if err := os.Rename(files["json"], s.Path(k, name, "json")); err != nil {
 		return errors.Join(err, os.Remove(files["json"]))
 	}
-	return s.syncDir(k)
+	return syncDir(filepath.Join(s.root, string(k)))
 }
 
-func (s *Store) syncDir(k Kind) error {
-	dir, err := os.Open(filepath.Join(s.root, string(k)))
+func syncDir(name string) error {
+	dir, err := os.Open(name)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,6 +32,51 @@ func TestSweepClearsTheDeadAndSparesTheLiving(t *testing.T) {
 	living.finish(t)
 	if exists(living.said[0]) {
 		t.Error("a run that ended left its directory")
+	}
+}
+
+// TestOutside: what a run makes elsewhere goes with it, however it ends, unless
+// it was given a name of its own.
+func TestOutside(t *testing.T) {
+	s := open(t)
+	elsewhere := t.TempDir()
+	living, dead := start(t, "run", s.Root(), elsewhere), start(t, "run", s.Root(), elsewhere)
+	dead.kill()
+	if !exists(dead.said[1]) {
+		t.Fatal("a killed process cleaned up after itself")
+	}
+	if err := s.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if exists(dead.said[1]) {
+		t.Error("Sweep left a file of a process that was killed")
+	}
+	if !exists(living.said[1]) {
+		t.Error("Sweep took a living run's file")
+	}
+	living.finish(t)
+	if exists(living.said[1]) {
+		t.Error("a run that ended left its file")
+	}
+
+	run := begin(t, s)
+	f, err := run.Outside(elsewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	kept := filepath.Join(elsewhere, "kept")
+	if err := run.Deliver(f, kept); err != nil {
+		t.Fatal(err)
+	}
+	if err := run.Close(); err != nil {
+		t.Error(err)
+	}
+	if !exists(kept) {
+		t.Error("Close took a file that had got its name")
+	}
+	if _, err := begin(t, s).Outside(filepath.Join(elsewhere, "nothing")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Outside of no directory = %v, want ErrNotExist", err)
 	}
 }
 
