@@ -35,6 +35,11 @@ func bindJournal() error {
 	if err := unix.Bind(journalFD, &unix.SockaddrUnix{Name: journalPath}); err != nil {
 		return fmt.Errorf("bind %s: %w", journalPath, err)
 	}
+	// Everyone's, as journald's is (systemd-journald.socket): dbus-broker 36
+	// opens it as its own user.
+	if err := os.Chmod(journalPath, 0o666); err != nil {
+		return err
+	}
 	unix.CloseOnExec(journalFD)
 	return nil
 }
