@@ -25,50 +25,70 @@ var refFiles = []string{
 	"etc/fstab", "etc/crypttab", "etc/kernel/cmdline", "etc/default/grub", "etc/default/grub.d/*.cfg",
 	"boot/loader/entries/*.conf", "boot/grub/grub.cfg", "boot/grub2/grub.cfg", "boot/extlinux/extlinux.conf", "boot/cmdline.txt",
 	"loader/entries/*.conf", "grub/grub.cfg", "grub2/grub.cfg", "extlinux/extlinux.conf", "cmdline.txt",
-	"EFI/*/grub.cfg",
+	"EFI/*/grub.cfg", "boot/grub/grubenv", "boot/grub2/grubenv", "grub/grubenv", "grub2/grubenv",
 }
 
 // References lists where the files of a volume name volumes.
 func (v Volume) References(t fs.FS) []Reference {
 	var refs []Reference
-	for _, name := range refPaths(t) {
+	all := func(name, text string) {
+		for _, spec := range specs(text) {
+			refs = append(refs, Reference{Slot: v.Slot, File: name, Spec: spec, Needed: true})
+		}
+	}
+	for _, name := range glob(t, refFiles) {
 		text := readText(t, name)
 		if path.Base(name) == "fstab" {
 			refs = append(refs, v.fstabReferences(name, text)...)
 			continue
 		}
-		for _, spec := range specs(text) {
-			refs = append(refs, Reference{Slot: v.Slot, File: name, Spec: spec, Needed: true})
+		all(name, text)
+	}
+	for _, name := range glob(t, ukiFiles) {
+		for _, l := range readUKI(t, name).lines {
+			all(name, l.text)
 		}
 	}
 	return refs
 }
 
 // Rename puts other partition UUIDs in place of those that the files of the
-// volume name, and says how many files it changed. write gets each changed
-// file; partUUIDs maps old, in lower case, to new.
+// volume name. write gets each changed file; partUUIDs maps old, in lower case,
+// to new, of the same length. It is an [InvalidError] if a file that would have
+// to change must not, because it is signed.
 func (v Volume) Rename(t fs.FS, partUUIDs map[string]string, write func(name string, b []byte) error) error {
-	for _, name := range refPaths(t) {
-		before := readText(t, name)
-		after := partUUID.ReplaceAllStringFunc(before, func(old string) string {
+	renamed := func(text string) string {
+		return partUUID.ReplaceAllStringFunc(text, func(old string) string {
 			if fresh, ok := partUUIDs[strings.ToLower(old)]; ok {
 				return fresh
 			}
 			return old
 		})
-		if after == before {
-			continue
+	}
+	for _, name := range glob(t, refFiles) {
+		before := readText(t, name)
+		if after := renamed(before); after != before {
+			if err := write(name, []byte(after)); err != nil {
+				return err
+			}
 		}
-		if err := write(name, []byte(after)); err != nil {
+	}
+	for _, name := range glob(t, ukiFiles) {
+		b, err := readUKI(t, name).rewrite(t, name, renamed)
+		if err == nil && b != nil {
+			err = write(name, b)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func refPaths(t fs.FS) []string {
+// glob lists the files that patterns name.
+func glob(t fs.FS, patterns []string) []string {
 	var paths []string
-	for _, pattern := range refFiles {
+	for _, pattern := range patterns {
 		found, _ := fs.Glob(t, pattern) // the patterns are well-formed
 		paths = append(paths, found...)
 	}
