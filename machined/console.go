@@ -81,6 +81,7 @@ func (c *console) read(log io.Writer) {
 			c.last = c.last[extra:]
 		}
 	}
+	_, _ = io.Copy(io.Discard, c.master) // a line too long for the scanner must not block its writer
 }
 
 // drain reads what is left once every process of the host is gone, and ends

@@ -38,6 +38,9 @@ func InitPrivateHost() error {
 	// Namespaces and capabilities belong to threads, and execve keeps the
 	// calling one.
 	runtime.LockOSThread()
+	// Not the caller's: the bus runs as a user of its own, who must get to what
+	// is made here.
+	unix.Umask(0o022)
 	if os.Getpid() != 1 {
 		return errors.New("start private host: not process 1 of a new namespace; this is not a command for people")
 	}

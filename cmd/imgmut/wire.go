@@ -26,6 +26,7 @@ type wire struct {
 
 	mu   sync.Mutex
 	host *machined.Host
+	err  error // why there is none: it is not tried again
 }
 
 func newWire(mode string, log *slog.Logger) (*wire, error) {
@@ -51,14 +52,15 @@ func (w *wire) engine(s *store.Store, events func(mutate.Event)) (*mutate.Engine
 func (w *wire) open(ctx context.Context) (mutate.Host, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.host == nil {
+	if w.host == nil && w.err == nil {
 		started := time.Now()
-		h, err := machined.Open(ctx, machined.Options{Mode: w.mode, Init: []string{"/proc/self/exe", privateHostArg}})
-		if err != nil {
-			return nil, err // and not a *host that is nil inside
+		w.host, w.err = machined.Open(ctx, machined.Options{Mode: w.mode, Init: []string{"/proc/self/exe", privateHostArg}})
+		if w.err == nil {
+			w.log.Info("host is up", "mode", w.host.Mode(), "systemd", w.host.Version(), "took", time.Since(started))
 		}
-		w.host = h
-		w.log.Info("host is up", "mode", h.Mode(), "systemd", h.Version(), "took", time.Since(started))
+	}
+	if w.err != nil {
+		return nil, w.err // and not a host that is nil inside
 	}
 	return host{w.host}, nil
 }

@@ -48,8 +48,12 @@ const Path = "/run/imgmut/agent"
 // that nobody in the guest owns it.
 const workDir = "/run/imgmut-work"
 
-// MaxFrame is the largest payload of a frame, in bytes.
-const MaxFrame = 1 << 20
+// MaxFrame is the largest payload of a frame, in bytes: a request with a script
+// as large as a recipe can hold, of whose characters JSON makes six each.
+const MaxFrame = 8 << 20
+
+// MaxData is how many bytes of a file go into one frame.
+const MaxData = 256 << 10
 
 // Kinds of frames.
 const (

@@ -56,8 +56,11 @@ func (s *server) run(ctx context.Context, c *RunCall) (*ExitStatus, error) {
 	go func() { copied <- s.output(r) }()
 	status := wait(ctx, cmd, c.Timeout)
 	// What it left running holds the pipe open and the filesystem busy.
-	err = killAll()
-	err = errors.Join(err, <-copied, r.Close(), undo())
+	if err = killAll(); err != nil {
+		r.Close() // or what does not die could keep us here
+	}
+	err = errors.Join(err, <-copied, undo())
+	r.Close() // Double Close is harmless.
 	return status, err
 }
 
@@ -80,17 +83,28 @@ func arguments(c *RunCall) ([]string, error) {
 }
 
 // startApart starts cmd in namespaces of its own. They are made on a thread
-// that is never used again, because a thread cannot go back.
+// that is never used again, because a thread cannot go back. It ends with the
+// goroutine, and with it what holds the namespaces, unless it is the main
+// thread: that would stay in them, for later steps to find below /proc.
 func startApart(cmd *exec.Cmd, covers []Cover, network bool) error {
 	started := make(chan error, 1)
-	go func() {
+	var start func()
+	start = func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends here
+		if unix.Gettid() == os.Getpid() {
+			defer runtime.UnlockOSThread()
+			next := make(chan struct{})
+			go func() { defer close(next); start() }() // on another: this one is taken
+			<-next
+			return
+		}
 		err := leaveWorld(covers, network)
 		if err == nil {
 			err = cmd.Start()
 		}
 		started <- err
-	}()
+	}
+	go start()
 	return <-started
 }
 

@@ -114,6 +114,28 @@ func leaveWorld(covers []Cover, network bool) error {
 			return fmt.Errorf("cover %s: %w", c.Path, err)
 		}
 	}
+	return dropTracing()
+}
+
+// dropTracing takes from the program that the calling thread is about to start
+// the capability to trace whom it likes: it could take over the agent, and with
+// it the machine's network. Its own children it can trace without.
+func dropTracing() error {
+	const bit = 1 << unix.CAP_SYS_PTRACE // in the first of the two words
+	if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_PTRACE, 0, 0, 0); err != nil {
+		return fmt.Errorf("drop the capability to trace: %w", err)
+	}
+	// systemd-nspawn makes its capabilities inheritable, and those survive an
+	// execve(2) by root whatever the bounding set says (capabilities(7)).
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		return fmt.Errorf("drop the capability to trace: %w", err)
+	}
+	sets[0].Inheritable &^= bit
+	if err := unix.Capset(&header, &sets[0]); err != nil {
+		return fmt.Errorf("drop the capability to trace: %w", err)
+	}
 	return nil
 }
 

@@ -17,19 +17,30 @@ import (
 	"github.com/imgmut/imgmut/mutate/step"
 )
 
-// receive reads a frame; when the context ends it stops the guest, as there is
-// no other way to stop what the agent does.
+// abandon ends reading from and writing to the agent when the context ends,
+// for good: there is no way to stop what the agent does but to end the guest.
+func (g *Guest) abandon(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() {
+		g.outFile.SetReadDeadline(time.Now())
+		g.in.SetWriteDeadline(time.Now())
+	})
+}
+
+// receive reads a frame.
 func (g *Guest) receive(ctx context.Context) (kind byte, payload []byte, err error) {
-	stop := context.AfterFunc(ctx, func() { g.outFile.SetReadDeadline(time.Now()) })
-	defer stop()
 	kind, payload, err = agent.ReadFrame(g.out)
-	if err == nil {
-		return kind, payload, nil
+	if err != nil {
+		return 0, nil, g.broken(ctx, err)
 	}
+	return kind, payload, nil
+}
+
+// broken is why the agent could not be spoken to.
+func (g *Guest) broken(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return 0, nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
-	return 0, nil, g.lost(err)
+	return g.lost(err)
 }
 
 // lost explains why the agent fell silent.
@@ -48,15 +59,21 @@ func (g *Guest) lost(err error) error {
 // output or the bytes of a file.
 func (g *Guest) call(ctx context.Context, c agent.Call, send func(io.Writer) error, data func([]byte)) (agent.Reply, error) {
 	var reply agent.Reply
-	if err := agent.WriteJSON(g.in, agent.Request, c); err != nil {
-		return reply, g.lost(err)
+	defer g.abandon(ctx)()
+	if err := agent.WriteJSON(g.in, agent.Request, c); errors.Is(err, agent.ErrProtocol) {
+		return reply, err // too large: nothing was sent
+	} else if err != nil {
+		return reply, g.broken(ctx, err)
 	}
 	if send != nil {
 		if err := send(frames{g.in}); err != nil {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
 			return reply, err
 		}
 		if err := agent.WriteFrame(g.in, agent.End, nil); err != nil {
-			return reply, g.lost(err)
+			return reply, g.broken(ctx, err)
 		}
 	}
 	for {
@@ -85,7 +102,7 @@ func (g *Guest) call(ctx context.Context, c agent.Call, send func(io.Writer) err
 type frames struct{ w io.Writer }
 
 func (f frames) Write(b []byte) (int, error) {
-	for piece := range slices.Chunk(b, agent.MaxFrame) {
+	for piece := range slices.Chunk(b, agent.MaxData) {
 		if err := agent.WriteFrame(f.w, agent.Data, piece); err != nil {
 			return 0, err
 		}

@@ -1,7 +1,7 @@
 // Package guest runs a forked image and talks to the agent in it.
 //
 // A guest is one systemd-nspawn container over a fork, started through a
-// [Host] that this package knows only by three methods. It lives as long as
+// [Host] that this package knows only by one method. It lives as long as
 // there are steps to run; between two of them [Guest.Snapshot] takes a
 // consistent clone of the fork while it stays mounted.
 //
@@ -171,6 +171,7 @@ func Start(ctx context.Context, h Host, c Config) (_ *Guest, err error) {
 
 // greet waits for the agent's hello.
 func (g *Guest) greet(ctx context.Context) error {
+	defer g.abandon(ctx)()
 	kind, _, err := g.receive(ctx)
 	if err == nil && kind != agent.Hello {
 		err = agent.ErrProtocol

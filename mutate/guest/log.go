@@ -2,6 +2,7 @@ package guest
 
 import (
 	"bufio"
+	"io"
 	"os"
 	"strings"
 	"sync"
@@ -32,6 +33,7 @@ func (t *tail) open() (*os.File, error) {
 			t.lines = t.lines[max(0, len(t.lines)-8):]
 			t.mu.Unlock()
 		}
+		io.Copy(io.Discard, r) // a line too long for the scanner must not block its writer
 	}()
 	return w, nil
 }

@@ -135,10 +135,16 @@ func (g *Guest) Snapshot(clone func() error) error {
 // freeze writes out and stops a filesystem. A freeze that takes too long is
 // undone when it comes to an end after all.
 func freeze(m *os.File) error {
+	// Its own descriptor, for who may have to wait longer than the guest lives.
+	fd, err := unix.FcntlInt(m.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("freeze the guest's %s: %w", m.Name(), err)
+	}
 	done := make(chan error, 1)
-	go func() { done <- unix.IoctlSetInt(int(m.Fd()), fifreeze, 0) }()
+	go func() { done <- unix.IoctlSetInt(fd, fifreeze, 0) }()
 	select {
 	case err := <-done:
+		unix.Close(fd)
 		if err != nil {
 			return fmt.Errorf("freeze the guest's %s: %w: %w", m.Name(), ErrLostWrites, err)
 		}
@@ -146,8 +152,9 @@ func freeze(m *os.File) error {
 	case <-time.After(freezeTime):
 		go func() {
 			if <-done == nil {
-				unix.IoctlSetInt(int(m.Fd()), fithaw, 0)
+				unix.IoctlSetInt(fd, fithaw, 0)
 			}
+			unix.Close(fd)
 		}()
 		return fmt.Errorf("freeze the guest's %s: not done after %s", m.Name(), freezeTime)
 	}
