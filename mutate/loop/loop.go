@@ -53,8 +53,11 @@ func Attach(f *os.File, o Options) (*Device, error) {
 	}
 	copy(config.Info.File_name[:len(config.Info.File_name)-1], f.Name())
 	// Between asking for a free number and taking it another process may come
-	// first (EBUSY); 64 is what systemd tries as well (shared/loop-util.c).
-	for range 64 {
+	// first (EBUSY), and one that has just become free may still be claimed by
+	// the mount that ends, while the kernel goes on to offer it. 64 is what
+	// systemd tries as well (shared/loop-util.c); it takes a second.
+	for i := range 64 {
+		time.Sleep(time.Duration(min(i, 20)) * time.Millisecond)
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
 			return nil, fmt.Errorf("attach %s: find a free loop device: %w", f.Name(), err)

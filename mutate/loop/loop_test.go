@@ -149,6 +149,28 @@ func TestAttachAtOnce(t *testing.T) {
 	}
 }
 
+// TestAttachWaitsForAClaim: a device that the kernel offers as free may be
+// claimed for a moment, by a mount that ends.
+func TestAttachWaitsForAClaim(t *testing.T) {
+	fixtures.Require(t, fixtures.Root)
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer control.Close()
+	n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim, err := os.OpenFile("/dev/loop"+strconv.Itoa(n), os.O_RDWR|unix.O_EXCL, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(150*time.Millisecond, func() { claim.Close() })
+	f, _ := disk(t)
+	attach(t, f, loop.Options{})
+}
+
 func TestFindGoesByTheFile(t *testing.T) {
 	fixtures.Require(t, fixtures.Root)
 	f, _ := disk(t)
