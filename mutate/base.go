@@ -169,6 +169,9 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id FileID) (*Base, e
 	if err != nil {
 		return nil, err
 	}
+	if err := workable(layout); err != nil {
+		return nil, err
+	}
 	run, err := e.Store.Begin(ctx)
 	if err != nil {
 		return nil, err

@@ -87,7 +87,7 @@ func (b *build) settle(ctx context.Context, file string) error {
 	}
 	defer f.Close()
 	for _, v := range b.plan.base.Layout.Volumes {
-		if _, mounted, _ := typeFor(v.Role, b.plan.base.Layout.Arch); !mounted {
+		if !mounted(&b.plan.base.Layout, v) {
 			continue
 		}
 		tree, err := v.Open(f, disk.ReadWrite)

@@ -98,6 +98,9 @@ func identifyMBR(f, base *os.File, id Identity) error {
 		if p.Active {
 			active = p.Slot
 		}
+		if err := gpt.SetType(f, p.Slot, p.Type); err != nil {
+			return err
+		}
 	}
 	if err := gpt.SetActive(f, active); err != nil {
 		return err

@@ -3,6 +3,7 @@ package mutate
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -112,8 +113,7 @@ func prepare(file string, l *disk.Layout) error {
 	}
 	defer f.Close()
 	if l.Table == disk.MBR {
-		root, _ := l.Find(disk.Root)
-		return gpt.SetActive(f, root.Slot)
+		return prepareMBR(f, l)
 	}
 	t, err := gpt.Read(f)
 	if err != nil {
@@ -126,14 +126,69 @@ func prepare(file string, l *disk.Layout) error {
 	return gpt.Apply(f, e.work)
 }
 
+// prepareMBR marks the two volumes that systemd-nspawn knows in a DOS table.
+func prepareMBR(f *os.File, l *disk.Layout) error {
+	root, _ := l.Find(disk.Root)
+	if err := gpt.SetActive(f, root.Slot); err != nil {
+		return err
+	}
+	if err := gpt.SetType(f, root.Slot, 0x83); err != nil {
+		return err
+	}
+	if boot, ok := l.Find(disk.Boot); ok {
+		return gpt.SetType(f, boot.Slot, gpt.TypeMBRBoot)
+	}
+	return nil
+}
+
+// mounted says whether systemd-nspawn mounts a volume of a prepared image, and
+// where the image does.
+func mounted(l *disk.Layout, v disk.Volume) bool {
+	if l.Table != disk.GPT {
+		return v.Role == disk.Root || v.Role == disk.Boot
+	}
+	_, ok, _ := typeFor(v.Role, l.Arch)
+	return ok
+}
+
 // mountpoints are where systemd-nspawn mounts the volumes of a prepared image
 // in the guest, / first.
 func mountpoints(l *disk.Layout) []string {
 	points := []string{"/"}
 	for _, v := range l.Volumes {
-		if _, ok, _ := typeFor(v.Role, l.Arch); ok && v.Role != disk.Root {
+		if mounted(l, v) && v.Role != disk.Root {
 			points = append(points, "/"+strings.Trim(v.Mountpoint, "/"))
 		}
 	}
 	return points
+}
+
+// sealed are the types of partitions whose presence says that another must not
+// change: hashes of it, and their signatures.
+var sealed = []uuid.UUID{
+	gpt.TypeRootVerityX86_64, gpt.TypeRootVerityARM64, gpt.TypeUsrVerityX86_64, gpt.TypeUsrVerityARM64,
+	gpt.TypeRootVeritySigX86_64, gpt.TypeRootVeritySigARM64, gpt.TypeUsrVeritySigX86_64, gpt.TypeUsrVeritySigARM64,
+}
+
+// workable refuses an image that could be changed, but not into what a recipe
+// asks for.
+func workable(l *disk.Layout) error {
+	seen := map[string]int{}
+	for _, v := range l.Volumes {
+		if kind, err := uuid.Parse(v.Type); err == nil && slices.Contains(sealed, kind) || v.FS == "DM_verity_hash" {
+			return &disk.InvalidError{Fault: fmt.Sprintf("%s holds hashes of another (dm-verity): an image that is sealed so does not start once it is changed", v),
+				Mend: "use the image from before it was sealed, and seal the result"}
+		}
+		id := strings.ToLower(v.PartUUID)
+		if other, ok := seen[id]; ok && id != "" {
+			return &disk.InvalidError{Fault: fmt.Sprintf("partitions %d and %d both have the unique GUID %s, so what names it is ambiguous", other, v.Slot, id),
+				Mend: fmt.Sprintf("give one another: sgdisk --partition-guid=%d:R on a copy of the image", v.Slot)}
+		}
+		seen[id] = v.Slot
+		if v.Role == "" && v.Mountpoint != "" && v.FS != "vfat" || v.Role != "" && v.Role != disk.ESP && v.Role != disk.Swap && !mounted(l, v) {
+			return &disk.InvalidError{Fault: fmt.Sprintf("%s is a volume for %s, where systemd-nspawn mounts none (in a table of kind %s): what a step puts there would be hidden when the image starts",
+				v, v.Mountpoint, l.Table), Mend: "use an image that has " + v.Mountpoint + " in its root, or mark the volume noauto in its /etc/fstab"}
+		}
+	}
+	return nil
 }

@@ -61,6 +61,7 @@ type Volume struct {
 	Type         string `json:",omitempty"` // partition type: a GUID, or the MBR's byte as 0x83
 	PartUUID     string `json:",omitempty"`
 	PartLabel    string `json:",omitempty"`
+	NoAuto       bool   `json:",omitempty"` // systemd is to leave it alone
 	FS           string `json:",omitempty"` // as blkid names it
 	UUID         string `json:",omitempty"`
 	Label        string `json:",omitempty"`
@@ -142,7 +143,7 @@ func readTable(f *os.File) (*Layout, error) {
 		l := &Layout{Table: GPT}
 		for _, p := range t.Partitions {
 			l.Volumes = append(l.Volumes, Volume{Slot: p.Slot, Offset: p.Start, Size: p.Size,
-				Type: p.Type.String(), PartUUID: p.GUID.String(), PartLabel: p.Name})
+				Type: p.Type.String(), PartUUID: p.GUID.String(), PartLabel: p.Name, NoAuto: p.Attributes&gpt.AttrNoAuto != 0})
 		}
 		return l, nil
 	case errors.As(err, &damage):
@@ -173,7 +174,7 @@ func readTable(f *os.File) (*Layout, error) {
 }
 
 // AssignRoles is the rest of [Inspect]: it finds root by what is in it and the
-// others by root's fstab.
+// others by root's fstab, or by the type that has systemd mount them without.
 func (l *Layout) AssignRoles(f *os.File) error {
 	root, tree, err := l.findRoot(f)
 	if err != nil {
@@ -186,6 +187,7 @@ func (l *Layout) AssignRoles(f *os.File) error {
 		return err
 	}
 	l.followFstab(tree)
+	l.followTypes()
 	for i := range l.Volumes {
 		v := &l.Volumes[i]
 		switch {

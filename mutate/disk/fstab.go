@@ -2,8 +2,13 @@ package disk
 
 import (
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/imgmut/imgmut/mutate/gpt"
 )
 
 // Mount is one line of an fstab (fstab(5)).
@@ -15,14 +20,7 @@ type Mount struct {
 }
 
 // Has says whether the mount has that option.
-func (m Mount) Has(option string) bool {
-	for _, o := range m.Options {
-		if o == option {
-			return true
-		}
-	}
-	return false
-}
+func (m Mount) Has(option string) bool { return slices.Contains(m.Options, option) }
 
 // ParseFstab reads an fstab. Lines that are not one are passed over, as
 // mount(8) does.
@@ -99,12 +97,37 @@ func (l *Layout) find(match func(*Volume) bool) (*Volume, bool) {
 	return nil, false
 }
 
+// followTypes gives roles to volumes that systemd mounts by their type where
+// fstab says nothing of the place (systemd-gpt-auto-generator(8)). /var and
+// /var/tmp are not among them: those are mounted on the machine alone whose
+// machine-id the partition is named by.
+func (l *Layout) followTypes() {
+	for _, auto := range []struct {
+		kind  uuid.UUID
+		role  Role
+		mount string
+	}{{gpt.TypeHome, Home, "/home"}, {gpt.TypeSrv, Srv, "/srv"}, {gpt.TypeXBOOTLDR, Boot, "/boot"}} {
+		if _, taken := l.Find(auto.role); taken {
+			continue
+		}
+		v, ok := l.find(func(v *Volume) bool {
+			return strings.EqualFold(v.Type, auto.kind.String()) && v.Role == "" && v.Mountpoint == "" && v.FS != "" && !v.NoAuto
+		})
+		if ok {
+			v.Role, v.Mountpoint = auto.role, auto.mount
+		}
+	}
+}
+
 // followFstab gives roles by where the image mounts its own volumes.
 func (l *Layout) followFstab(t *Tree) {
 	for _, m := range ParseFstab(readText(t, "etc/fstab")) {
 		v, ok := l.Resolve(m.Spec)
 		if !ok || v.Role == Root {
 			continue
+		}
+		if m.Has("noauto") && v.Mountpoint == "" && !strings.HasPrefix(m.Mountpoint, "/boot") {
+			continue // nothing is hidden at its place when the image starts
 		}
 		v.Mountpoint = m.Mountpoint
 		switch strings.TrimRight(m.Mountpoint, "/") {

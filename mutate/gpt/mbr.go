@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 )
 
@@ -104,11 +105,7 @@ func (t *MBRTable) check(used []span, size int64) error {
 // takes the active partition of type 0x83 for root.
 func SetActive(f *os.File, slot int) error {
 	return editMBR(f, func(t *MBRTable, b []byte) error {
-		found := slot == 0
-		for _, p := range t.Partitions {
-			found = found || p.Slot == slot
-		}
-		if !found {
+		if slot != 0 && !slices.ContainsFunc(t.Partitions, func(p MBRPartition) bool { return p.Slot == slot }) {
 			return fmt.Errorf("set active partition: slot %d is not in use", slot)
 		}
 		for s := 1; s <= mbrSlots; s++ {
@@ -117,6 +114,25 @@ func SetActive(f *os.File, slot int) error {
 				*flag = 0x80
 			}
 		}
+		return nil
+	})
+}
+
+// TypeMBRBoot is the type of a /boot of its own in a DOS table (UAPI.2,
+// Discoverable Partitions Specification).
+const TypeMBRBoot byte = 0xea
+
+// SetType gives a slot of the DOS table of f another type, and changes nothing
+// else.
+func SetType(f *os.File, slot int, kind byte) error {
+	return editMBR(f, func(t *MBRTable, b []byte) error {
+		if !slices.ContainsFunc(t.Partitions, func(p MBRPartition) bool { return p.Slot == slot }) {
+			return fmt.Errorf("set partition type: slot %d is not in use", slot)
+		}
+		if kind == 0 {
+			return errors.New("set partition type: zero would remove the partition")
+		}
+		mbrEntry(b, slot)[mbrType] = kind
 		return nil
 	})
 }

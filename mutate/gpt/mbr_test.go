@@ -100,6 +100,27 @@ func TestSetActive(t *testing.T) {
 	}
 }
 
+func TestSetType(t *testing.T) {
+	img := dos(t)
+	f, before := open(t, img), slurp(t, img)
+	if err := gpt.SetType(f, 2, gpt.TypeMBRBoot); err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Clone(before)
+	want[446+16+4] = 0xea
+	if !bytes.Equal(slurp(t, img), want) {
+		t.Error("SetType changed other bytes than the type")
+	}
+	for slot, kind := range map[int]byte{0: 0x83, 3: 0x83, 5: 0x83, 1: 0} {
+		if err := gpt.SetType(f, slot, kind); err == nil {
+			t.Errorf("SetType(%d, %#x) = nil", slot, kind)
+		}
+	}
+	if !bytes.Equal(slurp(t, img), want) {
+		t.Error("a refused edit changed the file")
+	}
+}
+
 func TestSetSignature(t *testing.T) {
 	img := dos(t)
 	f, before := open(t, img), slurp(t, img)

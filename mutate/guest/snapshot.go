@@ -27,6 +27,19 @@ const freezeTime = 60 * time.Second
 // most often because the store is full. The step itself has seen no error.
 var ErrLostWrites = errors.New("what the step wrote was lost on the way to the store (is it full?)")
 
+// NotMountedError says that systemd-nspawn did not mount a volume that the
+// image mounts: what a step puts there would be hidden when the image starts.
+type NotMountedError struct{ Mountpoint string }
+
+func (e *NotMountedError) Error() string {
+	return fmt.Sprintf("systemd-nspawn does not mount the image's volume for %s", e.Mountpoint)
+}
+
+// Hint is what is known to be the reason.
+func (e *NotMountedError) Hint() string {
+	return "systemd 254 and later mounts a volume for /boot only if the root's own " + e.Mountpoint + " is empty: empty it in a copy of the image"
+}
+
 // openMounts opens the root of each volume of the guest. The descriptors are
 // taken before the first step and held: a write error is reported by syncfs(2)
 // only to descriptors that were open when it happened.
@@ -43,6 +56,10 @@ func openMounts(ctx context.Context, m Machine, mountpoints []string) (_ []*os.F
 			}
 		}
 	}()
+	var rootStat, stat unix.Stat_t
+	if err := unix.Fstat(int(root.Fd()), &rootStat); err != nil {
+		return nil, fmt.Errorf("stat the guest's root: %w", err)
+	}
 	for _, name := range mountpoints {
 		if name == "/" {
 			continue
@@ -54,6 +71,12 @@ func openMounts(ctx context.Context, m Machine, mountpoints []string) (_ []*os.F
 			return nil, fmt.Errorf("open the guest's %s: %w", name, err)
 		}
 		mounts = append(mounts, os.NewFile(uintptr(fd), name))
+		if err := unix.Fstat(fd, &stat); err != nil {
+			return nil, fmt.Errorf("stat the guest's %s: %w", name, err)
+		}
+		if stat.Dev == rootStat.Dev {
+			return nil, &NotMountedError{name}
+		}
 	}
 	return mounts, nil
 }
