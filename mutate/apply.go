@@ -73,6 +73,9 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 		return nil, err
 	}
 	if !ok {
+		if err := e.checkPool(ctx, r); err != nil {
+			return nil, err
+		}
 		if image, err = e.make(ctx, p, assertions, o); err != nil {
 			return nil, err
 		}
@@ -97,11 +100,13 @@ func (e *Engine) make(ctx context.Context, p *plan, assertions []verify.Assertio
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, b.close()) }()
-	if err := b.build(ctx, o); err != nil {
-		return nil, err
+	image, err := b.build(ctx, assertions, o)
+	if closeErr := b.close(); err != nil {
+		return nil, errors.Join(err, closeErr)
+	} else if closeErr != nil { // there is an image, so it is no failure
+		e.note("clear up after the run: " + closeErr.Error())
 	}
-	return b.finish(ctx, assertions)
+	return image, nil
 }
 
 // Check finds every problem of a recipe that can be found without a base.

@@ -50,6 +50,41 @@ func fileID(f *os.File) (FileID, error) {
 	return FileID{uint64(st.Dev), st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()}, nil
 }
 
+// clockTick is more than the clock of a filesystem moves at once: the kernel's
+// tick is 10 ms at most, and kernels before 6.13 look no closer.
+const clockTick = 20 * time.Millisecond
+
+// settledID is a [FileID] by which a later change shows: two changes within one
+// tick of the clock leave the same times, so that of a file that has just been
+// written is taken for good only when the tick is over.
+func settledID(ctx context.Context, f *os.File) (FileID, error) {
+	id, err := fileID(f)
+	if err != nil {
+		return id, err
+	}
+	if age := time.Since(time.Unix(0, id.Ctime)); age >= 0 && age < clockTick {
+		select {
+		case <-time.After(clockTick - age):
+		case <-ctx.Done():
+			return id, context.Cause(ctx)
+		}
+	}
+	return id, nil
+}
+
+// openImage opens a raw image file that the user named. It does not wait for
+// the other end of a pipe to find that it is none.
+func openImage(file string) (*os.File, error) {
+	fi, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, &disk.InvalidError{Fault: "not a regular file", Mend: "give the path of a raw disk image"}
+	}
+	return os.Open(file)
+}
+
 // Resolve finds the base that a recipe names, and imports it if it is a file
 // that the store has not seen.
 func (e *Engine) Resolve(ctx context.Context, b recipes.Base) (*Base, error) {
@@ -116,17 +151,17 @@ func (e *Engine) Import(ctx context.Context, file, name, wantSHA256 string) (_ *
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open(file)
+	f, err := openImage(file)
+	if err != nil {
+		return nil, fmt.Errorf("import %s: %w", file, err)
+	}
+	defer f.Close()
+	release, err := e.Store.Use(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	if fi, err := f.Stat(); err != nil {
-		return nil, err
-	} else if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("import %s: %w", file, &disk.InvalidError{Fault: "not a regular file", Mend: "give the path of a raw disk image"})
-	}
-	id, err := fileID(f)
+	defer release()
+	id, err := settledID(ctx, f)
 	if err != nil {
 		return nil, err
 	}
@@ -165,8 +200,11 @@ func (e *Engine) seen(id FileID) (*Base, error) {
 // importNew takes a file into the store. It is looked into before anything is
 // copied, so that what cannot be used costs nothing.
 func (e *Engine) importNew(ctx context.Context, f *os.File, id FileID) (*Base, error) {
-	layout, err := disk.Inspect(ctx, f)
+	layout, err := disk.List(ctx, f)
 	if err != nil {
+		return nil, err
+	}
+	if err := assignRoles(ctx, layout, f); err != nil {
 		return nil, err
 	}
 	if err := workable(layout); err != nil {
@@ -190,12 +228,18 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id FileID) (*Base, e
 	if now, err := fileID(f); err != nil {
 		return nil, err
 	} else if now != id {
-		return nil, errors.New("the file changed while it was read: is something running on it?")
+		return nil, &disk.InvalidError{Fault: "the file changed while it was read", Mend: "stop what writes to it, a virtual machine perhaps"}
 	}
 	sums, err := content.Sum(ctx, out, e.progress("digest"))
 	if err != nil {
 		return nil, err
 	}
+	// Two imports of the same bytes at once: the second adds to the first.
+	unlock, err := e.Store.Lock(ctx, "base-"+sums.Digest())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	b := &Base{Digest: sums.Digest(), Size: id.Size, Source: f.Name(), Imported: e.Now().UTC(), Layout: *layout, Seen: []FileID{id}}
 	var known Base
 	err = e.Store.Update(ctx, store.Bases, b.Digest, &known, func() error { // the same bytes in another file

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/layer"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
+	"github.com/imgmut/imgmut/mutate/verify"
 )
 
 // build is one apply at work.
@@ -84,7 +84,8 @@ func (e *Engine) claim(ctx context.Context, p *plan, o ApplyOptions) (unlock fun
 
 // close ends whatever still runs and removes the run's files.
 func (b *build) close() error {
-	errs := []error{b.commits.wait()}
+	b.commits.wait() // if it failed, finish has said so, or something before it failed
+	var errs []error
 	if b.last != nil {
 		errs = append(errs, b.last.Close())
 	}
@@ -92,8 +93,21 @@ func (b *build) close() error {
 	return errors.Join(errs...)
 }
 
-// build makes the layers that are missing, all in one guest.
-func (b *build) build(ctx context.Context, o ApplyOptions) (err error) {
+// build makes the layers that are missing, and of the last the image.
+func (b *build) build(ctx context.Context, assertions []verify.Assertion, o ApplyOptions) (*Image, error) {
+	err := b.layers(ctx)
+	var image *Image
+	if err == nil {
+		image, err = b.finish(ctx, assertions)
+	}
+	if err != nil && o.KeepFailed {
+		err = errors.Join(err, b.keep(err))
+	}
+	return image, err
+}
+
+// layers makes the layers that are missing, all in one guest.
+func (b *build) layers(ctx context.Context) (err error) {
 	p := b.plan
 	if !p.ready || p.reused < len(p.steps) {
 		if err := b.needSpace(0); err != nil {
@@ -108,9 +122,6 @@ func (b *build) build(ctx context.Context, o ApplyOptions) (err error) {
 		}
 		if p.reused < len(p.steps) {
 			if err := b.runSteps(ctx, work); err != nil {
-				if o.KeepFailed {
-					err = errors.Join(err, b.keep(err))
-				}
 				return err
 			}
 		}
@@ -275,27 +286,34 @@ func (c *committer) add(file string, k layer.Key, rec layer.Record) {
 // wait returns when every layer has its name. It may be called again.
 func (c *committer) wait() error { return c.ended() }
 
-// keep gives the fork of a failed step a lasting name: the layer before that
-// step, which is how the step found it.
+// keep gives a lasting name to what failed: the fork as the failing step found
+// it, which is the layer before, or the image that is not what it should be.
 func (b *build) keep(failed error) error {
-	var se *StepError
-	if !errors.As(failed, &se) {
+	var step *StepError
+	var verdict *VerifyError
+	var from, what string
+	switch {
+	case errors.As(failed, &step):
+		if err := b.commits.wait(); err != nil {
+			return err
+		}
+		parent := b.plan.prepare.key
+		if step.Index > 1 {
+			parent = b.plan.steps[step.Index-2].key
+		}
+		from, what = b.Store.Path(store.Layers, string(parent), "raw"), fmt.Sprintf("the image as it was before step %d", step.Index)
+	case errors.As(failed, &verdict):
+		from, what = b.imageFile(), "the image that did not pass"
+	default:
 		return nil
 	}
-	if err := b.commits.wait(); err != nil {
-		return err
-	}
-	from := b.plan.prepare.key
-	if se.Index > 1 {
-		from = b.plan.steps[se.Index-2].key
-	}
-	kept := filepath.Join(b.Store.Root(), "failed-"+b.plan.recipe.Name+".raw")
+	kept := b.Store.Kept(b.plan.recipe.Name)
 	if err := os.Remove(kept); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := reflink.CloneFile(kept, b.Store.Path(store.Layers, string(from), "raw"), 0o600); err != nil {
+	if err := reflink.CloneFile(kept, from, 0o600); err != nil {
 		return fmt.Errorf("keep the fork: %w", err)
 	}
-	b.note(fmt.Sprintf("kept the image as it was before step %d: %s", se.Index, kept))
+	b.note(fmt.Sprintf("kept %s, until imgmut gc: %s", what, kept))
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/content"
@@ -31,9 +32,9 @@ type Image struct {
 	Identity   Identity
 	Assertions []verify.Recorded `json:",omitempty"` // what the recipe's verify: asks
 	Verdict    verify.Verdict
-	Imgmut     string // version
-	Systemd    int    `json:",omitempty"` // major version of the host's, 0 if none was started
-	PoolFile   string `json:",omitempty"` // file in machined's pool
+	Imgmut     string    // version
+	Systemd    int       `json:",omitempty"` // major version of the host's, 0 if none was started
+	PoolFile   *PoolFile `json:",omitempty"` // in machined's pool, of this image or of one before it of that name
 }
 
 // VerifyError says that an image is not what it should be.
@@ -42,13 +43,13 @@ type VerifyError struct {
 	Failed []verify.Check
 }
 
+// Error has a line for each check that failed.
 func (e *VerifyError) Error() string {
-	c := e.Failed[0]
-	msg := fmt.Sprintf("verify %s: %s: %s", e.Name, c.Name, c.Detail)
-	if n := len(e.Failed) - 1; n > 0 {
-		msg += fmt.Sprintf(" (and %d more)", n)
+	var lines []string
+	for _, c := range e.Failed {
+		lines = append(lines, fmt.Sprintf("verify %s: %s: %s", e.Name, c.Name, c.Detail))
 	}
-	return msg
+	return strings.Join(lines, "\n")
 }
 
 // finished gives the image of the plan if it is there already: same chain,
@@ -129,41 +130,18 @@ func (a FileID) sameFile(b FileID) bool {
 // finish makes the image of the last layer: identity, verdict, record.
 func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*Image, error) {
 	p := b.plan
-	b.phase("identity")
-	file := b.run.Path("image.raw")
-	if err := b.forkLast(file); err != nil {
-		return nil, err
-	}
 	base, err := os.Open(b.Store.Path(store.Bases, p.base.Digest, "raw"))
 	if err != nil {
 		return nil, err
 	}
 	defer base.Close()
-	if err := b.settle(ctx, file); err != nil {
-		return nil, err
-	}
 	id := derive(&p.base.Layout, p.last(), p.recipe.Name)
-	if err := identify(ctx, file, base, &p.base.Layout, id); err != nil {
-		return nil, fmt.Errorf("give %s its identity: %w", p.recipe.Name, err)
-	}
-	if err := loop.WaitReleased(ctx, file); err != nil {
+	if err := b.identified(ctx, base, id); err != nil {
 		return nil, err
 	}
-	b.phase("verify")
-	// Both only read, and each leaves a core idle.
-	summed := make(chan error, 1)
-	var sums *content.Sums
-	go func() {
-		var err error
-		sums, err = b.sums(ctx, base, file)
-		summed <- err
-	}()
-	verdict, err := b.guests.judge(ctx, file, assertions)
-	if err = errors.Join(err, <-summed); err != nil {
+	verdict, sums, err := b.judged(ctx, base, assertions)
+	if err != nil {
 		return nil, err
-	}
-	if !verdict.OK {
-		return nil, &VerifyError{p.recipe.Name, verdict.Failed()}
 	}
 	if err := b.commits.wait(); err != nil {
 		return nil, err
@@ -173,10 +151,63 @@ func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*Ima
 		return nil, err
 	}
 	i.Digest = sums.Digest()
-	if i.File, err = idOf(file); err != nil {
+	if i.File, err = idOf(b.imageFile()); err != nil {
 		return nil, err
 	}
-	return i, b.Store.Publish(ctx, file, store.Images, i.Name, i, nil)
+	return i, b.Store.Publish(ctx, b.imageFile(), store.Images, i.Name, i, nil)
+}
+
+// imageFile is the image before it has its name.
+func (b *build) imageFile() string { return b.run.Path("image.raw") }
+
+// identified makes a fork of the last layer that is an image of its own.
+func (b *build) identified(ctx context.Context, base *os.File, id Identity) error {
+	layout := &b.plan.base.Layout
+	b.phase("identity")
+	if err := b.forkLast(b.imageFile()); err != nil {
+		return err
+	}
+	if uses(layout, "btrfs") { // the guest's, which is about to end, may be the one that this kernel allows
+		if err := b.guests.close(); err != nil {
+			return err
+		}
+	}
+	unlock, err := lockFilesystems(ctx, layout, b.imageFile(), "btrfs")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := b.settle(ctx, b.imageFile()); err != nil {
+		return err
+	}
+	if err := identify(ctx, b.imageFile(), base, layout, id); err != nil {
+		return fmt.Errorf("give %s its identity: %w", b.plan.recipe.Name, err)
+	}
+	return loop.WaitReleased(ctx, b.imageFile())
+}
+
+// judged verifies the image and sums its bytes. It is a [*VerifyError] if the
+// image is not what it should be.
+func (b *build) judged(ctx context.Context, base *os.File, assertions []verify.Assertion) (*verify.Verdict, *content.Sums, error) {
+	b.phase("verify")
+	// Both only read, and each leaves a core idle.
+	summed := make(chan error, 1)
+	var sums *content.Sums
+	go func() {
+		var err error
+		sums, err = b.sums(ctx, base, b.imageFile())
+		summed <- err
+	}()
+	verdict, err := b.guests.judge(ctx, b.imageFile(), assertions)
+	err = errors.Join(err, <-summed)
+	var invalid *disk.InvalidError
+	switch {
+	case errors.As(err, &invalid): // the base was not, so the recipe made it so
+		err = &VerifyError{b.plan.recipe.Name, []verify.Check{{Name: "operating system", Detail: invalid.Fault}}}
+	case err == nil && !verdict.OK:
+		err = &VerifyError{b.plan.recipe.Name, verdict.Failed()}
+	}
+	return verdict, sums, err
 }
 
 // forkLast forks the last layer, which may not have its name yet.
@@ -202,6 +233,9 @@ func (b *build) record(ctx context.Context, id Identity, v verify.Verdict, asser
 	}
 	for _, l := range p.steps {
 		i.Keys = append(i.Keys, l.key)
+	}
+	if before, err := b.FindImage(i.Name); err == nil { // to be found by who removes the image
+		i.PoolFile = before.PoolFile
 	}
 	if p.reused < len(p.steps) || len(assertions) > 0 { // else none was started
 		h, err := b.Host(ctx)

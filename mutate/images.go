@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
+	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/layer"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -61,10 +63,12 @@ func (e *Engine) VerifyImage(ctx context.Context, name string) (*verify.Verdict,
 	if err != nil {
 		return nil, err
 	}
-	if !e.untouched(i) {
-		v.OK = false
-		v.Checks = append(v.Checks, verify.Check{Name: "file", Detail: "it is not the file that was published: it was written to since"})
+	same, err := e.sameContent(ctx, i)
+	if err != nil {
+		return nil, err
 	}
+	v.OK = v.OK && same.OK
+	v.Checks = append(v.Checks, *same)
 	judged := i.Digest
 	return v, e.Store.Update(ctx, store.Images, name, i, func() error {
 		if i.Digest == judged { // and not one that was made meanwhile
@@ -74,10 +78,29 @@ func (e *Engine) VerifyImage(ctx context.Context, name string) (*verify.Verdict,
 	})
 }
 
-func (e *Engine) verify(ctx context.Context, file string, assertions []verify.Assertion) (_ *verify.Verdict, err error) {
-	f, err := os.Open(file)
+// sameContent checks that the image has the bytes that were published.
+func (e *Engine) sameContent(ctx context.Context, i *Image) (*verify.Check, error) {
+	started := time.Now()
+	f, err := os.Open(e.imagePath(i.Name))
 	if err != nil {
 		return nil, err
+	}
+	defer f.Close()
+	sums, err := content.Sum(ctx, f, e.progress("digest"))
+	if err != nil {
+		return nil, err
+	}
+	c := &verify.Check{Name: "content", OK: sums.Digest() == i.Digest, Took: time.Since(started)}
+	if !c.OK {
+		c.Detail = "it does not have the bytes that were published: it was written to since"
+	}
+	return c, nil
+}
+
+func (e *Engine) verify(ctx context.Context, file string, assertions []verify.Assertion) (_ *verify.Verdict, err error) {
+	f, err := openImage(file)
+	if err != nil {
+		return nil, fmt.Errorf("verify %s: %w", file, err)
 	}
 	defer f.Close()
 	run, err := e.Store.Begin(ctx)
@@ -87,8 +110,11 @@ func (e *Engine) verify(ctx context.Context, file string, assertions []verify.As
 	defer func() { err = errors.Join(err, run.Close()) }()
 	e.phase("verify " + file)
 	gs := &guests{Engine: e, run: run}
+	if gs.layout, err = disk.List(ctx, f); err != nil {
+		return nil, fmt.Errorf("verify %s: %w", file, err)
+	}
 	if len(assertions) > 0 {
-		if gs.layout, err = disk.Inspect(ctx, f); err != nil {
+		if err := assignRoles(ctx, gs.layout, f); err != nil {
 			return nil, fmt.Errorf("verify %s: %w", file, err)
 		}
 	}
@@ -108,6 +134,7 @@ func (e *Engine) clear(ctx context.Context) (release func(), err error) {
 // Removed is what a removal did.
 type Removed struct {
 	Images, Bases, Layers []string
+	Kept                  []string // files, of what failed
 }
 
 // Remove removes an image, with its copy in machined's pool, or a base. What
@@ -115,9 +142,12 @@ type Removed struct {
 func (e *Engine) Remove(ctx context.Context, name string) (*Removed, error) {
 	i, err := e.FindImage(name)
 	if err == nil {
-		if mark, err := readMark(i.PoolFile); err == nil && i.PoolFile != "" && mark != "" {
-			if err := os.Remove(i.PoolFile); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return nil, err
+		if i.PoolFile != nil {
+			// Another store's image of that name is not ours to remove.
+			if digest, err := e.readMark(i.PoolFile.Path); err == nil && digest != "" {
+				if err := os.Remove(i.PoolFile.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
+					return nil, err
+				}
 			}
 		}
 		return &Removed{Images: []string{name}}, e.Store.Remove(store.Images, name)
@@ -182,8 +212,8 @@ func (e *Engine) Collect(ctx context.Context, dryRun bool) (*Removed, error) {
 			r.Bases = append(r.Bases, b.Digest)
 		}
 	}
-	if dryRun {
-		return r, nil
+	if r.Kept, err = e.Store.DropKept(dryRun); err != nil || dryRun {
+		return r, err
 	}
 	if err := e.Store.ClearLocks(); err != nil {
 		return nil, err

@@ -2,11 +2,13 @@ package mutate
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -16,8 +18,37 @@ import (
 )
 
 // ownMark is the extended attribute on files in machined's pool that imgmut
-// put there, with the image's digest. Others are never replaced.
+// put there: the image's digest and the store it is from. Others are never
+// replaced, nor are those of other stores.
 const ownMark = "user.imgmut"
+
+func (e *Engine) mark(digest string) string { return digest + " " + e.Store.Root() }
+
+// checkPool finds out before any work that the name is somebody else's in
+// machined's pool.
+func (e *Engine) checkPool(ctx context.Context, r *recipes.Recipe) error {
+	if !r.Register.Machined {
+		return nil
+	}
+	_, target, err := e.poolFile(ctx, r.Name)
+	if err == nil {
+		_, err = e.readMark(target)
+	}
+	if err != nil {
+		return fmt.Errorf("register %s with machined: %w", r.Name, err)
+	}
+	return nil
+}
+
+// poolFile is where an image of that name is in machined's pool.
+func (e *Engine) poolFile(ctx context.Context, name string) (Host, string, error) {
+	h, err := e.Host(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	pool, err := h.PoolPath(ctx)
+	return h, filepath.Join(pool, name+".raw"), err
+}
 
 // register publishes the image in machined's pool if the recipe asks for it,
 // unless it is there already.
@@ -25,26 +56,25 @@ func (e *Engine) register(ctx context.Context, r *recipes.Recipe, a *Applied) er
 	if !r.Register.Machined {
 		return nil
 	}
-	if a.PoolFile != "" {
-		if mark, err := readMark(a.PoolFile); err == nil && mark == a.Digest {
+	if a.PoolFile != nil && a.PoolFile.Digest == a.Digest {
+		if id, err := idOf(a.PoolFile.Path); err == nil && id.sameFile(a.PoolFile.ID) {
 			return nil // and no host need be started to say so
 		}
 	}
 	e.phase("register with machined")
-	h, err := e.Host(ctx)
-	if err != nil {
-		return err
+	h, target, err := e.poolFile(ctx, a.Name)
+	if err == nil {
+		err = e.publishIn(ctx, h, target, a)
 	}
-	pool, err := h.PoolPath(ctx)
 	if err != nil {
-		return err
-	}
-	target := filepath.Join(pool, a.Name+".raw")
-	if err := e.publishIn(ctx, h, target, a); err != nil {
 		return fmt.Errorf("register %s with machined: %w", a.Name, err)
 	}
+	id, err := idOf(target)
+	if err != nil {
+		return err
+	}
 	return e.Store.Update(ctx, store.Images, a.Name, &a.Image, func() error {
-		a.PoolFile = target
+		a.PoolFile = &PoolFile{Path: target, Digest: a.Digest, ID: id}
 		return nil
 	})
 }
@@ -53,38 +83,48 @@ func (e *Engine) register(ctx context.Context, r *recipes.Recipe, a *Applied) er
 // read it. A reflink that machined cannot read becomes a copy: systemd 252 on
 // Linux 6.14 and later sees no partitions on a reflinked XFS file.
 func (e *Engine) publishIn(ctx context.Context, h Host, target string, a *Applied) error {
-	mark, err := readMark(target)
+	unlock, err := lockMachine(ctx, "pool-"+a.Name) // other stores have the same pool
 	if err != nil {
 		return err
 	}
-	if mark == a.Digest {
-		if _, err := h.ImageOSRelease(ctx, a.Name); err == nil {
-			return nil
-		}
+	defer unlock()
+	if _, err := e.readMark(target); err != nil {
+		return err
 	}
+	var unread error
 	for _, cloning := range []bool{true, false} {
 		err := e.fillPool(ctx, target, a, cloning)
-		if errors.Is(err, reflink.ErrUnsupported) {
+		if cloning && errors.Is(err, reflink.ErrUnsupported) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		if _, err = h.ImageOSRelease(ctx, a.Name); err == nil {
+		if _, unread = h.ImageOSRelease(ctx, a.Name); unread == nil {
 			return nil
 		}
-		if !cloning {
-			return errors.Join(err, os.Remove(target))
-		}
 	}
-	return nil
+	return errors.Join(unread, os.Remove(target))
 }
 
-// NotOursError says that machined's pool has an image of that name which
-// imgmut did not make.
-type NotOursError struct{ Path, Name string }
+// PoolFile is a file in machined's pool.
+type PoolFile struct {
+	Path   string
+	Digest string // of the image that was put there
+	ID     FileID // as it was put there
+}
+
+// NotOursError says that machined's pool has an image of that name which was
+// not put there from this store.
+type NotOursError struct {
+	Path, Name string
+	Store      string // the other store it is from, empty if imgmut did not put it there
+}
 
 func (e *NotOursError) Error() string {
+	if e.Store != "" {
+		return fmt.Sprintf("%s is there, from another store: %s", e.Path, e.Store)
+	}
 	return fmt.Sprintf("%s is there, and imgmut did not put it there", e.Path)
 }
 
@@ -93,21 +133,25 @@ func (e *NotOursError) Hint() string {
 	return "rename it or remove it with machinectl remove " + e.Name + ", or give the recipe another name"
 }
 
-// readMark gives the digest of the image that imgmut put at a path, or "" if
-// nothing is there.
-func readMark(path string) (string, error) {
-	buf := make([]byte, 256)
+// readMark gives the digest of the image that was put at a path from this
+// store, "" if nothing is there.
+func (e *Engine) readMark(path string) (digest string, err error) {
+	buf := make([]byte, 4096+sha256.Size*2)
 	n, err := unix.Lgetxattr(path, ownMark, buf)
+	name := strings.TrimSuffix(filepath.Base(path), ".raw")
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
 	case err == unix.ENODATA, err == unix.ENOTSUP:
-		name := filepath.Base(path)
-		return "", &NotOursError{path, name[:len(name)-len(".raw")]}
+		return "", &NotOursError{Path: path, Name: name}
 	case err != nil:
 		return "", fmt.Errorf("read %s of %s: %w", ownMark, path, err)
 	}
-	return string(buf[:n]), nil
+	digest, root, _ := strings.Cut(string(buf[:n]), " ")
+	if root != e.Store.Root() {
+		return "", &NotOursError{path, name, root}
+	}
+	return digest, nil
 }
 
 // fillPool makes the file in the pool.
@@ -125,7 +169,7 @@ func (e *Engine) fillPool(ctx context.Context, target string, a *Applied, clonin
 		if err != nil {
 			return err
 		}
-		if err := unix.Fsetxattr(int(out.Fd()), ownMark, []byte(a.Digest), 0); err != nil {
+		if err := unix.Fsetxattr(int(out.Fd()), ownMark, []byte(e.mark(a.Digest)), 0); err != nil {
 			return fmt.Errorf("mark %s: %w", out.Name(), err)
 		}
 		return nil

@@ -14,7 +14,7 @@ const module = "github.com/imgmut/imgmut"
 // ever point down.
 var ourImports = map[string][]string{
 	"cmd/imgmut": {
-		"machined", "mutate", "mutate/agent", "mutate/disk", "mutate/guest", "mutate/reflink", "mutate/store", "mutate/tool", "recipes",
+		"machined", "mutate", "mutate/agent", "mutate/disk", "mutate/guest", "mutate/loop", "mutate/reflink", "mutate/store", "mutate/tool", "mutate/verify", "recipes",
 	},
 	"mutate": {
 		"mutate/content", "mutate/disk", "mutate/gpt", "mutate/guest", "mutate/layer", "mutate/loop", "mutate/reflink",

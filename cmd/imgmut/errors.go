@@ -14,8 +14,10 @@ import (
 	"github.com/imgmut/imgmut/mutate"
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/guest"
+	"github.com/imgmut/imgmut/mutate/loop"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/tool"
+	"github.com/imgmut/imgmut/mutate/verify"
 	"github.com/imgmut/imgmut/recipes"
 )
 
@@ -46,27 +48,30 @@ func exitStatus(err error) int {
 		missing  *machined.MissingError
 		program  *tool.MissingError
 		agent    *guest.AgentError
+		notOurs  *mutate.NotOursError
+		unmount  *guest.NotMountedError
+		refused  *machined.ExitError
 	)
 	switch {
 	case err == nil:
 		return exitDone
 	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.Is(err, mutate.ErrUsage):
+	case errors.Is(err, mutate.ErrUsage), errors.As(err, &notOurs):
 		return exitUsage
 	case errors.As(err, &problems):
 		return exitRecipe
 	case errors.As(err, &missing), errors.As(err, &program), errors.As(err, &agent), errors.Is(err, store.ErrNoPool),
-		errors.Is(err, guest.ErrLostWrites), errors.Is(err, mutate.ErrNoSpace), errors.Is(err, errNoHost), errors.Is(err, errHidden):
+		errors.Is(err, store.ErrNoPlace), errors.Is(err, loop.ErrNone), errors.Is(err, guest.ErrLostWrites), errors.Is(err, mutate.ErrNoSpace), errors.Is(err, errNoHost), errors.Is(err, errHidden):
 		return exitHost
 	case errors.As(err, &step): // before ENOSPC: it is the image that is full, or its author's affair
 		return exitStep
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return exitHost
 	case errors.As(err, &failed):
 		return exitVerify
-	case errors.As(err, &invalid):
-		return exitInvalid
+	case errors.As(err, &invalid), errors.As(err, &unmount), errors.As(err, &refused) && !refused.Ready:
+		return exitInvalid // or systemd-nspawn found it so
 	case errors.Is(err, store.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return exitNotFound
 	}
@@ -108,44 +113,80 @@ func hint(err error) string {
 		return "make room with imgmut gc, or use a store on a larger disk with --store"
 	case errors.As(err, &step): // what it was not allowed is the guest's affair
 		return ""
-	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
+	case errors.Is(err, loop.ErrNone):
+		return "modprobe loop, or give the container /dev/loop-control and the loop devices (imgmut doctor)"
+	case errors.Is(err, store.ErrNoPlace):
+		return "choose another place with --store or $IMGMUT_STORE"
+	case errors.Is(err, fs.ErrPermission):
 		return "imgmut needs root, as systemd-nspawn --image does"
 	}
 	return ""
 }
 
+// failure is what is printed of an error with --json.
+type failure struct {
+	Error    string           `json:"error"`
+	Hint     string           `json:"hint"`
+	Status   int              `json:"status"` // exit status
+	Problems recipes.Problems `json:"problems,omitempty"`
+	Failed   []verify.Check   `json:"failed,omitempty"` // of a verdict
+	Output   []string         `json:"output,omitempty"` // the last lines of a step that failed
+}
+
 // report prints an error and gives the exit status.
 func (c *commands) report(err error) int {
-	status := exitStatus(err)
+	f := failure{Status: exitStatus(err)}
 	if err == nil {
-		return status
+		return f.Status
+	}
+	f.Error, f.Hint = oneLine(err), hint(err)
+	var step *mutate.StepError
+	if errors.As(err, &step) {
+		f.Output = step.Tail
+	}
+	errors.As(err, &f.Problems)
+	var failed *mutate.VerifyError
+	if errors.As(err, &failed) {
+		f.Failed = failed.Failed
 	}
 	if c.json {
-		b, _ := json.Marshal(map[string]any{"error": oneLine(err), "hint": hint(err), "status": status})
+		b, _ := json.Marshal(f)
 		fmt.Fprintf(c.stderr, "%s\n", b)
-		return status
+		return f.Status
 	}
-	var problems recipes.Problems
-	if errors.As(err, &problems) {
-		for _, p := range problems {
-			fmt.Fprintln(c.stderr, "imgmut:", p.Error())
-			if p.Hint != "" {
-				fmt.Fprintln(c.stderr, "hint:", p.Hint)
-			}
-		}
-		return status
-	}
-	var step *mutate.StepError
-	if errors.As(err, &step) && !c.progress.showsOutput() {
-		for _, line := range step.Tail {
+	if step != nil && (c.progress == nil || !c.progress.showsOutput()) {
+		for _, line := range f.Output {
 			fmt.Fprintf(c.stderr, "%s | %s\n", step.Name, line)
 		}
 	}
-	fmt.Fprintln(c.stderr, "imgmut:", oneLine(err))
-	if h := hint(err); h != "" {
-		fmt.Fprintln(c.stderr, "hint:", h)
+	for _, m := range messages(err, f) {
+		fmt.Fprintln(c.stderr, "imgmut:", m.text)
+		if m.hint != "" {
+			fmt.Fprintln(c.stderr, "hint:", m.hint)
+		}
 	}
-	return status
+	return f.Status
+}
+
+// message is one line of an error, and one of its mend.
+type message struct{ text, hint string }
+
+// messages are the lines of an error: one, unless it is several findings.
+func messages(err error, f failure) []message {
+	var all []message
+	for _, p := range f.Problems {
+		all = append(all, message{plainText(p.Error()), p.Hint})
+	}
+	var failed *mutate.VerifyError
+	if errors.As(err, &failed) {
+		for line := range strings.Lines(failed.Error()) {
+			all = append(all, message{text: plainText(strings.TrimSpace(line))})
+		}
+	}
+	if len(all) == 0 {
+		all = append(all, message{f.Error, f.Hint})
+	}
+	return all
 }
 
 // oneLine keeps an error on its line: joined errors have one each.

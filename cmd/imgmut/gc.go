@@ -11,7 +11,7 @@ import (
 
 func (c *commands) gcCommand() *cli.Command {
 	return &cli.Command{
-		Name: "gc", Usage: "remove layers that no image is made of, unnamed unused bases, and what crashes left", OnUsageError: usageError,
+		Name: "gc", Usage: "remove layers that no image is made of, unnamed unused bases, what --keep-failed kept and what crashes left", OnUsageError: usageError,
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "dry-run", Usage: "only tell what would go"}},
 		Action: c.action(0, 0, "no argument", func(ctx *cli.Context, e *mutate.Engine) error {
 			r, err := e.Collect(ctx.Context, ctx.Bool("dry-run"))
@@ -24,6 +24,9 @@ func (c *commands) gcCommand() *cli.Command {
 				}
 				for _, d := range r.Bases {
 					fmt.Fprintln(w, "base", d)
+				}
+				for _, f := range r.Kept {
+					fmt.Fprintln(w, "kept", f)
 				}
 			})
 		}),

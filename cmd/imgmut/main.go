@@ -41,6 +41,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	c := &commands{stdout: stdout, stderr: stderr}
 	err := c.app().RunContext(ctx, args)
 	err = errors.Join(err, c.close())
+	if err != nil && !errors.Is(err, errInterrupted) && context.Cause(ctx) == errInterrupted {
+		err = errInterrupted // whatever it did to a program that we ran
+	}
 	return c.report(err)
 }
 
@@ -62,12 +65,12 @@ func inner(err error) int {
 // errInterrupted is the cause of a context that a signal ended.
 var errInterrupted = errors.New("interrupted")
 
-// interruptible gives a context that ends with the first SIGINT or SIGTERM;
-// all that was started is then cleared away. A second one does not wait.
+// interruptible gives a context that ends with the first SIGINT, SIGTERM or
+// SIGHUP; all that was started is then cleared away. A second one does not wait.
 func interruptible() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	go func() {
 		<-signals
 		cancel(errInterrupted)

@@ -25,6 +25,7 @@ import (
 	"syscall"
 
 	"github.com/imgmut/imgmut/mutate/gpt"
+	"github.com/imgmut/imgmut/mutate/loop"
 )
 
 // TableKind is how an image is partitioned.
@@ -221,7 +222,7 @@ func (l *Layout) findRoot(f *os.File) (_ *Volume, tree *Tree, err error) {
 			continue
 		}
 		t, err := v.Open(f, ReadOnly)
-		if hostFault(err) {
+		if hostFault(err) || errors.Is(err, loop.ErrNone) {
 			return nil, nil, err
 		}
 		if err != nil {

@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/uuid"
-
 	"github.com/imgmut/imgmut/mutate/gpt"
 )
 
@@ -103,15 +101,15 @@ func (l *Layout) find(match func(*Volume) bool) (*Volume, bool) {
 // machine-id the partition is named by.
 func (l *Layout) followTypes() {
 	for _, auto := range []struct {
-		kind  uuid.UUID
+		kind  string
 		role  Role
 		mount string
-	}{{gpt.TypeHome, Home, "/home"}, {gpt.TypeSrv, Srv, "/srv"}, {gpt.TypeXBOOTLDR, Boot, "/boot"}} {
+	}{{gpt.TypeHome.String(), Home, "/home"}, {gpt.TypeSrv.String(), Srv, "/srv"}, {gpt.TypeXBOOTLDR.String(), Boot, "/boot"}} {
 		if _, taken := l.Find(auto.role); taken {
 			continue
 		}
 		v, ok := l.find(func(v *Volume) bool {
-			return strings.EqualFold(v.Type, auto.kind.String()) && v.Role == "" && v.Mountpoint == "" && v.FS != "" && !v.NoAuto
+			return strings.EqualFold(v.Type, auto.kind) && v.Role == "" && v.Mountpoint == "" && v.FS != "" && !v.NoAuto
 		})
 		if ok {
 			v.Role, v.Mountpoint = auto.role, auto.mount

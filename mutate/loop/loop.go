@@ -36,9 +36,15 @@ type Options struct {
 
 const sectorSize = 512
 
+// ErrNone says that the machine has no loop devices: no /dev/loop-control.
+var ErrNone = errors.New("this machine has no loop devices")
+
 // Attach shows f as a block device with 512-byte sectors.
 func Attach(f *os.File, o Options) (*Device, error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("attach %s: %w", f.Name(), ErrNone)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("attach %s to a loop device: %w", f.Name(), err)
 	}

@@ -1,16 +1,37 @@
 package loop
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // fithaw is FITHAW of linux/fs.h.
 const fithaw = 0xC0045878
+
+// recoverTime bounds the wait for what held a fork to end. It is dead already.
+const recoverTime = 10 * time.Second
+
+// Recover lets go of a fork whose owner was killed: it ends a freeze, and waits
+// until the mounts of the dead have ended and no loop device names path. It is
+// no error if there is nothing to let go of, nor if the file is gone.
+func Recover(path string) error {
+	if f, err := os.Open(path); err == nil {
+		err = Thaw(f)
+		f.Close()
+		if err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), recoverTime)
+	defer cancel()
+	return WaitReleased(ctx, path)
+}
 
 // Thaw ends a freeze of the filesystems on the loop device that f is attached
 // to, if there are any. A filesystem that was frozen when its last mount went,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,18 +43,21 @@ func (s *Store) Clear(ctx context.Context, busy func()) (release func(), err err
 
 func (s *Store) useLock() string { return filepath.Join(s.root, "locks", "use") }
 
-// ClearLocks removes the lock files of layers and images. It is for who holds
+// ClearLocks removes the lock files of objects. It is for who holds
 // the store by [Store.Clear]: nobody else can be about to take one.
 func (s *Store) ClearLocks() error {
-	for _, pattern := range []string{"layer-*", "image-*"} {
-		files, err := filepath.Glob(filepath.Join(s.root, "locks", pattern))
-		if err != nil {
-			return err
+	dir := filepath.Join(s.root, "locks")
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		// All have a kind before their name, but for the store's own two.
+		if !strings.Contains(f.Name(), "-") {
+			continue
 		}
-		for _, f := range files {
-			if err := os.Remove(f); err != nil {
-				return err
-			}
+		if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -47,7 +47,7 @@ func (s *Store) makePool(ctx context.Context, note func(string)) error {
 			return err
 		}
 		if err := s.attachPool(); err != nil {
-			return err
+			return errors.Join(err, os.Remove(s.poolFile())) // of no use here
 		}
 		note(fmt.Sprintf("%s cannot reflink: made %s, a sparse XFS file that may grow to %d GiB, and mounted it", s.dir, s.poolFile(), size>>30))
 	}
@@ -76,7 +76,10 @@ func (s *Store) formatPool(ctx context.Context, size int64) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	return os.Rename(tmp, s.poolFile())
+	if err := os.Rename(tmp, s.poolFile()); err != nil {
+		return err
+	}
+	return syncDir(s.dir)
 }
 
 // poolSize is nine tenths of what is free: the file is sparse, so that is a

@@ -79,7 +79,7 @@ func (s *Store) Sweep() error {
 		if err != nil {
 			continue // alive, or gone
 		}
-		err = errors.Join(thawForks(dir), removeRun(dir))
+		err = errors.Join(recoverForks(dir), removeRun(dir))
 		lock.Close()
 		if err != nil {
 			return err
@@ -99,9 +99,11 @@ func (s *Store) Sweep() error {
 	return nil
 }
 
-// thawForks frees the loop devices of a dead run that was killed while it had
-// a guest frozen. The names are needed for that, so it comes before removing.
-func thawForks(dir string) error {
+// recoverForks frees the loop devices of a dead run, which may have been killed
+// while it had a guest frozen. The names are needed for that, so it comes
+// before removing. Until it is done another fork of the same XFS cannot be
+// mounted.
+func recoverForks(dir string) error {
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -110,13 +112,7 @@ func thawForks(dir string) error {
 		if filepath.Ext(file.Name()) != ".raw" {
 			continue
 		}
-		f, err := os.Open(filepath.Join(dir, file.Name()))
-		if err != nil {
-			continue // it is not attached if it is gone
-		}
-		err = loop.Thaw(f)
-		f.Close()
-		if err != nil {
+		if err := loop.Recover(filepath.Join(dir, file.Name())); err != nil {
 			return err
 		}
 	}
@@ -284,8 +280,8 @@ func writeTemps(dir string, rec any, extra map[string][]byte) (files map[string]
 	return files, nil
 }
 
-// Update changes the record of an object: it loads it into rec, calls change,
-// and saves it, while nobody else can. It is [ErrNotFound] if there is none.
+// Update changes the record of an object: it loads it into rec, in place of
+// what that held, calls change, and saves it, while nobody else can. It is [ErrNotFound] if there is none.
 func (s *Store) Update(ctx context.Context, k Kind, name string, rec any, change func() error) error {
 	unlock, err := waitLock(ctx, s.publishLock(), unix.LOCK_EX)
 	if err != nil {

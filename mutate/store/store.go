@@ -30,6 +30,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +40,9 @@ import (
 
 // ErrNotFound says that the store has no object of that name.
 var ErrNotFound = errors.New("not found in the store")
+
+// ErrNoPlace says that a store cannot be where the user wants it.
+var ErrNoPlace = errors.New("there can be no store")
 
 // Kind is a kind of object: a directory of the store.
 type Kind string
@@ -56,6 +60,16 @@ type Store struct {
 	root string // where the objects are: dir or its mounted pool
 }
 
+// Exists says whether there is a store in dir, or the beginning of one.
+func Exists(dir string) bool {
+	for _, name := range []string{"pool.xfs", string(Layers)} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // Open opens the store in dir and makes what is missing of it. Where dir's
 // filesystem cannot reflink it makes a pool, a sparse XFS file, and mounts it;
 // note is then told so in one line, once, when the pool is made.
@@ -65,7 +79,7 @@ func Open(ctx context.Context, dir string, note func(string)) (*Store, error) {
 		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("open store: %w", err)
+		return nil, fmt.Errorf("open store: %w: %w", ErrNoPlace, err)
 	}
 	// Loop devices name files by their real path.
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
@@ -127,6 +141,32 @@ func (s *Store) Path(k Kind, name, ext string) string {
 	return filepath.Join(s.root, string(k), name+"."+ext)
 }
 
+// Kept is the file in which what failed of an image is kept for its user. It
+// is no object; [Store.DropKept] removes it.
+func (s *Store) Kept(name string) string { return filepath.Join(s.root, "failed-"+name+".raw") }
+
+// DropKept removes what was kept, and says what that was. With dryRun it only
+// says so.
+func (s *Store) DropKept(dryRun bool) ([]string, error) {
+	entries, err := os.ReadDir(s.root)
+	if err != nil {
+		return nil, err
+	}
+	var kept []string
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), "failed-") || !strings.HasSuffix(e.Name(), ".raw") {
+			continue
+		}
+		kept = append(kept, filepath.Join(s.root, e.Name()))
+		if !dryRun {
+			if err := os.Remove(filepath.Join(s.root, e.Name())); err != nil {
+				return kept, err
+			}
+		}
+	}
+	return kept, nil
+}
+
 // checkName keeps names inside their directory, and apart from temporary files.
 func checkName(name string) error {
 	if name == "" || strings.HasPrefix(name, ".") || strings.ContainsAny(name, "/\x00") {
@@ -147,6 +187,8 @@ func (s *Store) Load(k Kind, name string, rec any) error {
 	if err != nil {
 		return err
 	}
+	// What the record does not say is not said, whatever rec held before.
+	reflect.ValueOf(rec).Elem().SetZero()
 	if err := json.Unmarshal(b, rec); err != nil {
 		return fmt.Errorf("read record %s: %w", s.Path(k, name, "json"), err)
 	}
