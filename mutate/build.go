@@ -194,7 +194,7 @@ func (b *build) runSteps(ctx context.Context, work string) error {
 	return nil
 }
 
-// step runs one step and clears up after it.
+// step runs one step.
 func (b *build) step(ctx context.Context, g *guest.Guest, l *stepLink, out *lineWriter) error {
 	if err := b.needSpace(0); err != nil {
 		return err
@@ -208,7 +208,7 @@ func (b *build) step(ctx context.Context, g *guest.Guest, l *stepLink, out *line
 		}
 		return err
 	}
-	return g.Reset(ctx)
+	return nil
 }
 
 // seal clones the fork as it is after step i. Making the clone durable and

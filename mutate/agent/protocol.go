@@ -21,12 +21,11 @@
 //
 // # The world of a step
 //
-// Each command runs in mount, IPC and UTS namespaces of its own, and in a
-// network namespace with nothing but loopback unless the step may use the
-// network. Mounts, shared memory and the host name therefore end with the
-// command. What it left running is killed, and what it left in /run, /tmp and
-// /dev/shm removed ([Reset]), so that a step sees the same world whether the
-// one before it ran just now or came from a layer.
+// Each command runs in mount, IPC and UTS namespaces of its own, with a /run,
+// /tmp and /dev/shm of its own, and in a network namespace with nothing but
+// loopback unless the step may use the network. All that ends with the command,
+// and what it left running is killed, so that a step sees the same world
+// whether the one before it ran just now or came from a layer.
 package agent
 
 import (
@@ -43,10 +42,8 @@ import (
 // Path is where the agent's binary is bind-mounted in the guest.
 const Path = "/run/imgmut/agent"
 
-// workDir is the agent's own directory in the guest, on a tmpfs. It is not that
-// of [Path], which systemd-nspawn makes before the guest's users are mapped, so
-// that nobody in the guest owns it.
-const workDir = "/run/imgmut-work"
+// workDir is where a command finds what it was given, in its own /run.
+const workDir = "/run/imgmut"
 
 // MaxFrame is the largest payload of a frame, in bytes: a request with a script
 // as large as a recipe can hold, of whose characters JSON makes six each.
@@ -67,11 +64,10 @@ const (
 
 // Call is a request: the one field that is set says what is asked for.
 type Call struct {
-	Run   *RunCall `json:",omitempty"`
-	Put   bool     `json:",omitempty"` // a tar stream follows
-	Read  string   `json:",omitempty"` // path of a file, whose bytes come as data
-	Stat  string   `json:",omitempty"` // path, not followed if it is a link
-	Reset bool     `json:",omitempty"` // end what the step left
+	Run  *RunCall `json:",omitempty"`
+	Put  bool     `json:",omitempty"` // a tar stream follows
+	Read string   `json:",omitempty"` // path of a file, whose bytes come as data
+	Stat string   `json:",omitempty"` // path, not followed if it is a link
 }
 
 // RunCall asks to run a program.

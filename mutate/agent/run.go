@@ -29,17 +29,9 @@ func (s *server) run(ctx context.Context, c *RunCall) (*ExitStatus, error) {
 	if err != nil {
 		return nil, err
 	}
-	covers := c.Covers
-	if c.Network && c.Resolv != "" {
-		covers = append(covers, Cover{Path: "/etc/resolv.conf", Content: c.Resolv, Mode: 0o644})
-	}
-	undo, err := placeholders(covers)
-	if err != nil {
-		return nil, err
-	}
 	r, w, err := os.Pipe()
 	if err != nil {
-		return nil, errors.Join(err, undo())
+		return nil, err
 	}
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir, cmd.Env = "/", append(environment, c.Env...)
@@ -48,8 +40,9 @@ func (s *server) run(ctx context.Context, c *RunCall) (*ExitStatus, error) {
 	}
 	cmd.Stdout, cmd.Stderr = w, w // one pipe, so that the order is kept
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := startApart(cmd, covers, c.Network); err != nil {
-		return nil, errors.Join(err, w.Close(), r.Close(), undo())
+	undo, err := startApart(cmd, c)
+	if err != nil {
+		return nil, errors.Join(err, w.Close(), r.Close())
 	}
 	w.Close()
 	copied := make(chan error, 1)
@@ -64,7 +57,10 @@ func (s *server) run(ctx context.Context, c *RunCall) (*ExitStatus, error) {
 	return status, err
 }
 
-// arguments gives the program of a call; a script becomes a file first.
+// scriptFile is where the script of a call is for the program that runs it.
+const scriptFile = workDir + "/script"
+
+// arguments gives the program of a call.
 func arguments(c *RunCall) ([]string, error) {
 	if c.Script == "" {
 		if len(c.Argv) == 0 {
@@ -72,40 +68,42 @@ func arguments(c *RunCall) ([]string, error) {
 		}
 		return c.Argv, nil
 	}
-	name := workDir + "/script"
-	if err := os.WriteFile(name, []byte(c.Script), 0o755); err != nil {
-		return nil, err
-	}
 	if strings.HasPrefix(c.Script, "#!") {
-		return []string{name}, nil
+		return []string{scriptFile}, nil
 	}
-	return []string{"/bin/sh", "-e", name}, nil
+	return []string{"/bin/sh", "-e", scriptFile}, nil
 }
 
-// startApart starts cmd in namespaces of its own. They are made on a thread
-// that is never used again, because a thread cannot go back. It ends with the
+// startApart starts cmd in a world of its own. That is made on a thread that is
+// never used again, because a thread cannot go back. It ends with the
 // goroutine, and with it what holds the namespaces, unless it is the main
 // thread: that would stay in them, for later steps to find below /proc.
-func startApart(cmd *exec.Cmd, covers []Cover, network bool) error {
-	started := make(chan error, 1)
+func startApart(cmd *exec.Cmd, c *RunCall) (undo func() error, err error) {
+	covers := c.Covers
+	if c.Network && c.Resolv != "" {
+		covers = append(covers, Cover{Path: "/etc/resolv.conf", Content: c.Resolv, Mode: 0o644})
+	}
+	done := make(chan struct{})
 	var start func()
 	start = func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends here
 		if unix.Gettid() == os.Getpid() {
 			defer runtime.UnlockOSThread()
-			next := make(chan struct{})
-			go func() { defer close(next); start() }() // on another: this one is taken
-			<-next
+			go start() // on another: this one is taken until that is done
+			<-done
 			return
 		}
-		err := leaveWorld(covers, network)
-		if err == nil {
-			err = cmd.Start()
+		defer close(done)
+		if undo, err = leaveWorld(c, covers); err != nil {
+			return
 		}
-		started <- err
+		if err = cmd.Start(); err != nil {
+			err = errors.Join(err, undo())
+		}
 	}
 	go start()
-	return <-started
+	<-done
+	return undo, err
 }
 
 // wait waits for the program, ends it when its time is up or the host is

@@ -8,8 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/user"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -31,12 +29,9 @@ func Serve(in io.Reader, out io.Writer) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return err
 	}
-	if err := os.Mkdir(workDir, 0o711); err != nil { // scripts in it run as any user
-		return err
-	}
 	ctx, gone := context.WithCancel(context.Background())
 	defer gone()
-	s := &server{out: out, frames: make(chan frame), world: rememberWorld()}
+	s := &server{out: out, frames: make(chan frame)}
 	go s.receive(in, gone)
 	if err := WriteFrame(out, Hello, nil); err != nil {
 		return err
@@ -62,7 +57,6 @@ type server struct {
 	out    io.Writer
 	frames chan frame // closed when the host is gone
 	broken error      // why, if not by closing; set before the close
-	world  *world
 }
 
 // receive passes frames on and notices the end of the host even while a
@@ -105,8 +99,6 @@ func (s *server) answer(ctx context.Context, f frame) error {
 		err = s.read(call.Read)
 	case call.Stat != "":
 		reply.Stat, err = stat(call.Stat)
-	case call.Reset:
-		err = s.reset()
 	default:
 		err = ErrProtocol
 	}
@@ -154,22 +146,15 @@ func (d *dataReader) drain() error {
 
 // read sends the bytes of a file.
 func (s *server) read(name string) error {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, size, err := openRegular(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return err
+	if size > maxRead {
+		return fmt.Errorf("read %s: %d bytes, more than the %d that are read at once", name, size, maxRead)
 	}
-	if !fi.Mode().IsRegular() {
-		return fmt.Errorf("read %s: not a regular file", name)
-	}
-	if fi.Size() > maxRead {
-		return fmt.Errorf("read %s: %d bytes, more than the %d that are read at once", name, fi.Size(), maxRead)
-	}
-	buf := make([]byte, 256<<10)
+	buf := make([]byte, MaxData)
 	for {
 		n, err := f.Read(buf)
 		if err == io.EOF {
@@ -191,12 +176,9 @@ func stat(name string) (*Stat, error) {
 	}
 	st := fi.Sys().(*syscall.Stat_t)
 	s := &Stat{Mode: st.Mode & 0o7777, Type: fi.Mode().Type(), Size: fi.Size(), UID: int(st.Uid), GID: int(st.Gid)}
-	if u, err := user.LookupId(strconv.Itoa(s.UID)); err == nil {
-		s.User = u.Username
-	}
-	if g, err := user.LookupGroupId(strconv.Itoa(s.GID)); err == nil {
-		s.Group = g.Name
-	}
+	u, _ := findUser(func(a account) bool { return a.id == s.UID })
+	g, _ := findGroup(func(a account) bool { return a.id == s.GID })
+	s.User, s.Group = u.name, g.name
 	if s.Type == fs.ModeSymlink {
 		s.Link, err = os.Readlink(name)
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -114,7 +113,9 @@ func create(name string, h *tar.Header, content io.Reader) error {
 // dress sets all but the content: owner first, because chown clears the
 // set-user-ID bits and file capabilities.
 func dress(name string, h *tar.Header, uid, gid int) error {
-	if err := os.Lchown(name, uid, gid); err != nil {
+	if err := os.Lchown(name, uid, gid); errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("%w (no user namespace has the owner %d:%d: give the step an owner)", err, uid, gid)
+	} else if err != nil {
 		return err
 	}
 	if h.Typeflag == tar.TypeSymlink {
@@ -152,18 +153,16 @@ func owner(h *tar.Header) (uid, gid int, err error) {
 		return h.Uid, h.Gid, nil
 	}
 	name, group, grouped := strings.Cut(text, ":")
-	u, err := user.Lookup(name)
-	if err == nil {
-		uid, _ = strconv.Atoi(u.Uid)
-		gid, _ = strconv.Atoi(u.Gid)
+	if u, ok := findUser(func(a account) bool { return a.name == name }); ok {
+		uid, gid = u.id, u.primary
 	} else if uid, err = strconv.Atoi(name); err != nil {
 		return 0, 0, fmt.Errorf("the image has no user %q", name)
 	}
 	if !grouped {
 		return uid, gid, nil
 	}
-	if g, err := user.LookupGroup(group); err == nil {
-		gid, _ = strconv.Atoi(g.Gid)
+	if g, ok := findGroup(func(a account) bool { return a.name == group }); ok {
+		gid = g.id
 	} else if gid, err = strconv.Atoi(group); err != nil {
 		return 0, 0, fmt.Errorf("the image has no group %q", group)
 	}

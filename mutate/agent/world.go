@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -13,43 +12,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// volatile are the directories that are no part of the image and that steps
-// could hand things on through.
-var volatile = []string{"/run", "/tmp", "/dev/shm"}
-
-// world is what was in the volatile directories before the first step.
-type world struct{ paths map[string]bool }
-
-func rememberWorld() *world {
-	w := &world{paths: map[string]bool{}}
-	for _, dir := range volatile {
-		filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-			w.paths[path] = true
-			return nil // what cannot be read was there before all the same
-		})
-	}
-	return w
+// fresh are the filesystems that are no part of the image, and that steps could
+// hand things on through. Each command gets its own: nothing need be cleared
+// away after it, and nothing it removes is missed by the next.
+var fresh = []struct{ fs, dir, data string }{
+	{"tmpfs", "/run", "mode=0755"},
+	{"tmpfs", "/tmp", "mode=1777"},
+	{"tmpfs", "/dev/shm", "mode=1777"},
+	{"mqueue", "/dev/mqueue", ""}, // of the new IPC namespace
 }
 
-// reset ends what the step left running and removes what it left outside the
-// image.
-func (s *server) reset() error {
-	errs := []error{killAll()}
-	for _, dir := range volatile {
-		errs = append(errs, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || s.world.paths[path] {
-				return nil
-			}
-			if err := os.RemoveAll(path); err != nil {
-				return err
-			}
-			if d.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		}))
+// mountFresh mounts them over those that systemd-nspawn mounted. Where it did
+// not, a link leads into the image, say from /tmp to /var/tmp, and what is there
+// is the image's.
+func mountFresh() error {
+	for _, f := range fresh {
+		var st unix.Statfs_t
+		if unix.Statfs(f.dir, &st) != nil || st.Type != unix.TMPFS_MAGIC && f.fs == "tmpfs" {
+			continue
+		}
+		if err := unix.Mount(f.fs, f.dir, f.fs, unix.MS_NOSUID|unix.MS_NODEV, f.data); err != nil {
+			return fmt.Errorf("mount a fresh %s: %w", f.dir, err)
+		}
 	}
-	return errors.Join(errs...)
+	if err := os.MkdirAll("/run/lock", 0o755); err != nil {
+		return err
+	}
+	if err := os.Chmod("/run/lock", 0o777|fs.ModeSticky); err != nil {
+		return err
+	}
+	// What is left of the tmpfs on /dev is read-only: its devices are not, as
+	// they are not files of it.
+	return unix.MountSetattr(unix.AT_FDCWD, "/dev", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 }
 
 // killAll ends every process of the guest but PID 1 and this one (kill(2),
@@ -88,33 +82,51 @@ func processes() ([]int, error) {
 	return pids, nil
 }
 
-// leaveWorld gives the calling thread, and the program it is about to start,
-// namespaces of their own.
-func leaveWorld(covers []Cover, network bool) error {
+// leaveWorld gives the calling thread, and the program it is about to start, a
+// world of its own. undo removes from the image what had to be put there for
+// covers to be mounted on.
+func leaveWorld(c *RunCall, covers []Cover) (undo func() error, err error) {
 	flags := unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
-	if !network {
+	if !c.Network {
 		flags |= unix.CLONE_NEWNET
 	}
 	if err := unix.Unshare(flags); err != nil {
-		return fmt.Errorf("unshare namespaces: %w", err)
+		return nil, fmt.Errorf("unshare namespaces: %w", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
+		return nil, fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := mountFresh(); err != nil {
+		return nil, err
 	}
 	if err := unix.Sethostname([]byte(hostname())); err != nil {
-		return fmt.Errorf("set host name: %w", err)
+		return nil, fmt.Errorf("set host name: %w", err)
 	}
-	if !network {
+	if !c.Network {
 		if err := loopbackUp(); err != nil {
-			return err
+			return nil, err
 		}
+	}
+	if err := os.Mkdir(workDir, 0o711); err != nil { // scripts in it run as any user
+		return nil, err
+	}
+	if c.Script != "" {
+		if err := os.WriteFile(scriptFile, []byte(c.Script), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if undo, err = placeholders(covers); err != nil {
+		return nil, err
 	}
 	for i, c := range covers {
 		if err := mountCover(i, c); err != nil {
-			return fmt.Errorf("cover %s: %w", c.Path, err)
+			return nil, errors.Join(fmt.Errorf("cover %s: %w", c.Path, err), undo())
 		}
 	}
-	return dropTracing()
+	if err := dropTracing(); err != nil {
+		return nil, errors.Join(err, undo())
+	}
+	return undo, nil
 }
 
 // dropTracing takes from the program that the calling thread is about to start
@@ -139,10 +151,13 @@ func dropTracing() error {
 	return nil
 }
 
+// maxHostname bounds what is read of the image's file for it.
+const maxHostname = 4 << 10
+
 // hostname is the image's own, so that what a step derives from it does not
 // depend on where the image is built.
 func hostname() string {
-	b, err := os.ReadFile("/etc/hostname")
+	b, err := readRegular("/etc/hostname", maxHostname)
 	if name := strings.TrimSpace(string(b)); err == nil && name != "" && len(name) <= 64 && !strings.ContainsAny(name, " \n#") {
 		return name
 	}

@@ -205,9 +205,3 @@ func (g *Guest) Stat(ctx context.Context, name string) (*agent.Stat, error) {
 	}
 	return reply.Stat, err
 }
-
-// Reset ends what a step left behind outside the image.
-func (g *Guest) Reset(ctx context.Context) error {
-	_, err := g.call(ctx, agent.Call{Reset: true}, nil, nil)
-	return err
-}

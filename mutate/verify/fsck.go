@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/disk"
@@ -53,7 +54,7 @@ func (c checker) check(ctx context.Context, r Request, v disk.Volume) (Check, er
 	case err == nil:
 		result.OK = true
 	case errors.As(err, &exit) && exit.Exited():
-		result.Detail = strings.Join(lastLines(string(out), 6), "; ")
+		result.Detail = strings.Join(findings(string(out)), "; ")
 	case err != nil:
 		return result, fmt.Errorf("check %s: %w", v, err)
 	}
@@ -77,6 +78,23 @@ func carve(ctx context.Context, file string, image *os.File, v disk.Volume) (err
 	}
 	return err
 }
+
+// findings are the first lines of a checker's report that tell of more than its
+// progress.
+func findings(report string) []string {
+	var found []string
+	for _, line := range lastLines(report, 1000) {
+		line = strings.TrimSpace(line)
+		if line != "" && !progressLine.MatchString(line) && len(found) < 6 {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// progressLine is how e2fsck, xfs_repair, btrfs and fsck.vfat say how far they
+// are, and who they are.
+var progressLine = regexp.MustCompile(`^(Pass \d|Phase \d|- |\[\d+/\d+\]|e2fsck \d|fsck\.fat \d|Opening filesystem|Checking filesystem|UUID: )`)
 
 func lastLines(s string, n int) []string {
 	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' })
