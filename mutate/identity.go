@@ -93,16 +93,19 @@ func identifyMBR(f, base *os.File, id Identity) error {
 	if err != nil {
 		return err
 	}
-	active := 0
+	var active []int
 	for _, p := range m.Partitions {
+		if p.Slot > 4 {
+			break // of those nothing was changed
+		}
 		if p.Active {
-			active = p.Slot
+			active = append(active, p.Slot)
 		}
 		if err := gpt.SetType(f, p.Slot, p.Type); err != nil {
 			return err
 		}
 	}
-	if err := gpt.SetActive(f, active); err != nil {
+	if err := gpt.SetActive(f, active...); err != nil {
 		return err
 	}
 	return gpt.SetSignature(f, id.Disk)
@@ -114,7 +117,7 @@ func rewriteReferences(ctx context.Context, f *os.File, l *disk.Layout, id Ident
 	errs := make([]error, len(l.Volumes))
 	var wg sync.WaitGroup
 	for i, v := range l.Volumes {
-		if v.FS != "" && (v.Role == disk.Root || v.Role == disk.Boot || v.Role == disk.ESP) {
+		if v.HasReferences() {
 			wg.Go(func() { errs[i] = rewriteVolume(ctx, f, v, id) })
 		}
 	}

@@ -144,8 +144,8 @@ func prepareMBR(f *os.File, l *disk.Layout) error {
 // mounted says whether systemd-nspawn mounts a volume of a prepared image, and
 // where the image does.
 func mounted(l *disk.Layout, v disk.Volume) bool {
-	if l.Table != disk.GPT {
-		return v.Role == disk.Root || v.Role == disk.Boot
+	if l.Table != disk.GPT { // of a DOS table, the primary partitions
+		return v.Slot <= 4 && (v.Role == disk.Root || v.Role == disk.Boot)
 	}
 	_, ok, _ := typeFor(v.Role, l.Arch)
 	return ok

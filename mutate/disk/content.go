@@ -10,7 +10,7 @@ import (
 )
 
 // maxText bounds what is read of a text file of a foreign image, in bytes.
-const maxText = 1 << 20
+const maxText = 8 << 20
 
 // judge tells what a tree is: "root", a sort of root that imgmut cannot work
 // in, or "" for something else.

@@ -26,7 +26,15 @@ var refFiles = []string{
 	"boot/loader/entries/*.conf", "boot/grub/grub.cfg", "boot/grub2/grub.cfg", "boot/extlinux/extlinux.conf", "boot/cmdline.txt",
 	"loader/entries/*.conf", "grub/grub.cfg", "grub2/grub.cfg", "extlinux/extlinux.conf", "cmdline.txt",
 	"EFI/*/grub.cfg", "boot/grub/grubenv", "boot/grub2/grubenv", "grub/grubenv", "grub2/grubenv",
+	"boot/grub/custom.cfg", "boot/grub2/custom.cfg", "grub/custom.cfg", "grub2/custom.cfg",
+	"boot/syslinux.cfg", "boot/syslinux/*.cfg", "syslinux.cfg", "syslinux/*.cfg", "boot/firmware/cmdline.txt",
+	"usr/lib/kernel/cmdline", "etc/cmdline.d/*.conf", "etc/dracut.conf.d/*.conf", "etc/initramfs-tools/conf.d/*",
+	"etc/systemd/system/*.mount", "etc/systemd/system/*.automount", "etc/systemd/system/*.swap",
 }
+
+// HasReferences says whether files of the volume may name volumes: that of root
+// or of /boot, and any that firmware or a boot loader reads.
+func (v Volume) HasReferences() bool { return v.Role == Root || v.Role == Boot || v.FS == "vfat" }
 
 // References lists where the files of a volume name volumes.
 func (v Volume) References(t fs.FS) []Reference {
@@ -36,7 +44,7 @@ func (v Volume) References(t fs.FS) []Reference {
 			refs = append(refs, Reference{Slot: v.Slot, File: name, Spec: spec, Needed: true})
 		}
 	}
-	for _, name := range glob(t, refFiles) {
+	for _, name := range v.glob(t, refFiles) {
 		text := readText(t, name)
 		if path.Base(name) == "fstab" {
 			refs = append(refs, v.fstabReferences(name, text)...)
@@ -44,7 +52,7 @@ func (v Volume) References(t fs.FS) []Reference {
 		}
 		all(name, text)
 	}
-	for _, name := range glob(t, ukiFiles) {
+	for _, name := range v.glob(t, ukiFiles) {
 		for _, l := range readUKI(t, name).lines {
 			all(name, l.text)
 		}
@@ -65,7 +73,7 @@ func (v Volume) Rename(t fs.FS, partUUIDs map[string]string, write func(name str
 			return old
 		})
 	}
-	for _, name := range glob(t, refFiles) {
+	for _, name := range v.glob(t, refFiles) {
 		before := readText(t, name)
 		if after := renamed(before); after != before {
 			if err := write(name, []byte(after)); err != nil {
@@ -73,7 +81,7 @@ func (v Volume) Rename(t fs.FS, partUUIDs map[string]string, write func(name str
 			}
 		}
 	}
-	for _, name := range glob(t, ukiFiles) {
+	for _, name := range v.glob(t, ukiFiles) {
 		b, err := readUKI(t, name).rewrite(t, name, renamed)
 		if err == nil && b != nil {
 			err = write(name, b)
@@ -85,10 +93,16 @@ func (v Volume) Rename(t fs.FS, partUUIDs map[string]string, write func(name str
 	return nil
 }
 
+// anyCase is for [fs.Glob] in a FAT volume, where names have no case.
+var anyCase = regexp.MustCompile(`[a-zA-Z]`)
+
 // glob lists the files that patterns name.
-func glob(t fs.FS, patterns []string) []string {
+func (v Volume) glob(t fs.FS, patterns []string) []string {
 	var paths []string
 	for _, pattern := range patterns {
+		if v.FS == "vfat" {
+			pattern = anyCase.ReplaceAllStringFunc(pattern, func(c string) string { return "[" + strings.ToLower(c) + strings.ToUpper(c) + "]" })
+		}
 		found, _ := fs.Glob(t, pattern) // the patterns are well-formed
 		paths = append(paths, found...)
 	}

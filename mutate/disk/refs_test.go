@@ -51,6 +51,8 @@ func TestReferences(t *testing.T) {
 		{"other words", "etc/kernel/cmdline", "BOOT_UUID=a rd.luks.uuid=b MYLABEL=c", nil},
 		{"extlinux", "extlinux/extlinux.conf", "append root=PARTUUID=696d676d-01\n", needed("extlinux/extlinux.conf", "PARTUUID=696d676d-01")},
 		{"Raspberry Pi", "cmdline.txt", "root=PARTUUID=696d676d-02 rootwait", needed("cmdline.txt", "PARTUUID=696d676d-02")},
+		{"grub's environment", "boot/grub2/grubenv", "# GRUB Environment Block\nkernelopts=root=UUID=" + uuid + " ro \n#####", needed("boot/grub2/grubenv", "UUID="+uuid)},
+		{"mount unit", "etc/systemd/system/srv.mount", "[Mount]\nWhat=/dev/disk/by-partuuid/696d676d-02\n", needed("etc/systemd/system/srv.mount", "PARTUUID=696d676d-02")},
 		{"another file", "etc/motd", "UUID=" + uuid, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -59,6 +61,18 @@ func TestReferences(t *testing.T) {
 				t.Errorf("References (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestReferencesInFAT: FAT keeps the case of names and does not care for it.
+func TestReferencesInFAT(t *testing.T) {
+	files := fstest.MapFS{"EFI/REDHAT/GRUB.CFG": file("search.fs_uuid 1A2B-3C4D root\n"), "Loader/Entries/a.Conf": file("options root=LABEL=x\n")}
+	want := []disk.Reference{{File: "Loader/Entries/a.Conf", Spec: "LABEL=x", Needed: true}, {File: "EFI/REDHAT/GRUB.CFG", Spec: "UUID=1A2B-3C4D", Needed: true}}
+	if diff := cmp.Diff(want, disk.Volume{FS: "vfat"}.References(files)); diff != "" {
+		t.Errorf("References (-want +got):\n%s", diff)
+	}
+	if got := (disk.Volume{FS: "ext4"}).References(files); len(got) > 0 {
+		t.Errorf("References of ext4 = %v, want none", got)
 	}
 }
 

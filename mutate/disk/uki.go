@@ -12,9 +12,9 @@ import (
 
 // ukiFiles are where unified kernel images and their add-ons lie on an EFI
 // system partition or a /boot of its own (UAPI.1 Boot Loader Specification,
-// type #2; systemd-stub(7)). Firmware knows no case.
+// type #2; systemd-stub(7)).
 var ukiFiles = []string{
-	"EFI/*/*.[eE][fF][iI]", "EFI/Linux/*.efi.extra.d/*.addon.efi", "loader/addons/*.addon.efi",
+	"EFI/*/*.efi", "EFI/Linux/*.efi.extra.d/*.addon.efi", "loader/addons/*.addon.efi",
 }
 
 // uki is what a unified kernel image says to kernels: its sections .cmdline, of

@@ -14,7 +14,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/disk"
 )
 
-const ukiName = "EFI/Linux/debian.EFI"
+const ukiName = "EFI/Linux/debian.efi"
 
 // uki makes the least of a PE file that has these command lines; a script test
 // does it with objcopy(1).

@@ -62,13 +62,13 @@
 // # DOS tables
 //
 // Images without a GPT may have a DOS partition table, the MBR. [ReadMBR]
-// knows its four primary entries; [SetActive] and [SetSignature] change the
-// two things that systemd-nspawn and a root= parameter look at. There is one
+// knows its primary and logical entries; [SetActive], [SetType] and [SetSignature]
+// change the things that systemd-nspawn and a root= parameter look at. There is one
 // copy of it and no checksum, so a single sector is the whole edit.
 //
 // # What it does not do
 //
 // It takes no lock: the caller owns the file, and two concurrent edits of one
-// file lose one. It does not look into partitions, and does not know logical
-// partitions, sectors of other sizes or block devices.
+// file lose one. It does not look into partitions, and does not know sectors of
+// other sizes or block devices.
 package gpt

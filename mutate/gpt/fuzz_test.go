@@ -179,3 +179,45 @@ func BenchmarkEdit(b *testing.B) {
 		}
 	}
 }
+
+// FuzzReadMBR: what is read lies in the file and in no other partition, and a
+// new signature changes four bytes of the first sector.
+func FuzzReadMBR(f *testing.F) {
+	table := func(t testing.TB, script string) []byte {
+		img := blank(t, mib)
+		sfdisk(t, 512, img, script)
+		return slurp(t, img)
+	}
+	f.Add(table(f, "label: dos\nlabel-id: 0x5ec0ffee\nsize=256,type=83,bootable\ntype=c\n"))
+	f.Add(table(f, "label: dos\nstart=64,size=256,type=83\nstart=512,type=5\nsize=64,type=82\ntype=83\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		img := filepath.Join(t.TempDir(), "fuzz.img")
+		if err := os.WriteFile(img, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		d := open(t, img)
+		table, err := gpt.ReadMBR(d)
+		if err != nil {
+			return
+		}
+		protects := false
+		for i, p := range table.Partitions {
+			protects = protects || p.Type == 0xee
+			if p.Start <= 0 || p.Size <= 0 || p.Start+p.Size > int64(len(b)) && p.Type != 0xee {
+				t.Fatalf("%+v in a file of %d bytes", p, len(b))
+			}
+			for _, q := range table.Partitions[:i] {
+				inside := q.Slot <= 4 && p.Slot > 4 && q.Start < p.Start && p.Start+p.Size <= q.Start+q.Size
+				if p.Start < q.Start+q.Size && q.Start < p.Start+p.Size && !inside {
+					t.Fatalf("%+v overlaps %+v", p, q)
+				}
+			}
+		}
+		if err := gpt.SetSignature(d, "01234567"); (err != nil) != protects {
+			t.Fatal(err)
+		}
+		if now := slurp(t, img); !protects && (!bytes.Equal(now[:440], b[:440]) || !bytes.Equal(now[444:], b[444:])) {
+			t.Fatal("SetSignature changed other bytes")
+		}
+	})
+}

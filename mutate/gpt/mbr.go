@@ -28,12 +28,12 @@ const (
 // MBRTable is the DOS partition table of an image.
 type MBRTable struct {
 	Signature  uint32         // of the disk; 0 if it has none
-	Partitions []MBRPartition // used primary slots only, by ascending slot
+	Partitions []MBRPartition // used slots only, by ascending slot
 }
 
-// MBRPartition is one primary partition of a DOS table.
+// MBRPartition is one partition of a DOS table.
 type MBRPartition struct {
-	Slot        int   // 1 to 4
+	Slot        int   // 1 to 4 for a primary one, from 5 for a logical one
 	Type        byte  // 0x83 for Linux
 	Active      bool  // what a boot loader in sector 0 would start
 	Start, Size int64 // bytes, with sectors of 512
@@ -45,9 +45,9 @@ func (p MBRPartition) PartUUID(signature uint32) string {
 	return fmt.Sprintf("%08x-%02x", signature, p.Slot)
 }
 
-// ReadMBR reads the four primary entries of the DOS partition table of the
-// image f, taking sectors as 512 bytes. Ask [Read] first: where there is a
-// GPT, sector 0 only protects it.
+// ReadMBR reads the DOS partition table of the image f, the four primary entries
+// and the chain of logical ones, taking sectors as 512 bytes. Ask [Read] first:
+// where there is a GPT, sector 0 only protects it.
 //
 // It is [ErrNoTable] if sector 0 is not a partition table (the boot sector of
 // a filesystem ends in the same magic) or an empty one, and a [*DamageError]
@@ -82,7 +82,56 @@ func ReadMBR(f *os.File) (*MBRTable, error) {
 	if len(used) == 0 {
 		return nil, fmt.Errorf("read MBR: %w", ErrNoTable)
 	}
-	return t, t.check(used, size)
+	if err := t.check(used, size); err != nil {
+		return t, err
+	}
+	for _, p := range t.Partitions {
+		if slices.Contains(mbrExtended, p.Type) {
+			return t, t.readLogical(f, p) // there can be one
+		}
+	}
+	return t, nil
+}
+
+// mbrExtended are the types of the primary partition that holds the logical
+// ones (block/partitions/msdos.c, is_extended_partition).
+var mbrExtended = []byte{0x05, 0x0f, 0x85}
+
+// maxLogical is as many logical partitions as Linux reads at most.
+const maxLogical = 256
+
+// readLogical follows the chain of sectors that each hold one logical partition
+// and point to the next. Each must lie behind the one before it and inside the
+// extended partition, so the chain has an end.
+func (t *MBRTable) readLogical(f *os.File, extended MBRPartition) error {
+	end := extended.Start + extended.Size
+	damage := func(what string) error { return &DamageError{"MBR", "in the chain of logical partitions: " + what, ""} }
+	for slot, at := 5, extended.Start; slot < 5+maxLogical; slot++ {
+		b, err := readBootSector(f, at)
+		if err != nil {
+			return fmt.Errorf("read MBR: %w", err)
+		}
+		if b == nil { // an extended partition may be empty
+			return nil
+		}
+		here, next := mbrEntry(b, 1), mbrEntry(b, 2)
+		start, size := at+int64(le.Uint32(here[mbrStart:]))*mbrSector, int64(le.Uint32(here[mbrCount:]))*mbrSector
+		if here[mbrType] != 0 && size > 0 {
+			if start <= at || start+size > end {
+				return damage(fmt.Sprintf("partition %d is outside the extended partition", slot))
+			}
+			t.Partitions = append(t.Partitions, MBRPartition{slot, here[mbrType], here[mbrActive] == 0x80, start, size})
+		}
+		if !slices.Contains(mbrExtended, next[mbrType]) || le.Uint32(next[mbrCount:]) == 0 {
+			return nil
+		}
+		following := extended.Start + int64(le.Uint32(next[mbrStart:]))*mbrSector
+		if following < max(at+mbrSector, start+size) || following >= end {
+			return damage(fmt.Sprintf("what follows partition %d does not lie behind it", slot))
+		}
+		at = following
+	}
+	return damage("it is too long")
 }
 
 func (t *MBRTable) check(used []span, size int64) error {
@@ -98,19 +147,25 @@ func (t *MBRTable) check(used []span, size int64) error {
 	return nil
 }
 
-// SetActive makes a slot of the DOS table of f the only active one; slot 0
-// makes none active. Nothing but the four flags changes.
+func (t *MBRTable) hasPrimary(slot int) bool {
+	return slot <= mbrSlots && slices.ContainsFunc(t.Partitions, func(p MBRPartition) bool { return p.Slot == slot })
+}
+
+// SetActive makes primary slots of the DOS table of f the only active ones, or
+// none. Nothing but the four flags changes.
 //
-// There can be only one, to boot loaders as well as to systemd-nspawn, which
-// takes the active partition of type 0x83 for root.
-func SetActive(f *os.File, slot int) error {
+// systemd-nspawn takes the active partition of type 0x83 for root, of which
+// there can be only one; boot loaders take the first.
+func SetActive(f *os.File, slots ...int) error {
 	return editMBR(f, func(t *MBRTable, b []byte) error {
-		if slot != 0 && !slices.ContainsFunc(t.Partitions, func(p MBRPartition) bool { return p.Slot == slot }) {
-			return fmt.Errorf("set active partition: slot %d is not in use", slot)
+		for _, slot := range slots {
+			if !t.hasPrimary(slot) {
+				return fmt.Errorf("set active partition: slot %d is not in use", slot)
+			}
 		}
 		for s := 1; s <= mbrSlots; s++ {
 			flag := &mbrEntry(b, s)[mbrActive]
-			if *flag = 0; s == slot {
+			if *flag = 0; slices.Contains(slots, s) {
 				*flag = 0x80
 			}
 		}
@@ -126,7 +181,7 @@ const TypeMBRBoot byte = 0xea
 // else.
 func SetType(f *os.File, slot int, kind byte) error {
 	return editMBR(f, func(t *MBRTable, b []byte) error {
-		if !slices.ContainsFunc(t.Partitions, func(p MBRPartition) bool { return p.Slot == slot }) {
+		if !t.hasPrimary(slot) {
 			return fmt.Errorf("set partition type: slot %d is not in use", slot)
 		}
 		if kind == 0 {
@@ -178,9 +233,11 @@ func editMBR(f *os.File, change func(*MBRTable, []byte) error) error {
 
 // readSector0 gives the first 512 bytes, or nil if they do not end in the
 // magic of a partition table or boot sector.
-func readSector0(f *os.File) ([]byte, error) {
+func readSector0(f *os.File) ([]byte, error) { return readBootSector(f, 0) }
+
+func readBootSector(f *os.File, at int64) ([]byte, error) {
 	b := make([]byte, mbrSector)
-	_, err := f.ReadAt(b, 0)
+	_, err := f.ReadAt(b, at)
 	if errors.Is(err, io.EOF) {
 		return nil, nil
 	}

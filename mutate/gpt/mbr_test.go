@@ -40,6 +40,41 @@ func TestReadMBR(t *testing.T) {
 	}
 }
 
+// TestReadLogical: the chain of logical partitions, as sfdisk makes it and says
+// where they are.
+func TestReadLogical(t *testing.T) {
+	img := blank(t, 24*mib)
+	sfdisk(t, 512, img, "label: dos\nlabel-id: 0x5ec0ffee\n1: start=2048,size=4096,type=83,bootable\n2: start=8192,type=f\n"+
+		"5: start=10240,size=2048,type=82\n6: start=14336,size=4096,type=83\n7: start=20480,size=2048,type=83\n")
+	f := open(t, img)
+	got, err := gpt.ReadMBR(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []gpt.MBRPartition{
+		{1, 0x83, true, 2048 * 512, 4096 * 512}, {2, 0x0f, false, 8192 * 512, (24*mib/512 - 8192) * 512},
+		{5, 0x82, false, 10240 * 512, 2048 * 512}, {6, 0x83, false, 14336 * 512, 4096 * 512}, {7, 0x83, false, 20480 * 512, 2048 * 512},
+	}
+	if !slices.Equal(got.Partitions, want) {
+		t.Errorf("ReadMBR() = %+v, want %+v", got.Partitions, want)
+	}
+	if err := gpt.SetActive(f, 5); err == nil {
+		t.Error("a logical partition was made active")
+	}
+	whole := slurp(t, img)
+	second := int64(le.Uint32(slurp(t, img)[8192*512+446+16+8:])+8192) * 512
+	for name, damage := range map[string]func(b []byte){
+		"outside the extended": func(b []byte) { le.PutUint32(b[second+446+12:], 1<<30) },
+		"does not lie behind":  func(b []byte) { le.PutUint32(b[second+446+16+8:], 0) },
+	} {
+		patch(t, img, func([]byte) []byte { b := bytes.Clone(whole); damage(b); return b })
+		var broken *gpt.DamageError
+		if _, err := gpt.ReadMBR(f); !errors.As(err, &broken) || !strings.Contains(err.Error(), name) {
+			t.Errorf("ReadMBR() = %v, want damage: %s", err, name)
+		}
+	}
+}
+
 func TestReadMBRDamage(t *testing.T) {
 	for _, tc := range []struct {
 		name, want string
@@ -77,8 +112,12 @@ func TestReadMBRDamage(t *testing.T) {
 func TestSetActive(t *testing.T) {
 	img := dos(t)
 	f, before := open(t, img), slurp(t, img)
-	for slot, flags := range map[int][4]byte{1: {0x80}, 4: {3: 0x80}, 0: {}, 2: {1: 0x80}} {
-		if err := gpt.SetActive(f, slot); err != nil {
+	for _, tc := range []struct {
+		slots []int
+		flags [4]byte
+	}{{[]int{1}, [4]byte{0x80}}, {[]int{4, 2}, [4]byte{1: 0x80, 3: 0x80}}, {nil, [4]byte{}}, {[]int{2}, [4]byte{1: 0x80}}} {
+		slots, flags := tc.slots, tc.flags
+		if err := gpt.SetActive(f, slots...); err != nil {
 			t.Fatal(err)
 		}
 		want := bytes.Clone(before)
@@ -86,7 +125,7 @@ func TestSetActive(t *testing.T) {
 			want[446+16*i] = flag
 		}
 		if !bytes.Equal(slurp(t, img), want) {
-			t.Errorf("SetActive(%d) changed other bytes than the flags", slot)
+			t.Errorf("SetActive(%d) changed other bytes than the flags", slots)
 		}
 	}
 	now := slurp(t, img)

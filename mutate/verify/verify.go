@@ -121,7 +121,7 @@ func references(f *os.File, l *disk.Layout) (Check, error) {
 	}
 	var dangling []string
 	for _, v := range l.Volumes {
-		if v.FS == "" || v.Role != disk.Root && v.Role != disk.Boot && v.Role != disk.ESP {
+		if !v.HasReferences() {
 			continue
 		}
 		tree, err := v.Open(f, disk.ReadOnly)
