@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -47,16 +48,22 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 		return nil, err
 	}
 	defer dir.Close()
+	if err := e.checkOutput(o.Output, r); err != nil {
+		return nil, err
+	}
 	release, err := e.Store.Use(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	base, err := e.Resolve(ctx, r.Base)
+	if _, err := e.FindBase(r.Name); err == nil {
+		return nil, &TakenError{r.Name, "a base"}
+	}
+	base, err := e.Resolve(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	p, err := e.plan(r, base, steps, &step.Source{Root: dir}, o)
+	p, err := e.plan(ctx, r, base, steps, &step.Source{Root: dir}, o)
 	if err != nil {
 		return nil, err
 	}
@@ -109,10 +116,43 @@ func (e *Engine) make(ctx context.Context, p *plan, assertions []verify.Assertio
 	return image, nil
 }
 
-// Check finds every problem of a recipe that can be found without a base.
+// Check finds every problem of a recipe that can be found in itself.
 func Check(r *recipes.Recipe) error {
 	_, _, err := decode(r)
 	return err
+}
+
+// CheckInputs finds the files that the steps of a recipe name and that are not
+// beside it.
+func CheckInputs(r *recipes.Recipe) error {
+	dir, err := os.OpenRoot(r.Dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	var problems recipes.Problems
+	for _, s := range r.Steps {
+		d, wrong := step.Decode(s)
+		in, ok := d.Step.(step.Inputter)
+		if !ok || len(wrong) > 0 {
+			continue
+		}
+		for _, name := range in.Inputs() {
+			if _, err := dir.Lstat(name); err != nil {
+				problems = append(problems, inputProblem(s, err))
+			}
+		}
+	}
+	return recipes.Merge(problems)
+}
+
+// inputProblem is a file beside the recipe that cannot be read.
+func inputProblem(s recipes.Step, err error) recipes.Problem {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return s.Options.Problem("from", "%s: %v", pe.Path, pe.Err)
+	}
+	return s.Options.Problem("from", "%v", err)
 }
 
 // decode reads the options of every step and assertion, so that a recipe's
@@ -120,17 +160,7 @@ func Check(r *recipes.Recipe) error {
 func decode(r *recipes.Recipe) ([]step.Decoded, []verify.Assertion, error) {
 	steps, stepErr := step.DecodeAll(r)
 	assertions, assertErr := verify.Decode(r)
-	var problems recipes.Problems
-	for _, err := range []error{stepErr, assertErr} {
-		var ps recipes.Problems
-		if errors.As(err, &ps) {
-			problems = append(problems, ps...)
-		}
-	}
-	if len(problems) > 0 {
-		return nil, nil, problems
-	}
-	return steps, assertions, nil
+	return steps, assertions, recipes.Merge(stepErr, assertErr)
 }
 
 // ErrUsage says that what the user asked for does not fit the recipe.
@@ -147,7 +177,7 @@ func (o ApplyOptions) check(r *recipes.Recipe) error {
 			return fmt.Errorf("refresh %q: %w: no step of %s has that name or kind", name, ErrUsage, r.File)
 		}
 	}
-	return checkOutput(o.Output, r.Base)
+	return nil
 }
 
 // named says whether a step goes by that name or kind.

@@ -85,17 +85,39 @@ func openImage(file string) (*os.File, error) {
 	return os.Open(file)
 }
 
-// Resolve finds the base that a recipe names, and imports it if it is a file
+// Resolve finds the base of a recipe, and imports it if it is a file
 // that the store has not seen.
-func (e *Engine) Resolve(ctx context.Context, b recipes.Base) (*Base, error) {
+func (e *Engine) Resolve(ctx context.Context, r *recipes.Recipe) (*Base, error) {
+	b := r.Base
 	if b.Path != "" {
 		return e.Import(ctx, b.Path, "", b.SHA256)
 	}
 	base, err := e.FindBase(b.Name)
 	if errors.Is(err, store.ErrNotFound) {
-		return e.imageAsBase(ctx, b.Name)
+		base, err = e.imageAsBase(ctx, b.Name)
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		_, statErr := os.Stat(filepath.Join(r.Dir, b.Name))
+		err = &noBaseError{err, b.Name, statErr == nil}
 	}
 	return base, err
+}
+
+// noBaseError says that the store has no base of a name.
+type noBaseError struct {
+	error
+	name   string
+	beside bool // there is a file of that name beside the recipe
+}
+
+func (e *noBaseError) Unwrap() error { return e.error }
+
+// Hint is what was meant, perhaps.
+func (e *noBaseError) Hint() string {
+	if e.beside {
+		return "there is a file of that name beside the recipe: to use it write base: ./" + e.name
+	}
+	return "imgmut import FILE " + e.name + " gives a base that name, and imgmut ls lists those there are"
 }
 
 // FindBase finds a base by name or by digest, which may be shortened to no
@@ -181,6 +203,20 @@ func (e *Engine) Import(ctx context.Context, file, name, wantSHA256 string) (_ *
 		return base, e.nameBase(ctx, base, name)
 	}
 	return base, nil
+}
+
+// TakenError says that a name is that of something else. Recipes name bases and
+// images alike, so what is meant must be clear.
+type TakenError struct {
+	Name string
+	By   string // "an image" or "a base"
+}
+
+func (e *TakenError) Error() string { return fmt.Sprintf("name %s: %s has it", e.Name, e.By) }
+
+// Hint is how to go on.
+func (e *TakenError) Hint() string {
+	return "choose another, or remove what has it with imgmut rm " + e.Name
 }
 
 // seen finds the base that a file is known to hold.
@@ -279,6 +315,9 @@ func (e *Engine) take(ctx context.Context, out, f *os.File) error {
 
 // nameBase gives a base a name, which no other base has afterwards.
 func (e *Engine) nameBase(ctx context.Context, b *Base, name string) error {
+	if _, err := e.FindImage(name); err == nil {
+		return &TakenError{name, "an image"}
+	}
 	bases, err := e.Bases()
 	if err != nil {
 		return err
@@ -287,6 +326,7 @@ func (e *Engine) nameBase(ctx context.Context, b *Base, name string) error {
 		if other.Digest == b.Digest || !slices.Contains(other.Names, name) {
 			continue
 		}
+		e.note(fmt.Sprintf("%s was the name of the base %.12s until now", name, other.Digest))
 		err := e.Store.Update(ctx, store.Bases, other.Digest, other, func() error {
 			other.Names = slices.DeleteFunc(other.Names, func(n string) bool { return n == name })
 			return nil
@@ -318,7 +358,7 @@ func (e *Engine) checkSHA256(ctx context.Context, b *Base, want string) error {
 		}
 		defer f.Close()
 		h := sha256.New()
-		if _, err := io.Copy(h, contextReader{ctx, f}); err != nil {
+		if _, err := io.Copy(h, content.Reader(ctx, f)); err != nil {
 			return err
 		}
 		err = e.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
@@ -334,18 +374,6 @@ func (e *Engine) checkSHA256(ctx context.Context, b *Base, want string) error {
 			Mend: "fetch the base again, or correct base.sha256 in the recipe"}
 	}
 	return nil
-}
-
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(b []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
-	}
-	return c.r.Read(b)
 }
 
 // progress makes a function for long operations that reports some ten times a

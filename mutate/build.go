@@ -186,7 +186,8 @@ func (b *build) runSteps(ctx context.Context, work string) error {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
-			return &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Tail: lines.tail(), Err: err}
+			b.Events(Event{Type: EventFailed, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind, Took: time.Since(started)})
+			return &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network, Tail: lines.tail(), Err: err}
 		}
 		parent = l.record
 		b.Events(Event{Type: EventDone, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind, Took: time.Since(started)})

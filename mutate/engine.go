@@ -86,6 +86,7 @@ const (
 	EventStart    EventType = "start"    // a step begins
 	EventOutput   EventType = "output"   // it printed a line
 	EventDone     EventType = "done"     // it ended well, layer and all
+	EventFailed   EventType = "failed"   // it did not
 	EventPhase    EventType = "phase"    // something else begins: Text
 	EventProgress EventType = "progress" // of a phase over a second: Done of Total
 	EventNote     EventType = "note"     // something the user should know: Text

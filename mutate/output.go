@@ -7,7 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/recipes"
@@ -15,42 +18,62 @@ import (
 
 // checkOutput refuses before any work what could not be written after it, and
 // what the user would be sorry for.
-func checkOutput(output string, base recipes.Base) error {
+func (e *Engine) checkOutput(output string, r *recipes.Recipe) error {
 	if output == "" {
 		return nil
 	}
+	refuse := func(format string, args ...any) error {
+		return fmt.Errorf("output %s: %w: %s", output, ErrUsage, fmt.Sprintf(format, args...))
+	}
+	dir := filepath.Dir(output)
+	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
+		return refuse("there is no directory %s", dir)
+	}
+	if err := unix.Access(dir, unix.W_OK); err != nil {
+		return &placeError{output, err}
+	}
+	if real, err := filepath.EvalSymlinks(dir); err == nil && strings.HasPrefix(real+"/", e.Store.Root()+"/") {
+		return refuse("it is in the store")
+	}
 	fi, err := os.Stat(output)
 	if errors.Is(err, fs.ErrNotExist) {
-		fi, err = os.Stat(filepath.Dir(output))
-		if err != nil || !fi.IsDir() {
-			return fmt.Errorf("output %s: %w: there is no directory %s", output, ErrUsage, filepath.Dir(output))
-		}
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	if !fi.Mode().IsRegular() {
-		return fmt.Errorf("output %s: %w: it is there, and no regular file", output, ErrUsage)
+		return refuse("it is there, and no regular file")
 	}
-	if b, err := os.Stat(base.Path); err == nil && os.SameFile(fi, b) {
-		return fmt.Errorf("output %s: %w: it is the base of the recipe", output, ErrUsage)
+	for what, file := range map[string]string{"the base of the recipe": r.Base.Path, "the recipe": r.File} {
+		if used, err := os.Stat(file); err == nil && os.SameFile(fi, used) {
+			return refuse("it is %s", what)
+		}
 	}
 	return nil
 }
 
-// writeOutput writes a copy of the image, writable and the caller's own: by
-// reflink on the store's filesystem, else sparsely.
+// writeOutput writes a copy of the image, the caller's own: by reflink on the
+// store's filesystem, else sparsely. What is there already keeps its owner and
+// mode, and stays where a link leads to.
 func (e *Engine) writeOutput(ctx context.Context, a *Applied, output string) (string, error) {
 	output, err := filepath.Abs(output)
 	if err != nil {
 		return "", err
 	}
+	target := output
+	if real, err := filepath.EvalSymlinks(output); err == nil {
+		target = real
+	}
 	e.phase("write " + output)
-	return output, e.place(ctx, a, output, func(out, in *os.File) error {
+	return output, e.place(ctx, a, target, func(out, in *os.File) error {
 		err := reflink.Clone(out, in)
 		if errors.Is(err, reflink.ErrUnsupported) {
 			err = reflink.Copy(ctx, out, in, e.progress("copy"))
+		}
+		if fi, statErr := os.Stat(target); err == nil && statErr == nil {
+			st := fi.Sys().(*syscall.Stat_t)
+			err = errors.Join(out.Chown(int(st.Uid), int(st.Gid)), out.Chmod(fi.Mode().Perm()))
 		}
 		return err
 	})
@@ -74,7 +97,7 @@ func (e *Engine) place(ctx context.Context, a *Applied, target string, fill func
 		return &placeError{target, err}
 	}
 	defer out.Close() // Double Close is harmless.
-	if err := errors.Join(fill(out, in), out.Chmod(0o644)); err != nil {
+	if err := fill(out, in); err != nil {
 		return &placeError{target, err}
 	}
 	if err := run.Deliver(out, target); err != nil {

@@ -1,6 +1,7 @@
 package mutate
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -59,9 +60,9 @@ func (p *plan) last() layer.Key {
 }
 
 // plan computes the keys and finds the longest prefix of layers that exist.
-func (e *Engine) plan(r *recipes.Recipe, base *Base, steps []step.Decoded, src *step.Source, o ApplyOptions) (*plan, error) {
+func (e *Engine) plan(ctx context.Context, r *recipes.Recipe, base *Base, steps []step.Decoded, src *step.Source, o ApplyOptions) (*plan, error) {
 	p := &plan{recipe: r, base: base, source: src}
-	if err := p.chain(steps); err != nil {
+	if err := p.chain(ctx, steps); err != nil {
 		return nil, err
 	}
 	return p, e.longestPrefix(p, o)
@@ -85,7 +86,7 @@ func (e *Engine) announce(p *plan, o ApplyOptions) error {
 
 // chain computes the key of every layer. It is a pure function of the base's
 // digest, the recipe and the files beside it.
-func (p *plan) chain(steps []step.Decoded) (err error) {
+func (p *plan) chain(ctx context.Context, steps []step.Decoded) (err error) {
 	p.prepare.material = layer.Material{Parent: layer.Key(p.base.Digest), Kind: "prepare", Version: prepareVersion}
 	if p.prepare.key, err = p.prepare.material.Key(); err != nil {
 		return err
@@ -95,11 +96,11 @@ func (p *plan) chain(steps []step.Decoded) (err error) {
 	var problems recipes.Problems
 	for i, d := range steps {
 		l := stepLink{spec: p.recipe.Steps[i], decoded: d}
-		if l.material, err = material(parent, l.spec, d, p.source); err != nil {
+		if l.material, err = material(ctx, parent, l.spec, d, p.source); err != nil {
 			if !isInputError(err) {
 				return err
 			}
-			problems = append(problems, l.spec.Options.Problem("from", "%v", err))
+			problems = append(problems, inputProblem(l.spec, err))
 			continue
 		}
 		if l.key, err = l.material.Key(); err != nil {
@@ -124,14 +125,14 @@ func isInputError(err error) bool {
 	return errors.As(err, &pe) || errors.Is(err, step.ErrNotAFile)
 }
 
-func material(parent layer.Key, s recipes.Step, d step.Decoded, src *step.Source) (layer.Material, error) {
+func material(ctx context.Context, parent layer.Key, s recipes.Step, d step.Decoded, src *step.Source) (layer.Material, error) {
 	m := layer.Material{Parent: parent, Kind: d.Kind.Name, Version: d.Kind.Version, Env: maps.Clone(s.Env), Network: usesNetwork(s, d)}
 	var err error
 	if m.Options, err = json.Marshal(d.Step); err != nil {
 		return m, fmt.Errorf("hash the options of a %s step: %w", s.Kind, err)
 	}
 	if in, ok := d.Step.(step.Inputter); ok {
-		m.Inputs, err = src.Digest(in.Inputs())
+		m.Inputs, err = src.Digest(ctx, in.Inputs())
 	}
 	return m, err
 }

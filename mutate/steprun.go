@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -15,16 +16,40 @@ import (
 
 // StepError says which step of a recipe went wrong.
 type StepError struct {
-	Index int // 1-based
-	Name  string
-	Kind  string
-	Tail  []string // the last lines it printed
-	Err   error
+	Index   int // 1-based
+	Name    string
+	Kind    string
+	Network bool     // it had the network
+	Tail    []string // the last lines it printed
+	Err     error
 }
 
 func (e *StepError) Error() string { return fmt.Sprintf("step %d (%s): %v", e.Index, e.Name, e.Err) }
 
 func (e *StepError) Unwrap() error { return e.Err }
+
+// knownFailures are what programs print when a step lacks what a recipe can
+// give it, which they cannot know of.
+var knownFailures = []struct {
+	network bool // it had the network
+	printed *regexp.Regexp
+	hint    string
+}{
+	{false, regexp.MustCompile(`(?i)temporary failure (in name resolution|resolving)|could not resolve host|network is unreachable|unable to resolve host address|bad address`),
+		"a step has no network unless it says network: true"},
+	{true, regexp.MustCompile(`Unable to locate package|has no installation candidate`),
+		"the image has no package lists, or old ones: say update: true"},
+}
+
+// Hint is what the recipe can do about it, if that shows.
+func (e *StepError) Hint() string {
+	for _, k := range knownFailures {
+		if k.network == e.Network && slices.ContainsFunc(e.Tail, k.printed.MatchString) {
+			return k.hint
+		}
+	}
+	return ""
+}
 
 // scopedGuest is the guest as one step sees it: with the step's environment
 // and network, and its output going to the step's lines.

@@ -89,12 +89,13 @@ func (b *builder) name(n *node) {
 	if !b.field(n, "name", &b.r.Name) {
 		return
 	}
-	if err := checkName(b.r.Name); err != nil {
+	if err := CheckName(b.r.Name); err != nil {
 		b.add(n.pos, "name", "", "%q: %v", shorten(b.r.Name), err)
 	}
 }
 
-func checkName(name string) error {
+// CheckName says why something cannot be the name of an image or base.
+func CheckName(name string) error {
 	switch {
 	case !imageName.MatchString(name):
 		return fmt.Errorf("want at most 64 letters, digits and . _ -, the first a letter or a digit")
@@ -115,8 +116,8 @@ func (b *builder) base(n *node) {
 		case !ok:
 		case strings.Contains(s, "/") || isImageFile(s):
 			b.basePath(n, "base", s)
-		case checkName(s) != nil:
-			b.add(n.pos, "base", "a file beside the recipe is written ./NAME", "%q: %v", shorten(s), checkName(s))
+		case CheckName(s) != nil:
+			b.add(n.pos, "base", "a file beside the recipe is written ./NAME", "%q: %v", shorten(s), CheckName(s))
 		default:
 			base.Name = s
 		}
@@ -143,6 +144,14 @@ func (b *builder) base(n *node) {
 func (b *builder) basePath(n *node, path, s string) {
 	if s == "" || strings.ContainsRune(s, 0) {
 		b.add(n.pos, path, "", "%q is no path", shorten(s))
+		return
+	}
+	if scheme, _, ok := strings.Cut(s, "://"); ok {
+		b.add(n.pos, path, "download it, and give its path", "%q: imgmut fetches nothing by %s", shorten(s), shorten(scheme))
+		return
+	}
+	if strings.HasPrefix(s, "~") {
+		b.add(n.pos, path, "write the whole path", "%q: there is no shell here to know what ~ is", shorten(s))
 		return
 	}
 	if !filepath.IsAbs(s) {
@@ -247,6 +256,10 @@ func (b *builder) kind(n *node, path string, common []string) (entry, bool) {
 	for _, e := range kinds {
 		names = append(names, shorten(e.key))
 	}
-	b.add(kinds[1].pos, path, "", "more than one kind: %s", strings.Join(names, ", "))
+	hint := ""
+	if common != nil {
+		hint = "the options of a kind stand below it, as in run: {script: make, timeout: 5m}"
+	}
+	b.add(kinds[1].pos, path, hint, "more than one kind: %s", strings.Join(names, ", "))
 	return entry{}, false
 }

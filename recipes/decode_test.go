@@ -210,7 +210,7 @@ func TestSetProblems(t *testing.T) {
 		"verify[0].user=x":        {"--set verify[0].user: verify is nothing, not a list"},
 		"steps[0].write.path.x=y": {`--set steps[0].write.path.x: steps[0].write.path is "/a", not a mapping`},
 		"name[0]=y":               {`--set name[0]: name is "a", not a list`},
-		"steps[0].wirte=x":        {"--set steps[0].wirte: steps[0]: more than one kind: write, wirte"},
+		"steps[0].wirte=x":        {"--set steps[0].wirte: steps[0]: more than one kind: write, wirte [the options of a kind stand below it, as in run: {script: make, timeout: 5m}]"},
 		"steps[1].max-age=x":      {`--set steps[1].max-age: "x": want a duration such as 90s, 12h, 7d or 2w`},
 	} {
 		s, err := ParseSet(set)

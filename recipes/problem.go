@@ -2,6 +2,7 @@ package recipes
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,11 +17,12 @@ type Pos struct {
 
 // Problem is one thing that is wrong with a recipe, and where.
 type Problem struct {
-	File      string // the recipe, or "--set name" for a value from there
-	Line, Col int    // 0 for a value from a Set
-	Path      string // like steps[2].write.mode; empty for the recipe as a whole
-	Message   string
-	Hint      string // how to mend it, if that is known
+	File    string `json:"file"`           // the recipe, or "--set name" for a value from there
+	Line    int    `json:"line,omitempty"` // 0 for a value from a Set
+	Col     int    `json:"col,omitempty"`
+	Path    string `json:"path,omitempty"` // like steps[2].write.mode; empty for the recipe as a whole
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"` // how to mend it, if that is known
 }
 
 // Error is "file:line:col: path: message". The hint is not part of it.
@@ -58,6 +60,27 @@ func (ps Problems) Sorted() Problems {
 			cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
 	})
 	return sorted
+}
+
+// Merge makes one error of several: all their Problems, or the first that is
+// none.
+func Merge(errs ...error) error {
+	var all Problems
+	for _, err := range errs {
+		var ps Problems
+		if err != nil && !errors.As(err, &ps) {
+			return err
+		}
+		for _, p := range ps {
+			if !slices.Contains(all, p) {
+				all = append(all, p)
+			}
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return all.Sorted()
 }
 
 func btoi(b bool) int {

@@ -57,7 +57,7 @@ func TestProblems(t *testing.T) {
 			`r.yaml:4:22: register.machined: want true or false, found "yes"`, "r.yaml:4:27: register.x: unknown key"}},
 		{"kinds", head + "steps:\n  - name: x\n  - run: a\n    write: b\n  - run: a\n    netwrok: true\n  - text\n  -\n", []string{
 			"r.yaml:5:5: steps[0]: no kind: nothing says what to do",
-			"r.yaml:7:5: steps[1]: more than one kind: run, write",
+			"r.yaml:7:5: steps[1]: more than one kind: run, write [the options of a kind stand below it, as in run: {script: make, timeout: 5m}]",
 			"r.yaml:9:5: steps[2].netwrok: unknown key [did you mean network?]",
 			`r.yaml:10:5: steps[3]: want a mapping with one kind, found "text"`,
 			"r.yaml:11:4: steps[4]: want a mapping with one kind, found nothing"}},

@@ -65,13 +65,16 @@ func (r *Recipe) BaseProblem(format string, args ...any) Problem {
 	return newProblem(r.File, r.Base.Pos, "base", "%s", fmt.Sprintf(format, args...))
 }
 
-// Load reads a recipe from a file.
+// Load reads a recipe from a file, as [Parse] does.
 func Load(file string, sets ...Set) (*Recipe, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() // only read
+	if fi, err := f.Stat(); err == nil && fi.IsDir() {
+		return nil, Problems{newProblem(file, Pos{}, "", "a directory, not a recipe")}
+	}
 	data, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
 	if err != nil {
 		return nil, err
@@ -80,7 +83,10 @@ func Load(file string, sets ...Set) (*Recipe, error) {
 }
 
 // Parse reads a recipe. The name of the file is for messages and for relative
-// paths. The error is [Problems], with all of them.
+// paths. The error is [Problems], with all of them. With them comes, if the file
+// is a recipe of a version that is known, what is right of it: to look for more
+// problems in, and for nothing else. A step without a kind in it is one whose
+// kind could not be told.
 func Parse(file string, data []byte, sets ...Set) (*Recipe, error) {
 	root, problems := readTree(file, data)
 	if root == nil {
@@ -94,10 +100,13 @@ func Parse(file string, data []byte, sets ...Set) (*Recipe, error) {
 	r := &Recipe{File: file, Dir: filepath.Dir(file), Digest: digest(data, sets)}
 	b := builder{decoder{file: file, problems: problems}, r}
 	b.recipe(root)
-	if len(b.problems) > 0 {
-		return nil, b.problems.Sorted()
+	if len(b.problems) == 0 {
+		return r, nil
 	}
-	return r, nil
+	if r.Version != 0 && r.Version != Version {
+		r = nil
+	}
+	return r, b.problems.Sorted()
 }
 
 // digest of a recipe without sets is what sha256sum says.

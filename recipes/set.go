@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Set gives one value of a recipe from outside, as the command line does.
@@ -23,6 +24,10 @@ func ParseSet(s string) (Set, error) {
 	}
 	if _, err := parsePath(path); err != nil {
 		return Set{}, fmt.Errorf("set %q: %w", shorten(s), err)
+	}
+	// The key of a layer is made of JSON, to which all that is no text is one.
+	if !utf8.ValidString(value) {
+		return Set{}, fmt.Errorf("set %s: the value is not UTF-8 text", path)
 	}
 	return Set{Path: path, Value: value}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -43,12 +44,12 @@ EXIT STATUS:
    130  interrupted`
 
 func (c *commands) app() *cli.App {
-	cli.VersionPrinter = func(*cli.Context) {}
+	cli.VersionPrinter = func(*cli.Context) { fmt.Fprintln(c.stdout, versionLine()) }
 	return &cli.App{
 		Name:                      "imgmut",
 		Usage:                     "build disk images the way containers are built",
 		Description:               description,
-		HideVersion:               true,
+		Version:                   version(),
 		Suggest:                   true,
 		EnableBashCompletion:      true,
 		DisableSliceFlagSeparator: true, // --set a=1,2 is one setting
@@ -77,8 +78,15 @@ func (c *commands) app() *cli.App {
 	}
 }
 
-func usageError(_ *cli.Context, err error, _ bool) error {
-	return fmt.Errorf("%w: %w", mutate.ErrUsage, err)
+// usageError also tells who puts a global flag behind the command where it
+// belongs.
+func usageError(ctx *cli.Context, err error, _ bool) error {
+	wrong := fmt.Errorf("%w: %w", mutate.ErrUsage, err)
+	_, flag, ok := strings.Cut(err.Error(), "flag provided but not defined: -")
+	if ok && ctx.Command != nil && slices.ContainsFunc(ctx.App.Flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), strings.TrimPrefix(flag, "-")) }) {
+		return withHint(wrong, fmt.Sprintf("put it before the command: imgmut --%s … %s", strings.TrimPrefix(flag, "-"), ctx.Command.Name))
+	}
+	return wrong
 }
 
 func (c *commands) unknownCommand(ctx *cli.Context) error {
@@ -93,6 +101,9 @@ func (c *commands) unknownCommand(ctx *cli.Context) error {
 // before reads the global flags.
 func (c *commands) before(ctx *cli.Context) error {
 	c.json = ctx.Bool("json")
+	if ctx.String("store") == "" {
+		return fmt.Errorf("%w: --store or $IMGMUT_STORE is empty", mutate.ErrUsage)
+	}
 	var err error
 	if c.progress, err = newRenderer(ctx.String("progress"), c.stderr); err != nil {
 		return fmt.Errorf("%w: %w", mutate.ErrUsage, err)
@@ -107,6 +118,18 @@ func (c *commands) before(ctx *cli.Context) error {
 		return fmt.Errorf("%w: %w", mutate.ErrUsage, err)
 	}
 	return nil
+}
+
+// existing is [commands.action] for a command that has no use for a store that
+// is not there yet: it must not make one.
+func (c *commands) existing(least, most int, what string, do func(*cli.Context, *mutate.Engine) error) cli.ActionFunc {
+	action := c.action(least, most, what, do)
+	return func(ctx *cli.Context) error {
+		if dir := ctx.String("store"); !store.Exists(dir) {
+			return withHint(fmt.Errorf("there is no store in %s: %w", dir, store.ErrNotFound), "imgmut import or apply makes one; --store and $IMGMUT_STORE say where")
+		}
+		return action(ctx)
+	}
 }
 
 // open opens the store.

@@ -22,13 +22,14 @@ run it says why.
 
 EXIT STATUS: 3 the recipe is invalid, 5 a step failed, 6 the image is not
 what it should be, 7 the base is invalid, 8 there is no such recipe or base.
-A failed apply makes no image; layers of the steps before are kept.`,
+A failed apply makes no image; layers of the steps before are kept. If the image
+is made and only --output or registering it fails, it is in the store all the same.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "also write the image to `FILE`, writable, and print that path"},
 			&cli.StringSliceFlag{Name: "set", Usage: "set a value of the recipe: `PATH=VALUE`, as name=web2 or steps[0].write.content=x"},
 			&cli.BoolFlag{Name: "no-cache", Usage: "reuse no layer"},
 			&cli.StringSliceFlag{Name: "refresh", Usage: "do not reuse the layer of the steps of that `KIND-OR-NAME`, nor those after"},
-			&cli.BoolFlag{Name: "keep-failed", Usage: "keep the image as it was before the step that failed"},
+			&cli.BoolFlag{Name: "keep-failed", Usage: "keep the image as it was before the step that failed, or that did not pass, until gc"},
 		},
 		OnUsageError: usageError,
 		Action:       c.apply,
@@ -47,12 +48,21 @@ type result struct {
 	Verdict string        `json:"verdict"`
 }
 
+// load reads a recipe and finds all that is wrong with it at once.
+func load(file string, sets []recipes.Set) (*recipes.Recipe, error) {
+	r, err := recipes.Load(file, sets...)
+	if r == nil {
+		return nil, err
+	}
+	return r, recipes.Merge(err, mutate.Check(r), mutate.CheckInputs(r))
+}
+
 func (c *commands) apply(ctx *cli.Context) error {
 	if err := wantArgs(ctx, 1, 1000, "the file of a recipe"); err != nil {
 		return err
 	}
-	if ctx.String("output") != "" && ctx.NArg() > 1 {
-		return fmt.Errorf("%w: --output is for one recipe", mutate.ErrUsage)
+	if ctx.IsSet("output") && (ctx.String("output") == "" || ctx.NArg() > 1) {
+		return fmt.Errorf("%w: --output wants one file, for one recipe", mutate.ErrUsage)
 	}
 	var sets []recipes.Set
 	for _, s := range ctx.StringSlice("set") {
@@ -66,11 +76,8 @@ func (c *commands) apply(ctx *cli.Context) error {
 	// should not be found after an hour.
 	var all []*recipes.Recipe
 	for _, file := range ctx.Args().Slice() {
-		r, err := recipes.Load(file, sets...)
+		r, err := load(file, sets)
 		if err != nil {
-			return err
-		}
-		if err := mutate.Check(r); err != nil {
 			return err
 		}
 		all = append(all, r)

@@ -23,7 +23,7 @@ var ourImports = map[string][]string{
 	"mutate/verify":  {"mutate/agent", "mutate/disk", "mutate/reflink", "mutate/step", "mutate/tool", "recipes"},
 	"mutate/guest":   {"mutate/agent", "mutate/step"},
 	"mutate/layer":   {"mutate/step", "mutate/store"},
-	"mutate/step":    {"mutate/agent", "mutate/disk", "recipes"},
+	"mutate/step":    {"mutate/agent", "mutate/content", "mutate/disk", "recipes"},
 	"mutate/store":   {"mutate/loop", "mutate/reflink", "mutate/tool"},
 	"mutate/disk":    {"mutate/gpt", "mutate/loop", "mutate/tool"},
 	"mutate/content": {"mutate/reflink"},

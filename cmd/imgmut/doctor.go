@@ -59,8 +59,13 @@ EXIT STATUS: 4 if images cannot be made here.`,
 			if err := c.print(list, func(w io.Writer) { printFindings(w, list) }); err != nil {
 				return err
 			}
+			for _, f := range list {
+				if !f.OK && f.For == "" {
+					return fmt.Errorf("%w: %s", errNoHost, f.Name)
+				}
+			}
 			if !usable[string(machined.Private)] && !usable[string(machined.System)] {
-				return errNoHost
+				return fmt.Errorf("%w: neither the machine's systemd nor a private one can be used", errNoHost)
 			}
 			return nil
 		},
@@ -68,7 +73,7 @@ EXIT STATUS: 4 if images cannot be made here.`,
 }
 
 // errNoHost ends doctor where images cannot be made.
-var errNoHost = errors.New("neither the machine's systemd nor a private one can be used here")
+var errNoHost = errors.New("images cannot be made here")
 
 func printFindings(w io.Writer, list []finding) {
 	for _, f := range list {
@@ -107,15 +112,18 @@ func storeFindings(dir string) []finding {
 		}
 		dir = filepath.Dir(dir)
 	}
+	_, noTool := exec.LookPath("mkfs.xfs")
 	err := reflink.Probe(dir)
 	switch {
 	case err == nil:
 	case errors.Is(err, reflink.ErrUnsupported) && !disk.KernelMounts("xfs"):
 		f.OK, f.Fault, f.Mend = false, "its filesystem cannot reflink, and this kernel has no XFS to make a pool of", "put the store on btrfs"
+	case errors.Is(err, reflink.ErrUnsupported) && noTool != nil:
+		f.OK, f.Fault, f.Mend = false, "its filesystem cannot reflink, and there is no mkfs.xfs to make a pool", "install the package xfsprogs"
 	case errors.Is(err, reflink.ErrUnsupported):
 		f.Found = "cannot reflink: imgmut makes a pool, a sparse XFS file, in it"
 	default:
-		f.OK, f.Fault, f.Mend = false, err.Error(), "run as root, or choose another with --store"
+		f.OK, f.Fault, f.Mend = false, err.Error(), "choose another with --store, or run as root"
 	}
 	return []finding{f}
 }

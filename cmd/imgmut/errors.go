@@ -49,6 +49,7 @@ func exitStatus(err error) int {
 		program  *tool.MissingError
 		agent    *guest.AgentError
 		notOurs  *mutate.NotOursError
+		taken    *mutate.TakenError
 		unmount  *guest.NotMountedError
 		refused  *machined.ExitError
 	)
@@ -57,7 +58,7 @@ func exitStatus(err error) int {
 		return exitDone
 	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.Is(err, mutate.ErrUsage), errors.As(err, &notOurs):
+	case errors.Is(err, mutate.ErrUsage), errors.As(err, &notOurs), errors.As(err, &taken):
 		return exitUsage
 	case errors.As(err, &problems):
 		return exitRecipe
@@ -93,7 +94,6 @@ func withHint(err error, hint string) error { return &hinted{err, hint} }
 
 // hint finds the mend that some part of the error knows.
 func hint(err error) string {
-	var h interface{ Hint() string }
 	var missing *machined.MissingError
 	var step *mutate.StepError
 	switch {
@@ -105,8 +105,8 @@ func hint(err error) string {
 			}
 		}
 		return strings.Join(mends, "; ")
-	case errors.As(err, &h) && h.Hint() != "":
-		return h.Hint()
+	case firstHint(err) != "":
+		return firstHint(err)
 	case errors.As(err, &step) && errors.Is(err, syscall.ENOSPC) && !errors.Is(err, mutate.ErrNoSpace) && !errors.Is(err, guest.ErrLostWrites):
 		return "the image's own filesystem is full: use a larger base"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, guest.ErrLostWrites):
@@ -119,6 +119,26 @@ func hint(err error) string {
 		return "choose another place with --store or $IMGMUT_STORE"
 	case errors.Is(err, fs.ErrPermission):
 		return "imgmut needs root, as systemd-nspawn --image does"
+	}
+	return ""
+}
+
+// firstHint asks each part of an error, outermost first.
+func firstHint(err error) string {
+	if h, ok := err.(interface{ Hint() string }); ok && h.Hint() != "" {
+		return h.Hint()
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		if inner := e.Unwrap(); inner != nil {
+			return firstHint(inner)
+		}
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			if h := firstHint(inner); h != "" {
+				return h
+			}
+		}
 	}
 	return ""
 }

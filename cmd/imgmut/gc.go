@@ -13,7 +13,7 @@ func (c *commands) gcCommand() *cli.Command {
 	return &cli.Command{
 		Name: "gc", Usage: "remove layers that no image is made of, unnamed unused bases, what --keep-failed kept and what crashes left", OnUsageError: usageError,
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "dry-run", Usage: "only tell what would go"}},
-		Action: c.action(0, 0, "no argument", func(ctx *cli.Context, e *mutate.Engine) error {
+		Action: c.existing(0, 0, "no argument", func(ctx *cli.Context, e *mutate.Engine) error {
 			r, err := e.Collect(ctx.Context, ctx.Bool("dry-run"))
 			if err != nil {
 				return err

@@ -3,11 +3,11 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/recipes"
 )
 
 func (c *commands) importCommand() *cli.Command {
@@ -25,8 +25,8 @@ EXIT STATUS: 7 the image is invalid, 8 there is no such file.`,
 		OnUsageError: usageError,
 		Action: c.action(1, 2, "a file and, if you like, a name for it", func(ctx *cli.Context, e *mutate.Engine) error {
 			name := ctx.Args().Get(1)
-			if strings.ContainsAny(name, "/ \t\n") || strings.HasPrefix(name, ".") {
-				return fmt.Errorf("%w: %q cannot be a name", mutate.ErrUsage, name)
+			if err := recipes.CheckName(name); name != "" && err != nil {
+				return fmt.Errorf("%w: name %q: %w", mutate.ErrUsage, name, err)
 			}
 			b, err := e.Import(ctx.Context, ctx.Args().First(), name, "")
 			if err != nil {

@@ -15,7 +15,7 @@ import (
 func (c *commands) inspectCommand() *cli.Command {
 	return &cli.Command{
 		Name: "inspect", Usage: "print all that is known of an image or base, as JSON", ArgsUsage: "NAME", OnUsageError: usageError,
-		Action: c.action(1, 1, "the name of an image or base", func(ctx *cli.Context, e *mutate.Engine) error {
+		Action: c.existing(1, 1, "the name of an image or base", func(ctx *cli.Context, e *mutate.Engine) error {
 			var record any
 			var err error
 			record, err = e.FindImage(ctx.Args().First())

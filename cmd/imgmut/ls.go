@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -27,7 +28,7 @@ type entry struct {
 func (c *commands) lsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "ls", Usage: "list bases and images", OnUsageError: usageError,
-		Action: c.action(0, 0, "no argument", func(ctx *cli.Context, e *mutate.Engine) error {
+		Action: c.existing(0, 0, "no argument", func(ctx *cli.Context, e *mutate.Engine) error {
 			list, err := entries(e)
 			if err != nil {
 				return err
@@ -62,9 +63,9 @@ func entries(e *mutate.Engine) ([]entry, error) {
 		return nil, err
 	}
 	for _, i := range images {
-		about := fmt.Sprintf("%d steps on %s", len(i.Keys)-1, i.BaseName)
-		if i.BaseName == "" {
-			about = fmt.Sprintf("%d steps on %.12s", len(i.Keys)-1, i.Base)
+		about := fmt.Sprintf("%d steps on %s", len(i.Keys)-1, cmp.Or(i.BaseName, fmt.Sprintf("%.12s", i.Base)))
+		if len(i.Keys) == 2 {
+			about = strings.Replace(about, "steps", "step", 1)
 		}
 		list = append(list, entry{"image", i.Name, i.Size, i.Made, i.Digest, about, e.Store.Path(store.Images, i.Name, "raw")})
 	}

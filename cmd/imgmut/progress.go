@@ -89,14 +89,20 @@ func (p *plain) event(e mutate.Event) {
 	switch e.Type {
 	case mutate.EventPlan:
 		fmt.Fprintf(p.w, "[%d/%d] %s: %s\n", e.Step, e.Steps, stepTitle(e), fate(e))
+	case mutate.EventStart:
+		fmt.Fprintf(p.w, "[%d/%d] %s: running\n", e.Step, e.Steps, stepTitle(e))
 	case mutate.EventOutput:
 		fmt.Fprintf(p.w, "%s | %s\n", e.Name, e.Text)
 	case mutate.EventDone:
 		fmt.Fprintf(p.w, "[%d/%d] %s: done in %s\n", e.Step, e.Steps, stepTitle(e), humanTime(e.Took))
+	case mutate.EventFailed:
+		fmt.Fprintf(p.w, "[%d/%d] %s: failed after %s\n", e.Step, e.Steps, stepTitle(e), humanTime(e.Took))
 	case mutate.EventPhase, mutate.EventNote:
 		fmt.Fprintf(p.w, "%s\n", e.Text)
+		p.progress = time.Now()
 	case mutate.EventProgress:
-		// Every line of it stays in a log, so few of them.
+		// Every line of it stays in a log, so few of them, and none of what is
+		// over in a moment.
 		if now := time.Now(); now.Sub(p.progress) > 2*time.Second && e.Done > 0 {
 			p.progress = now
 			fmt.Fprintf(p.w, "%s: %s of %s\n", e.Text, humanSize(e.Done), humanSize(e.Total))

@@ -20,7 +20,8 @@ type terminal struct {
 	steps   []stepLine
 	phase   string
 	since   time.Time
-	painted int // lines on the screen that are ours
+	painted int  // lines on the screen that are ours
+	last    bool // nothing will be painted over: show all
 	stop    chan struct{}
 	done    sync.WaitGroup
 }
@@ -71,6 +72,9 @@ func (t *terminal) event(e mutate.Event) {
 	case mutate.EventDone:
 		s := step()
 		s.state, s.started, s.output = humanTime(e.Took), time.Time{}, ""
+	case mutate.EventFailed:
+		s := step()
+		s.state, s.started, s.output = "failed after "+humanTime(e.Took), time.Time{}, ""
 	case mutate.EventPhase:
 		t.phase, t.since = e.Text, time.Now()
 	case mutate.EventProgress:
@@ -90,10 +94,13 @@ func (t *terminal) paint() {
 	if ws, err := unix.IoctlGetWinsize(int(t.f.Fd()), unix.TIOCGWINSZ); err == nil && ws.Col > 10 && ws.Row > 4 {
 		width, height = int(ws.Col), int(ws.Row)
 	}
-	lines := t.lines(time.Now())
-	// What has scrolled off the screen cannot be painted over; the steps that
-	// run are the last of those that changed.
-	lines = lines[max(0, len(lines)-height+2):]
+	lines, running := t.lines(time.Now())
+	// What has scrolled off the screen cannot be painted over, so only a part is
+	// shown of more than it holds: the step that runs and those around it.
+	if room := height - 2; len(lines) > room && !t.last {
+		from := min(max(0, running-room/2), len(lines)-room)
+		lines = lines[from : from+room]
+	}
 	var b strings.Builder
 	if t.painted > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", t.painted)
@@ -106,12 +113,12 @@ func (t *terminal) paint() {
 	t.f.WriteString(b.String())
 }
 
-func (t *terminal) lines(now time.Time) []string {
-	var lines []string
+// lines are the whole block; running is the one that should be seen.
+func (t *terminal) lines(now time.Time) (lines []string, running int) {
 	for i, s := range t.steps {
 		mark, state := "  ", s.state
 		if !s.started.IsZero() {
-			mark, state = "> ", humanTime(now.Sub(s.started))
+			mark, state, running = "> ", humanTime(now.Sub(s.started)), len(lines)
 		}
 		lines = append(lines, fmt.Sprintf("%s[%d/%d] %s  %s", mark, i+1, len(t.steps), s.title, state))
 		if !s.started.IsZero() && s.output != "" {
@@ -119,9 +126,10 @@ func (t *terminal) lines(now time.Time) []string {
 		}
 	}
 	if t.phase != "" {
+		running = len(lines)
 		lines = append(lines, fmt.Sprintf("  %s  %s", t.phase, humanTime(now.Sub(t.since))))
 	}
-	return lines
+	return lines, running
 }
 
 // cut shortens a line to so many characters.
@@ -139,9 +147,9 @@ func (t *terminal) clear() {
 
 // flush paints the block a last time and begins a new one below.
 func (t *terminal) flush() {
-	t.phase = ""
+	t.phase, t.last = "", true
 	t.paint()
-	t.steps, t.painted = nil, 0
+	t.steps, t.painted, t.last = nil, 0, false
 }
 
 func (*terminal) showsOutput() bool { return false }

@@ -29,12 +29,20 @@ func version() string {
 	return "devel"
 }
 
+// versionLine is what people see of it.
+func versionLine() string {
+	return fmt.Sprintf("imgmut %s (%s, %s)", version(), runtime.Version(), runtime.GOARCH)
+}
+
 func (c *commands) versionCommand() *cli.Command {
 	return &cli.Command{
 		Name: "version", Usage: "print the version", OnUsageError: usageError,
-		Action: func(*cli.Context) error {
+		Action: func(ctx *cli.Context) error {
+			if err := wantArgs(ctx, 0, 0, "no argument"); err != nil {
+				return err
+			}
 			v := map[string]string{"version": version(), "go": runtime.Version(), "arch": runtime.GOARCH}
-			return c.print(v, func(w io.Writer) { fmt.Fprintf(w, "imgmut %s (%s, %s)\n", v["version"], v["go"], v["arch"]) })
+			return c.print(v, func(w io.Writer) { fmt.Fprintln(w, versionLine()) })
 		},
 	}
 }

@@ -225,3 +225,18 @@ func (s *Sums) hashChunk(f *os.File, c int64, buf []byte) error {
 }
 
 func chunkCount(size int64) int64 { return (size + Chunk - 1) / Chunk }
+
+// Reader gives what r gives until the context ends, and then its cause.
+func Reader(ctx context.Context, r io.Reader) io.Reader { return reader{ctx, r} }
+
+type reader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r reader) Read(b []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.r.Read(b)
+}

@@ -205,6 +205,7 @@ func (l *Layout) AssignRoles(f *os.File) error {
 func (l *Layout) findRoot(f *os.File) (_ *Volume, tree *Tree, err error) {
 	var roots []*Volume
 	var obstacles []string
+	damaged := false
 	trees := map[*Volume]*Tree{}
 	defer func() {
 		for _, t := range trees {
@@ -226,6 +227,7 @@ func (l *Layout) findRoot(f *os.File) (_ *Volume, tree *Tree, err error) {
 			return nil, nil, err
 		}
 		if err != nil {
+			damaged = damaged || errors.Is(err, syscall.EUCLEAN) || errors.Is(err, syscall.EBADMSG) || errors.Is(err, syscall.EIO)
 			obstacles = append(obstacles, err.Error())
 			continue
 		}
@@ -250,8 +252,11 @@ func (l *Layout) findRoot(f *os.File) (_ *Volume, tree *Tree, err error) {
 			Mend:  "give the one that is meant the root type: sgdisk -t SLOT:8304 IMAGE (8305 for arm64)",
 		}
 	case len(obstacles) > 0:
-		return nil, nil, &InvalidError{Fault: "the image has no usable root: " + strings.Join(obstacles, "; "),
-			Mend: "imgmut works on a root of ext4, XFS or btrfs that this kernel can mount"}
+		mend := "imgmut works on a root of ext4, XFS or btrfs that this kernel can mount"
+		if damaged {
+			mend = "check the filesystem with its own program (e2fsck, xfs_repair, btrfs check) on a copy of the image"
+		}
+		return nil, nil, &InvalidError{Fault: "the image has no usable root: " + strings.Join(obstacles, "; "), Mend: mend}
 	}
 	return nil, nil, &InvalidError{Fault: "the image has no partition table and no filesystem that holds an operating system (no /etc/os-release)",
 		Mend: "check that the file is a raw disk image: qemu-img convert -O raw makes one of qcow2 and others"}

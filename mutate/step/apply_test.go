@@ -240,7 +240,7 @@ func TestPackageManager(t *testing.T) {
 // digests gives the digest of each file by its path.
 func digests(t *testing.T, src *step.Source, names ...string) map[string]string {
 	t.Helper()
-	inputs, err := src.Digest(names)
+	inputs, err := src.Digest(t.Context(), names)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,7 +298,7 @@ func TestDigest(t *testing.T) {
 
 func TestDigestOrder(t *testing.T) {
 	src, _ := source(t)
-	inputs, err := src.Digest([]string{"tree", "one.conf"})
+	inputs, err := src.Digest(t.Context(), []string{"tree", "one.conf"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,7 +347,7 @@ func TestSourceStaysInside(t *testing.T) {
 	if err := errors.Join(os.WriteFile(outside+"/secret", []byte("secret"), 0o644), os.Symlink(outside, dir+"/out"), os.Symlink(outside+"/secret", dir+"/tree/secret")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := src.Digest([]string{"out/secret"}); err == nil {
+	if _, err := src.Digest(t.Context(), []string{"out/secret"}); err == nil {
 		t.Error("a link out of the recipe's directory is followed")
 	}
 	g := new(recorder)
@@ -357,7 +357,7 @@ func TestSourceStaysInside(t *testing.T) {
 	if want := "put /x 0777 0:0 -> " + outside + "/secret"; len(g.log) != 1 || g.log[0] != want {
 		t.Errorf("Apply: %q, want the link as it is: %s", g.log, want)
 	}
-	if _, err := src.Digest([]string{"missing"}); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := src.Digest(t.Context(), []string{"missing"}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Digest of a missing file: %v", err)
 	}
 }
@@ -367,7 +367,7 @@ func TestNotAFile(t *testing.T) {
 	if err := syscall.Mkfifo(dir+"/tree/pipe", 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := src.Digest([]string{"tree"}); !errors.Is(err, step.ErrNotAFile) || !strings.Contains(err.Error(), "tree/pipe") {
+	if _, err := src.Digest(t.Context(), []string{"tree"}); !errors.Is(err, step.ErrNotAFile) || !strings.Contains(err.Error(), "tree/pipe") {
 		t.Errorf("Digest: %v, want %v for tree/pipe", err, step.ErrNotAFile)
 	}
 }

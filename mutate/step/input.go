@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate/agent"
+	"github.com/imgmut/imgmut/mutate/content"
 )
 
 // Input is one file that a step reads from beside the recipe, with the digest
@@ -50,12 +51,12 @@ var ErrInputChanged = errors.New("changed while the image was being built")
 var ErrNotAFile = errors.New("neither a file, a directory nor a symbolic link")
 
 // Digest lists the files below each of names with their digests, in order.
-func (s *Source) Digest(names []string) ([]Input, error) {
+func (s *Source) Digest(ctx context.Context, names []string) ([]Input, error) {
 	var inputs []Input
 	for _, name := range names {
 		err := s.walk(name, func(f *inputFile) error {
 			h := sha256.New()
-			if err := f.digest(h, io.Discard); err != nil {
+			if err := f.digest(ctx, h, io.Discard); err != nil {
 				return err
 			}
 			inputs = append(inputs, Input{f.path, hex.EncodeToString(h.Sum(nil))})
@@ -130,7 +131,7 @@ func (f *inputFile) open() (err error) {
 }
 
 // digest writes all that counts of the file to h, and its bytes to w as well.
-func (f *inputFile) digest(h hash.Hash, w io.Writer) error {
+func (f *inputFile) digest(ctx context.Context, h hash.Hash, w io.Writer) error {
 	hdr := f.header()
 	fmt.Fprintf(h, "%q %c %o %d:%d %d %q\n", f.path, hdr.Typeflag, hdr.Mode, hdr.Uid, hdr.Gid, hdr.Size, hdr.Linkname)
 	for _, k := range slices.Sorted(maps.Keys(f.xattrs)) {
@@ -139,7 +140,7 @@ func (f *inputFile) digest(h hash.Hash, w io.Writer) error {
 	if hdr.Typeflag != tar.TypeReg {
 		return nil
 	}
-	n, err := io.Copy(io.MultiWriter(h, w), io.LimitReader(f.file, hdr.Size))
+	n, err := io.Copy(io.MultiWriter(h, w), io.LimitReader(content.Reader(ctx, f.file), hdr.Size))
 	if err == nil && n != hdr.Size {
 		err = fmt.Errorf("read %s: %w", f.path, ErrInputChanged)
 	}
@@ -169,14 +170,11 @@ func (f *inputFile) header() *tar.Header {
 // send writes the file to t under the header's name, and checks on the way
 // that it is the file the key was made from.
 func (f *inputFile) send(ctx context.Context, t *tar.Writer, h *tar.Header) error {
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
-	}
 	if err := t.WriteHeader(h); err != nil {
 		return fmt.Errorf("send %s: %w", f.path, err)
 	}
 	sum := sha256.New()
-	if err := f.digest(sum, t); err != nil {
+	if err := f.digest(ctx, sum, t); err != nil {
 		return err
 	}
 	if want, ok := f.src.Want[f.path]; f.src.Want != nil && (!ok || want != hex.EncodeToString(sum.Sum(nil))) {

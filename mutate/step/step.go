@@ -142,6 +142,9 @@ func DecodeAll(r *recipes.Recipe) ([]Decoded, error) {
 	var all []Decoded
 	var problems recipes.Problems
 	for _, s := range r.Steps {
+		if s.Kind == "" { // which has been said
+			continue
+		}
 		d, p := Decode(s)
 		all, problems = append(all, d), append(problems, p...)
 	}

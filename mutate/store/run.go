@@ -168,7 +168,7 @@ func (r *Run) Outside(dir string) (*os.File, error) {
 	if err := syncDir(r.dir); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	return os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666) // less the umask: it is the caller's
 }
 
 // Deliver gives a file from [Run.Outside] its name, in the directory it is in,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -54,7 +55,7 @@ func Decode(r *recipes.Recipe) ([]Assertion, error) {
 	for _, a := range r.Verify {
 		kind, ok := kinds[a.Kind]
 		if !ok {
-			problems = append(problems, a.Options.Problem("", "no such assertion: %s (there are absent, command, file, package, unit, user)", a.Kind))
+			problems = append(problems, a.Options.Problem("", "no such assertion: %s (there are %s)", a.Kind, strings.Join(slices.Sorted(maps.Keys(kinds)), ", ")))
 			continue
 		}
 		assertion := kind()
@@ -279,10 +280,14 @@ func (u *Unit) Check(ctx context.Context, g Guest) error {
 	if err != nil && !errors.As(err, &exit) { // its status is 1 for a disabled unit
 		return err
 	}
-	if state := strings.TrimSpace(string(out)); state != u.State {
-		return unmetf("unit %s is %s, not %s", u.Name, state, u.State)
+	state := strings.TrimSpace(string(out))
+	switch {
+	case state == u.State:
+		return nil
+	case strings.ContainsAny(state, " \n"): // no state, but why there is none
+		return unmetf("unit %s is not there: %s", u.Name, state)
 	}
-	return nil
+	return unmetf("unit %s is %s, not %s", u.Name, state, u.State)
 }
 
 // User asserts that the image has a user.
