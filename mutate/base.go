@@ -23,22 +23,24 @@ import (
 
 // Base is the record of an imported raw image.
 type Base struct {
-	Digest   string // content digest, its name in the store
-	Names    []string
-	Size     int64  // bytes
-	SHA256   string `json:",omitempty"` // plain sha256 of the file, if it was ever asked for
-	Source   string // path it was imported from
-	Imported time.Time
-	Layout   disk.Layout
-	Seen     []FileID // files known to have these bytes
+	Digest   string      `json:"digest"` // content digest, its name in the store
+	Names    []string    `json:"names"`
+	Size     int64       `json:"size"`             // bytes
+	SHA256   string      `json:"sha256,omitempty"` // plain sha256 of the file, if it was ever asked for
+	Source   string      `json:"source"`           // path it was imported from
+	Imported time.Time   `json:"imported"`
+	Layout   disk.Layout `json:"layout"`
+	Seen     []FileID    `json:"seen"` // files known to have these bytes
 }
 
 // FileID identifies the content of a file without reading it: whoever changes
 // the bytes changes one of these.
 type FileID struct {
-	Dev, Ino     uint64
-	Size         int64
-	Mtime, Ctime int64 // nanoseconds
+	Dev   uint64 `json:"dev"`
+	Ino   uint64 `json:"ino"`
+	Size  int64  `json:"size"`
+	Mtime int64  `json:"mtime"`
+	Ctime int64  `json:"ctime"` // nanoseconds
 }
 
 func fileID(f *os.File) (FileID, error) {

@@ -19,22 +19,22 @@ import (
 
 // Image is the record of a finished image.
 type Image struct {
-	Name       string
-	Digest     string // content digest
-	Size       int64  // bytes
-	File       FileID // of the raw file as it was published
-	Made       time.Time
-	Base       string      // content digest
-	BaseName   string      `json:",omitempty"` // as the recipe names it
-	Keys       []layer.Key // of the chain, "prepare" first
-	Recipe     string      // path
-	RecipeSum  string      // sha256 of its bytes
-	Identity   Identity
-	Assertions []verify.Recorded `json:",omitempty"` // what the recipe's verify: asks
-	Verdict    verify.Verdict
-	Imgmut     string    // version
-	Systemd    int       `json:",omitempty"` // major version of the host's, 0 if none was started
-	PoolFile   *PoolFile `json:",omitempty"` // in machined's pool, of this image or of one before it of that name
+	Name       string            `json:"name"`
+	Digest     string            `json:"digest"` // content digest
+	Size       int64             `json:"size"`   // bytes
+	File       FileID            `json:"file"`   // of the raw file as it was published
+	Made       time.Time         `json:"made"`
+	Base       string            `json:"base"`               // content digest
+	BaseName   string            `json:"baseName,omitempty"` // as the recipe names it
+	Keys       []layer.Key       `json:"keys"`               // of the chain, "prepare" first
+	Recipe     string            `json:"recipe"`             // path
+	RecipeSum  string            `json:"recipeSHA256"`       // sha256 of its bytes
+	Identity   Identity          `json:"identity"`
+	Assertions []verify.Recorded `json:"assertions,omitempty"` // what the recipe's verify: asks
+	Verdict    verify.Verdict    `json:"verdict"`
+	Imgmut     string            `json:"imgmut"`             // version
+	Systemd    int               `json:"systemd,omitempty"`  // major version of the host's, 0 if none was started
+	PoolFile   *PoolFile         `json:"poolFile,omitempty"` // in machined's pool, of this image or of one before it of that name
 }
 
 // VerifyError says that an image is not what it should be.

@@ -28,8 +28,8 @@ var identitySpace = uuid.MustParse("6f6d7a5e-3c1b-5d0a-9d0e-1a2b3c4d5e6f")
 
 // Identity is what sets an image apart from all others with the same bytes.
 type Identity struct {
-	Disk       string            // disk GUID, or the MBR's signature
-	Partitions map[string]string // partition UUIDs: those of the base to those of the image, lower case
+	Disk       string            `json:"disk"`       // disk GUID, or the MBR's signature
+	Partitions map[string]string `json:"partitions"` // partition UUIDs: those of the base to those of the image, lower case
 }
 
 // derive gives the image of that name made by that chain its identity. Equal

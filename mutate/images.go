@@ -133,8 +133,15 @@ func (e *Engine) clear(ctx context.Context) (release func(), err error) {
 
 // Removed is what a removal did.
 type Removed struct {
-	Images, Bases, Layers []string
-	Kept                  []string // files, of what failed
+	Images []string `json:"images"`
+	Bases  []string `json:"bases"`
+	Layers []string `json:"layers"`
+	Kept   []string `json:"kept"` // files, of what failed
+}
+
+// nothingRemoved has lists that are empty and not missing, for JSON.
+func nothingRemoved() *Removed {
+	return &Removed{Images: []string{}, Bases: []string{}, Layers: []string{}, Kept: []string{}}
 }
 
 // Remove removes an image, with its copy in machined's pool, or a base. What
@@ -150,7 +157,9 @@ func (e *Engine) Remove(ctx context.Context, name string) (*Removed, error) {
 				}
 			}
 		}
-		return &Removed{Images: []string{name}}, e.Store.Remove(store.Images, name)
+		r := nothingRemoved()
+		r.Images = append(r.Images, name)
+		return r, e.Store.Remove(store.Images, name)
 	}
 	if !errors.Is(err, store.ErrNotFound) {
 		return nil, err
@@ -167,7 +176,9 @@ func (e *Engine) Remove(ctx context.Context, name string) (*Removed, error) {
 	if err := e.Store.Remove(store.Bases, b.Digest); err != nil {
 		return nil, err
 	}
-	return &Removed{Bases: []string{b.Digest}}, nil
+	r := nothingRemoved()
+	r.Bases = append(r.Bases, b.Digest)
+	return r, nil
 }
 
 // Collect removes the layers that no image is made of, and bases without a
@@ -193,7 +204,7 @@ func (e *Engine) Collect(ctx context.Context, dryRun bool) (*Removed, error) {
 			needed[k] = true
 		}
 	}
-	r := new(Removed)
+	r := nothingRemoved()
 	keys, err := e.Store.Names(store.Layers)
 	if err != nil {
 		return nil, err

@@ -109,9 +109,9 @@ func (e *Engine) publishIn(ctx context.Context, h Host, target string, a *Applie
 
 // PoolFile is a file in machined's pool.
 type PoolFile struct {
-	Path   string
-	Digest string // of the image that was put there
-	ID     FileID // as it was put there
+	Path   string `json:"path"`
+	Digest string `json:"digest"` // of the image that was put there
+	ID     FileID `json:"id"`     // as it was put there
 }
 
 // NotOursError says that machined's pool has an image of that name which was

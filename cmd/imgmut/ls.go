@@ -18,7 +18,8 @@ import (
 type entry struct {
 	Type   string    `json:"type"` // base or image
 	Name   string    `json:"name"`
-	Size   int64     `json:"size"` // bytes
+	Names  []string  `json:"names,omitempty"` // of a base, if it has several
+	Size   int64     `json:"size"`            // bytes
 	Made   time.Time `json:"made"`
 	Digest string    `json:"digest"`
 	About  string    `json:"about"` // what it was made of
@@ -37,7 +38,7 @@ func (c *commands) lsCommand() *cli.Command {
 				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 				fmt.Fprintln(t, "TYPE\tNAME\tSIZE\tMADE\tDIGEST\tABOUT")
 				for _, l := range list {
-					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.12s\t%s\n", l.Type, l.Name, humanSize(l.Size), l.Made.Local().Format("2006-01-02 15:04"), l.Digest, l.About)
+					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.12s\t%s\n", l.Type, cmp.Or(strings.Join(l.Names, ","), l.Name), humanSize(l.Size), l.Made.Local().Format("2006-01-02 15:04"), l.Digest, l.About)
 				}
 				t.Flush()
 			})
@@ -52,11 +53,15 @@ func entries(e *mutate.Engine) ([]entry, error) {
 		return nil, err
 	}
 	for _, b := range bases {
-		name := strings.Join(b.Names, ",")
-		if name == "" {
-			name = b.Digest[:12]
+		l := entry{Type: "base", Name: b.Digest[:12], Size: b.Size, Made: b.Imported, Digest: b.Digest,
+			About: b.Layout.OS + " " + b.Layout.Arch + ", from " + b.Source, Path: e.Store.Path(store.Bases, b.Digest, "raw")}
+		if len(b.Names) > 0 {
+			l.Name = b.Names[0]
 		}
-		list = append(list, entry{"base", name, b.Size, b.Imported, b.Digest, b.Layout.OS + " " + b.Layout.Arch + ", from " + b.Source, e.Store.Path(store.Bases, b.Digest, "raw")})
+		if len(b.Names) > 1 {
+			l.Names = b.Names
+		}
+		list = append(list, l)
 	}
 	images, err := e.Images()
 	if err != nil {
@@ -67,7 +72,8 @@ func entries(e *mutate.Engine) ([]entry, error) {
 		if len(i.Keys) == 2 {
 			about = strings.Replace(about, "steps", "step", 1)
 		}
-		list = append(list, entry{"image", i.Name, i.Size, i.Made, i.Digest, about, e.Store.Path(store.Images, i.Name, "raw")})
+		list = append(list, entry{Type: "image", Name: i.Name, Size: i.Size, Made: i.Made, Digest: i.Digest,
+			About: about, Path: e.Store.Path(store.Images, i.Name, "raw")})
 	}
 	return list, nil
 }

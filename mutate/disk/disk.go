@@ -55,17 +55,18 @@ const (
 
 // Volume is one partition, or the whole of a bare image.
 type Volume struct {
-	Slot         int    `json:"slot,omitempty"` // in the partition table, 1-based; 0 for a bare image
-	Offset, Size int64  // bytes
-	Role         Role   `json:",omitempty"`
-	Mountpoint   string `json:",omitempty"` // in the image, by fstab
-	Type         string `json:",omitempty"` // partition type: a GUID, or the MBR's byte as 0x83
-	PartUUID     string `json:",omitempty"`
-	PartLabel    string `json:",omitempty"`
-	NoAuto       bool   `json:",omitempty"` // systemd is to leave it alone
-	FS           string `json:",omitempty"` // as blkid names it
-	UUID         string `json:",omitempty"`
-	Label        string `json:",omitempty"`
+	Slot       int    `json:"slot,omitempty"` // in the partition table, 1-based; 0 for a bare image
+	Offset     int64  `json:"offset"`
+	Size       int64  `json:"size"` // bytes
+	Role       Role   `json:"role,omitempty"`
+	Mountpoint string `json:"mountpoint,omitempty"` // in the image, by fstab
+	Type       string `json:"type,omitempty"`       // partition type: a GUID, or the MBR's byte as 0x83
+	PartUUID   string `json:"partUUID,omitempty"`
+	PartLabel  string `json:"partLabel,omitempty"`
+	NoAuto     bool   `json:"noAuto,omitempty"` // systemd is to leave it alone
+	FS         string `json:"fs,omitempty"`     // as blkid names it
+	UUID       string `json:"uuid,omitempty"`
+	Label      string `json:"label,omitempty"`
 }
 
 func (v Volume) String() string {
@@ -77,11 +78,11 @@ func (v Volume) String() string {
 
 // Layout is what is in an image.
 type Layout struct {
-	Table   TableKind
-	Arch    string // as systemd names it: x86-64, arm64
-	OS      string // ID and VERSION_ID of os-release, as "debian 12"
-	SELinux bool   `json:",omitempty"` // the system labels its files
-	Volumes []Volume
+	Table   TableKind `json:"table"`
+	Arch    string    `json:"arch"`              // as systemd names it: x86-64, arm64
+	OS      string    `json:"os"`                // ID and VERSION_ID of os-release, as "debian 12"
+	SELinux bool      `json:"selinux,omitempty"` // the system labels its files
+	Volumes []Volume  `json:"volumes"`
 }
 
 // Find gives the volume with that role.

@@ -54,16 +54,16 @@ func (m *Material) Key() (Key, error) {
 
 // Record is what the store keeps beside a layer.
 type Record struct {
-	Material Material
-	Name     string `json:",omitempty"` // of the step, when it was made
-	Made     time.Time
+	Material Material  `json:"material"`
+	Name     string    `json:"name,omitempty"` // of the step, when it was made
+	Made     time.Time `json:"made"`
 	// ParentMade is when the layer it starts from was made. A layer that is
 	// made again keeps its key; this tells whose child this one is.
-	ParentMade time.Time
+	ParentMade time.Time `json:"parentMade"`
 	// Settled says that the volumes are as a clean unmount leaves them. Others
 	// were frozen: sound, but some journals (XFS's) are still to be replayed.
-	Settled bool
-	Took    time.Duration // of the step, nanoseconds
+	Settled bool          `json:"settled"`
+	Took    time.Duration `json:"took"` // of the step, nanoseconds
 }
 
 // Find looks a layer up. ok is false if there is none, or if it is older than

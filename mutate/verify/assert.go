@@ -98,11 +98,11 @@ func assertAll(ctx context.Context, r Request) ([]Check, error) {
 
 // File asserts that a file is there and what it is.
 type File struct {
-	Path    string  `yaml:"path"`
-	Content *string `yaml:"content"` // the whole of it
-	Regex   string  `yaml:"regex"`   // RE2, found anywhere in it
-	Mode    string  `yaml:"mode"`    // octal
-	Owner   string  `yaml:"owner"`   // USER or USER:GROUP
+	Path    string  `yaml:"path" json:"path,omitempty"`
+	Content *string `yaml:"content" json:"content,omitempty"` // the whole of it
+	Regex   string  `yaml:"regex" json:"regex,omitempty"`     // RE2, found anywhere in it
+	Mode    string  `yaml:"mode" json:"mode,omitempty"`       // octal
+	Owner   string  `yaml:"owner" json:"owner,omitempty"`     // USER or USER:GROUP
 }
 
 // FromScalar reads the short form, a path.
@@ -188,7 +188,7 @@ func lineAt(b []byte, from int) string {
 
 // Absent asserts that nothing is at a path, not even a dangling link.
 type Absent struct {
-	Path string `yaml:"path"`
+	Path string `yaml:"path" json:"path,omitempty"`
 }
 
 // FromScalar reads the short form, a path.
@@ -218,7 +218,7 @@ func (a *Absent) Check(ctx context.Context, g Guest) error {
 
 // Package asserts that a package is installed.
 type Package struct {
-	Name string `yaml:"name"`
+	Name string `yaml:"name" json:"name,omitempty"`
 }
 
 // FromScalar reads the short form, a name.
@@ -248,8 +248,8 @@ var unitStates = []string{"enabled", "disabled", "masked", "static"}
 
 // Unit asserts whether a unit is started at boot.
 type Unit struct {
-	Name  string `yaml:"name"`
-	State string `yaml:"state"` // enabled, disabled, masked or static; enabled if empty
+	Name  string `yaml:"name" json:"name,omitempty"`
+	State string `yaml:"state" json:"state,omitempty"` // enabled, disabled, masked or static; enabled if empty
 }
 
 func (u *Unit) String() string { return "unit " + u.Name }
@@ -292,7 +292,7 @@ func (u *Unit) Check(ctx context.Context, g Guest) error {
 
 // User asserts that the image has a user.
 type User struct {
-	Name string `yaml:"name"`
+	Name string `yaml:"name" json:"name,omitempty"`
 }
 
 // FromScalar reads the short form, a name.
@@ -335,8 +335,8 @@ func (o *lastOutput) add(b []byte) {
 
 // Command asserts that a program succeeds in the read-only image.
 type Command struct {
-	Script string   `yaml:"script"`
-	Argv   []string `yaml:"argv"`
+	Script string   `yaml:"script" json:"script,omitempty"`
+	Argv   []string `yaml:"argv" json:"argv,omitempty"`
 }
 
 // FromScalar reads the short form, a script.

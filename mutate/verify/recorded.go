@@ -11,8 +11,8 @@ import (
 // Recorded is an assertion as it is kept with an image, so that the image can
 // be judged again when its recipe is gone.
 type Recorded struct {
-	Kind    string
-	Options json.RawMessage
+	Kind    string          `json:"kind"`
+	Options json.RawMessage `json:"options"`
 }
 
 // Record makes assertions ready to be kept.

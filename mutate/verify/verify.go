@@ -25,17 +25,17 @@ import (
 
 // Verdict is the outcome for one image.
 type Verdict struct {
-	OK     bool
-	Checks []Check
-	At     time.Time
+	OK     bool      `json:"ok"`
+	Checks []Check   `json:"checks"`
+	At     time.Time `json:"at"`
 }
 
 // Check is one thing that was looked at.
 type Check struct {
-	Name   string // what, as "partition 2: ext4"
-	OK     bool
-	Detail string        `json:",omitempty"` // what is wrong
-	Took   time.Duration // nanoseconds
+	Name   string        `json:"name"` // what, as "partition 2: ext4"
+	OK     bool          `json:"ok"`
+	Detail string        `json:"detail,omitempty"` // what is wrong
+	Took   time.Duration `json:"took"`             // nanoseconds
 }
 
 // Failed lists the checks that are not OK.
