@@ -35,11 +35,11 @@ EXIT STATUS:
      0  done
      1  unexpected
      2  wrong use
-     3  the recipe is invalid
+     3  recipe invalid: every problem, each with its place
      4  the host lacks something (imgmut doctor tells what, and the mend)
      5  a step failed
      6  the image is not what it should be
-     7  an image or base is invalid: damaged, empty, truncated, no usable root
+     7  a base or image is invalid: damaged, empty, truncated, no usable root
      8  not found: a recipe, a base, a name
    130  interrupted`
 

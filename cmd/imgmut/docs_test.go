@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -59,11 +60,13 @@ func TestDocumentedStatuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.Join(strings.Fields(string(readme)), " ")
-	for _, want := range []string{"0 done", "1 unexpected", "2 wrong use", "3 recipe invalid", "4 the host lacks", "5 a step failed",
-		"6 the image is not what it should be", "7 a base or image is invalid", "8 not found", "130 interrupted"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("README.md does not say %q", want)
+	for where, text := range map[string]string{"README.md": string(readme), "the help": description} {
+		text = strings.ToLower(strings.Join(strings.Fields(text), " "))
+		for status, want := range map[int]string{exitDone: "done", exitUnexpected: "unexpected", exitUsage: "wrong use", exitRecipe: "recipe invalid", exitHost: "the host lacks",
+			exitStep: "a step failed", exitVerify: "the image is not what it should be", exitInvalid: "a base or image is invalid", exitNotFound: "not found", exitInterrupted: "interrupted"} {
+			if !strings.Contains(text, fmt.Sprintf("%d %s", status, want)) {
+				t.Errorf("%s does not say %d %s", where, status, want)
+			}
 		}
 	}
 }

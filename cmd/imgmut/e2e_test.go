@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -83,26 +84,58 @@ func (l *lab) wantClean() {
 	l.t.Errorf("left over: %q", left)
 }
 
-// facts are all that is to be known of each file of an image that is one bare
-// filesystem, as the kernel shows them.
+// facts are all that is to be known of each file of an image, as the kernel
+// shows them, below the number of its partition.
 func facts(t *testing.T, image string) map[string]string {
 	t.Helper()
-	mnt := t.TempDir()
-	if out, err := exec.Command("mount", "-o", "ro,loop", image, mnt).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	table, err := exec.Command("sfdisk", "--json", image).Output()
+	if err != nil { // it is one filesystem
+		return volumeFacts(t, image, 0, "")
 	}
-	defer func() {
-		if out, err := exec.Command("umount", mnt).CombinedOutput(); err != nil {
-			t.Errorf("%v: %s", err, out)
+	var disk struct {
+		PartitionTable struct {
+			Partitions []struct{ Start, Size int64 }
 		}
-	}()
+	}
+	if err := json.Unmarshal(table, &disk); err != nil {
+		t.Fatal(err)
+	}
 	all := map[string]string{}
-	err := filepath.WalkDir(mnt, func(path string, d fs.DirEntry, err error) error {
+	for i, p := range disk.PartitionTable.Partitions {
+		maps.Copy(all, volumeFacts(t, image, p.Start*512, fmt.Sprintf("%d:", i+1)))
+	}
+	return all
+}
+
+// volumeFacts are the facts of the filesystem at an offset.
+func volumeFacts(t *testing.T, image string, offset int64, prefix string) map[string]string {
+	t.Helper()
+	kind, err := exec.Command("blkid", "--probe", "--offset", fmt.Sprint(offset), "--output", "value", "--match-tag", "TYPE", image).Output()
+	if err != nil {
+		return nil // a partition without a filesystem
+	}
+	mnt := t.TempDir()
+	if strings.TrimSpace(string(kind)) == "vfat" { // which the kernel may lack
+		if out, err := exec.Command("mcopy", "-s", "-m", "-i", fmt.Sprintf("%s@@%d", image, offset), "::", mnt).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	} else {
+		if out, err := exec.Command("mount", "-o", fmt.Sprintf("ro,loop,offset=%d", offset), image, mnt).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		defer func() {
+			if out, err := exec.Command("umount", mnt).CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		}()
+	}
+	all := map[string]string{}
+	err = filepath.WalkDir(mnt, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		fact, err := fact(path, d)
-		all[strings.TrimPrefix(path, mnt)] = fact
+		all[prefix+strings.TrimPrefix(path, mnt)] = fact
 		return err
 	})
 	if err != nil {
@@ -151,12 +184,21 @@ func TestOnlyWhatTheRecipeDid(t *testing.T) {
 	if out, err := exec.Command("debugfs", "-w", "-R", "rm /etc/resolv.conf", without).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for name, base := range map[string]string{"resolv.conf is a link into /run": withLink, "no resolv.conf": without} {
-		t.Run(name, func(t *testing.T) {
-			before := facts(t, base)
+	for _, tc := range []struct {
+		name, base string
+		want       []string // changed files
+	}{
+		{"resolv.conf is a link into /run", withLink, []string{"/etc/motd"}},
+		{"no resolv.conf", without, []string{"/etc/motd"}},
+		// What names a partition follows it; the rest of the ESP and of /boot stays.
+		{"with an ESP", fixtures.Image(t, "debian-12"), []string{"1:/loader/entries/debian.conf", "2:/etc/fstab", "2:/etc/motd"}},
+		{"with an ESP and /boot", fixtures.Image(t, "bib"), []string{"4:/etc/motd"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			before := facts(t, tc.base)
 			out, _ := l.run(0, "apply", l.recipe(`version: 1
 name: only
-base: `+base+`
+base: `+tc.base+`
 steps:
   - write: {path: /etc/motd, content: "x\n"}
   - {run: grep -q nameserver /etc/resolv.conf, network: true}
@@ -165,7 +207,7 @@ verify:
 `))
 			after := facts(t, strings.TrimSpace(out))
 			var changed []string
-			for name := range maps.Keys(after) {
+			for name := range after {
 				if before[name] != after[name] {
 					changed = append(changed, name)
 				}
@@ -175,8 +217,9 @@ verify:
 					changed = append(changed, "-"+name)
 				}
 			}
-			if want := []string{"/etc/motd"}; !slices.Equal(changed, want) {
-				t.Errorf("changed: %q, want %q", changed, want)
+			slices.Sort(changed)
+			if !slices.Equal(changed, tc.want) {
+				t.Errorf("changed: %q, want %q", changed, tc.want)
 			}
 		})
 	}
