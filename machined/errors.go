@@ -22,8 +22,6 @@ var (
 	// ErrExists means that a unit or machine of that name is already there.
 	// Nothing was started, and the other one was left alone.
 	ErrExists = errors.New("name already in use")
-	// ErrBusy means that another process holds machined's lock on the image.
-	ErrBusy = errors.New("image is busy")
 	// ErrHostDown means that PID 1 or the bus went away during the call, or
 	// that the [Host] was closed.
 	ErrHostDown = errors.New("host connection lost")
@@ -52,7 +50,6 @@ var busErrors = map[string]error{
 	"org.freedesktop.DBus.Error.AuthFailed":    fs.ErrPermission,
 	"org.freedesktop.DBus.Error.Disconnected":  ErrHostDown,
 	"org.freedesktop.DBus.Error.NoReply":       ErrHostDown,
-	"System.Error.EBUSY":                       ErrBusy,
 
 	"org.freedesktop.DBus.Error.InteractiveAuthorizationRequired": fs.ErrPermission,
 }

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/content"
@@ -31,60 +30,6 @@ type Base struct {
 	Imported time.Time   `json:"imported"`
 	Layout   disk.Layout `json:"layout"`
 	Seen     []FileID    `json:"seen"` // files known to have these bytes
-}
-
-// FileID identifies the content of a file without reading it: whoever changes
-// the bytes changes one of these.
-type FileID struct {
-	Dev   uint64 `json:"dev"`
-	Ino   uint64 `json:"ino"`
-	Size  int64  `json:"size"`
-	Mtime int64  `json:"mtime"`
-	Ctime int64  `json:"ctime"` // nanoseconds
-}
-
-func fileID(f *os.File) (FileID, error) {
-	fi, err := f.Stat()
-	if err != nil {
-		return FileID{}, err
-	}
-	st := fi.Sys().(*syscall.Stat_t)
-	return FileID{uint64(st.Dev), st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()}, nil
-}
-
-// clockTick is more than the clock of a filesystem moves at once: the kernel's
-// tick is 10 ms at most, and kernels before 6.13 look no closer.
-const clockTick = 20 * time.Millisecond
-
-// settledID is a [FileID] by which a later change shows: two changes within one
-// tick of the clock leave the same times, so that of a file that has just been
-// written is taken for good only when the tick is over.
-func settledID(ctx context.Context, f *os.File) (FileID, error) {
-	id, err := fileID(f)
-	if err != nil {
-		return id, err
-	}
-	if age := time.Since(time.Unix(0, id.Ctime)); age >= 0 && age < clockTick {
-		select {
-		case <-time.After(clockTick - age):
-		case <-ctx.Done():
-			return id, context.Cause(ctx)
-		}
-	}
-	return id, nil
-}
-
-// openImage opens a raw image file that the user named. It does not wait for
-// the other end of a pipe to find that it is none.
-func openImage(file string) (*os.File, error) {
-	fi, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, &disk.InvalidError{Fault: "not a regular file", Mend: "give the path of a raw disk image"}
-	}
-	return os.Open(file)
 }
 
 // Resolve finds the base of a recipe, and imports it if it is a file
@@ -376,38 +321,4 @@ func (e *Engine) checkSHA256(ctx context.Context, b *Base, want string) error {
 			Mend: "fetch the base again, or correct base.sha256 in the recipe"}
 	}
 	return nil
-}
-
-// progress makes a function for long operations that reports some ten times a
-// second.
-func (e *Engine) progress(what string) func(done, total int64) {
-	var last time.Time
-	ch := make(chan struct{}, 1) // callers come from many goroutines
-	return func(done, total int64) {
-		select {
-		case ch <- struct{}{}:
-			defer func() { <-ch }()
-		default:
-			return
-		}
-		if now := time.Now(); now.Sub(last) > 100*time.Millisecond {
-			last = now
-			e.Events(Event{Type: EventProgress, Text: what, Done: done, Total: total})
-		}
-	}
-}
-
-// spaceFloor is the room that a step must find in the store, in bytes. Less
-// than this and it is better to say so than to lose writes.
-const spaceFloor = 64 << 20
-
-// ErrNoSpace says that the store is too full.
-var ErrNoSpace = fmt.Errorf("the store is too full: %w", syscall.ENOSPC)
-
-func (e *Engine) needSpace(bytes int64) error {
-	free, err := e.Store.Free()
-	if err == nil && free < bytes+spaceFloor {
-		err = fmt.Errorf("%w: %d MiB are free in %s, %d MiB are needed", ErrNoSpace, free>>20, e.Store.Root(), (bytes+spaceFloor)>>20)
-	}
-	return err
 }

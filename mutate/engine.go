@@ -10,6 +10,7 @@
 //	prepare.go   the partition table as systemd-nspawn needs it, and back
 //	identity.go  the finished image's own GUIDs, and all that refers to them
 //	finish.go    fork of the last layer, identity, verdict, record
+//	file.go      image files, and how a change of one shows
 //	output.go    a copy of the image where the user wants one
 //	register.go  the image in machined's pool
 //	images.go    what is done with images later: verify, remove, collect
@@ -25,6 +26,8 @@ package mutate
 
 import (
 	"context"
+	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/guest"
@@ -95,3 +98,37 @@ const (
 
 func (e *Engine) phase(text string) { e.Events(Event{Type: EventPhase, Text: text}) }
 func (e *Engine) note(text string)  { e.Events(Event{Type: EventNote, Text: text}) }
+
+// progress makes a function for long operations that reports some ten times a
+// second.
+func (e *Engine) progress(what string) func(done, total int64) {
+	var last time.Time
+	ch := make(chan struct{}, 1) // callers come from many goroutines
+	return func(done, total int64) {
+		select {
+		case ch <- struct{}{}:
+			defer func() { <-ch }()
+		default:
+			return
+		}
+		if now := time.Now(); now.Sub(last) > 100*time.Millisecond {
+			last = now
+			e.Events(Event{Type: EventProgress, Text: what, Done: done, Total: total})
+		}
+	}
+}
+
+// spaceFloor is the room that a step must find in the store, in bytes. Less
+// than this and it is better to say so than to lose writes.
+const spaceFloor = 64 << 20
+
+// ErrNoSpace says that the store is too full.
+var ErrNoSpace = fmt.Errorf("the store is too full: %w", syscall.ENOSPC)
+
+func (e *Engine) needSpace(bytes int64) error {
+	free, err := e.Store.Free()
+	if err == nil && free < bytes+spaceFloor {
+		err = fmt.Errorf("%w: %d MiB are free in %s, %d MiB are needed", ErrNoSpace, free>>20, e.Store.Root(), (bytes+spaceFloor)>>20)
+	}
+	return err
+}

@@ -121,12 +121,6 @@ func (e *Engine) untouched(i *Image) bool {
 	return err == nil && id.sameFile(i.File)
 }
 
-// sameFile compares all that publishing leaves alone: a rename sets a new
-// ctime, and a pool gets another device number with every mount.
-func (a FileID) sameFile(b FileID) bool {
-	return a.Ino == b.Ino && a.Size == b.Size && a.Mtime == b.Mtime
-}
-
 // finish makes the image of the last layer: identity, verdict, record.
 func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*Image, error) {
 	p := b.plan
@@ -263,13 +257,4 @@ func (b *build) sums(ctx context.Context, base *os.File, file string) (*content.
 	}
 	defer f.Close()
 	return sums.Update(ctx, base, f)
-}
-
-func idOf(file string) (FileID, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return FileID{}, err
-	}
-	defer f.Close()
-	return fileID(f)
 }

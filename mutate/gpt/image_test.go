@@ -13,39 +13,23 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/gpt"
 )
 
 var le = binary.LittleEndian
 
-// need skips, or fails where IMGMUT_TEST_REQUIRE promises the tools.
-func need(t testing.TB, programs ...string) {
-	t.Helper()
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			must := os.Getenv("IMGMUT_TEST_REQUIRE")
-			if strings.Contains(must, "tools") || strings.Contains(must, "all") {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
-	}
-}
-
 // command runs a program on the image, which becomes its last argument; for
 // sectors that are not of 512 bytes, through a loop device.
 func command(t testing.TB, sector int, img, stdin, name string, args ...string) string {
 	t.Helper()
-	need(t, name)
+	fixtures.Require(t, fixtures.Tools)
 	target := img
 	if sector != 512 {
-		need(t, "losetup")
-		if os.Geteuid() != 0 {
-			t.Skip("a loop device needs root")
-		}
+		fixtures.Require(t, fixtures.Root)
 		out, err := exec.Command("losetup", "--find", "--show", "--sector-size", "4096", img).CombinedOutput()
 		if err != nil {
-			t.Skipf("losetup: %v: %s", err, out)
+			t.Fatalf("losetup: %v: %s", err, out)
 		}
 		target = strings.TrimSpace(string(out))
 		defer exec.Command("losetup", "--detach", target).Run()
@@ -76,7 +60,7 @@ func sfdisk(t testing.TB, sector int, img, script string, args ...string) string
 // run runs a program with just these arguments.
 func run(t testing.TB, name string, args ...string) {
 	t.Helper()
-	need(t, name)
+	fixtures.Require(t, fixtures.Tools)
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
 	if out, err := cmd.CombinedOutput(); err != nil {

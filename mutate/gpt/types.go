@@ -26,20 +26,10 @@ var (
 
 	TypeESP          = uuid.MustParse("c12a7328-f81f-11d2-ba4b-00a0c93ec93b") // EFI system partition; UEFI 2.10, table 5.7
 	TypeXBOOTLDR     = uuid.MustParse("bc13c2ff-59e6-4262-a352-b275fd6f7172") // /boot
-	TypeSwap         = uuid.MustParse("0657fd6d-a4ab-43c4-84e5-0933c84b4f4f") // swap
 	TypeHome         = uuid.MustParse("933ac7e1-2eb4-4f13-b844-0e14e2aef915") // /home
 	TypeSrv          = uuid.MustParse("3b8f8425-20e0-4f3b-907f-1a25a76f98e8") // /srv
 	TypeVar          = uuid.MustParse("4d21b016-b534-45c2-a9fb-5c16e091fd2d") // /var
-	TypeTmp          = uuid.MustParse("7ec6f557-3bc5-4aca-b293-16ef5df639d1") // /var/tmp
 	TypeLinuxGeneric = uuid.MustParse("0fc63daf-8483-4772-8e79-3d69d8477de4") // any Linux filesystem
-)
-
-// Partition types that systemd leaves alone.
-var (
-	// TypeBIOSBoot holds GRUB's core image: GNU GRUB manual, section 3.4.
-	TypeBIOSBoot = uuid.MustParse("21686148-6449-6e6f-744e-656564454649")
-	// TypeLVM is a physical volume: util-linux, include/pt-gpt-partnames.h.
-	TypeLVM = uuid.MustParse("e6d6d379-f507-44c2-a23c-238f2a3df928")
 )
 
 // Attribute bits of a partition.

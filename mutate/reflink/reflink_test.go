@@ -78,7 +78,7 @@ func TestCloneTakesSize(t *testing.T) {
 
 // TestCloneNeverCopies holds where no extent can be shared: not a byte moves.
 func TestCloneNeverCopies(t *testing.T) {
-	ext4 := plainDir(t)
+	ext4 := fixtures.PlainDir(t)
 	xfs := reflinkDir(t)
 	for _, c := range []struct {
 		name, from, to string
@@ -215,7 +215,7 @@ func TestProbe(t *testing.T) {
 	if err := reflink.Probe(reflinkDir(t)); err != nil {
 		t.Errorf("XFS: %v, want nil", err)
 	}
-	ext4 := plainDir(t)
+	ext4 := fixtures.PlainDir(t)
 	if err := reflink.Probe(ext4); !errors.Is(err, reflink.ErrUnsupported) {
 		t.Errorf("ext4: %v, want ErrUnsupported", err)
 	}
@@ -256,20 +256,6 @@ func reflinkDir(t *testing.T) string {
 	t.Helper()
 	fixtures.Require(t, fixtures.Root, fixtures.Reflink)
 	return fixtures.ReflinkDir(t)
-}
-
-// plainDir is on a filesystem that cannot reflink, which the test machine's temporary directory must be.
-func plainDir(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		t.Fatal(err)
-	}
-	if st.Type != unix.EXT4_SUPER_MAGIC {
-		t.Skipf("need a temporary directory on ext4, it is on %#x", st.Type)
-	}
-	return dir
 }
 
 func mkdir(t *testing.T, parent string) string {
