@@ -187,7 +187,7 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id FileID) (*Base, e
 	if err != nil {
 		return nil, err
 	}
-	if err := assignRoles(ctx, layout, f); err != nil {
+	if err := e.assignRoles(ctx, layout, f); err != nil {
 		return nil, err
 	}
 	if err := workable(layout); err != nil {

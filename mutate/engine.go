@@ -6,6 +6,7 @@
 //	plan.go      the chain of keys, and how much of it is there already
 //	build.go     fork, guest, steps, a layer after each
 //	guests.go    the guests of a run: one for the steps, one to verify in
+//	locks.go     what a machine has only one of
 //	steprun.go   what a step sees of the guest, and people of the step
 //	prepare.go   the partition table as systemd-nspawn needs it, and back
 //	identity.go  the finished image's own GUIDs, and all that refers to them

@@ -3,10 +3,7 @@ package mutate
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 
@@ -14,7 +11,6 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/guest"
-	"github.com/imgmut/imgmut/mutate/loop"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/verify"
@@ -38,7 +34,12 @@ func (gs *guests) start(ctx context.Context, file string, readOnly bool) (*guest
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	unlock, err := lockFilesystems(ctx, gs.layout, file, "xfs", "btrfs")
+	if uses(gs.layout, "xfs") || uses(gs.layout, "btrfs") {
+		if err := gs.close(); err != nil { // the guest before may still end, and has the lock
+			return nil, err
+		}
+	}
+	unlock, err := gs.lockFilesystems(ctx, gs.layout, file, "xfs", "btrfs")
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +90,7 @@ func (gs *guests) judge(ctx context.Context, file string, assertions []verify.As
 		return nil, err
 	}
 	defer f.Close()
-	unlock, err := lockFilesystems(ctx, gs.layout, file, "btrfs")
+	unlock, err := gs.lockFilesystems(ctx, gs.layout, file, "btrfs")
 	if err != nil {
 		return nil, err
 	}
@@ -109,88 +110,4 @@ func (gs *guests) judge(ctx context.Context, file string, assertions []verify.As
 			return gs.start(ctx, scratch, true)
 		},
 	})
-}
-
-// machineLocks is where the locks are that all stores of a machine share:
-// there is one kernel to mount filesystems, and one machined.
-const machineLocks = "/run/imgmut"
-
-func lockMachine(ctx context.Context, name string) (unlock func(), err error) {
-	if err := os.MkdirAll(machineLocks, 0o755); err != nil {
-		return nil, err
-	}
-	return store.LockFile(ctx, filepath.Join(machineLocks, name+".lock"))
-}
-
-// uses says whether an image has a volume with that filesystem.
-func uses(l *disk.Layout, fs string) bool {
-	return slices.ContainsFunc(l.Volumes, func(v disk.Volume) bool { return v.FS == fs })
-}
-
-// assignRoles mounts what may be root to look for one.
-func assignRoles(ctx context.Context, l *disk.Layout, f *os.File) error {
-	unlock, err := lockFilesystems(ctx, l, f.Name(), "btrfs")
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return l.AssignRoles(f)
-}
-
-// lockFilesystems waits until no other imgmut on this machine has a filesystem
-// of one of these kinds with one of the image's UUIDs mounted: the kernel
-// refuses to mount two forks of one XFS at a time, and before Linux 6.7 two of
-// one btrfs. For an XFS that is systemd-nspawn alone: imgmut's own mounts are
-// made with nouuid. file is the image that is about to be mounted.
-func lockFilesystems(ctx context.Context, l *disk.Layout, file string, kinds ...string) (unlock func(), err error) {
-	var unlocks []func()
-	unlock = func() {
-		for _, u := range unlocks {
-			u()
-		}
-	}
-	var uuids []string
-	for _, v := range l.Volumes {
-		if slices.Contains(kinds, v.FS) && v.UUID != "" {
-			uuids = append(uuids, v.UUID)
-		}
-	}
-	if len(uuids) == 0 {
-		return unlock, nil
-	}
-	slices.Sort(uuids) // in one order, or two builds could wait for each other
-	for _, u := range slices.Compact(uuids) {
-		one, err := lockFilesystem(ctx, u, file)
-		if err != nil {
-			unlock()
-			return nil, fmt.Errorf("wait for other forks of filesystem %s: %w", u, err)
-		}
-		unlocks = append(unlocks, one)
-	}
-	return unlock, nil
-}
-
-// lockFilesystem takes the lock of one UUID. Beside it stands which file is
-// mounted: who is killed loses the lock at once, but the kernel has the mount
-// for a while, or until somebody thaws it, and the next to come must see to that.
-func lockFilesystem(ctx context.Context, uuid, file string) (unlock func(), err error) {
-	release, err := lockMachine(ctx, "filesystem-"+uuid)
-	if err != nil {
-		return nil, err
-	}
-	note := filepath.Join(machineLocks, "filesystem-"+uuid+".mounted")
-	if left, err := os.ReadFile(note); err == nil {
-		if err := loop.Recover(string(left)); err != nil {
-			release()
-			return nil, err
-		}
-	}
-	if err := os.WriteFile(note, []byte(file), 0o600); err != nil {
-		release()
-		return nil, err
-	}
-	return func() {
-		os.Remove(note)
-		release()
-	}, nil
 }

@@ -114,7 +114,7 @@ func (e *Engine) verify(ctx context.Context, file string, assertions []verify.As
 		return nil, fmt.Errorf("verify %s: %w", file, err)
 	}
 	if len(assertions) > 0 {
-		if err := assignRoles(ctx, gs.layout, f); err != nil {
+		if err := e.assignRoles(ctx, gs.layout, f); err != nil {
 			return nil, fmt.Errorf("verify %s: %w", file, err)
 		}
 	}

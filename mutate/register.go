@@ -83,7 +83,7 @@ func (e *Engine) register(ctx context.Context, r *recipes.Recipe, a *Applied) er
 // read it. A reflink that machined cannot read becomes a copy: systemd 252 on
 // Linux 6.14 and later sees no partitions on a reflinked XFS file.
 func (e *Engine) publishIn(ctx context.Context, h Host, target string, a *Applied) error {
-	unlock, err := lockMachine(ctx, "pool-"+a.Name) // other stores have the same pool
+	unlock, err := e.lockMachine(ctx, "pool-"+a.Name, "registers an image of that name") // other stores have the same pool
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ import (
 // to give it back, and returns the function that does. The lock ends with the
 // process, however that ends (flock(2)).
 func (s *Store) Lock(ctx context.Context, name string) (unlock func(), err error) {
-	return LockFile(ctx, filepath.Join(s.root, "locks", name))
+	return LockFile(ctx, filepath.Join(s.root, "locks", name), nil)
 }
 
 // TryLock is [Store.Lock] without waiting: ok is false if another holds it.
@@ -33,12 +33,7 @@ func (s *Store) Use(ctx context.Context) (release func(), err error) {
 // Clear waits until nobody uses the store, so that objects which nothing refers
 // to are not about to be referred to. busy is called if there is a wait.
 func (s *Store) Clear(ctx context.Context, busy func()) (release func(), err error) {
-	release, ok, err := tryLock(s.useLock(), unix.LOCK_EX)
-	if ok || err != nil {
-		return release, err
-	}
-	busy()
-	return waitLock(ctx, s.useLock(), unix.LOCK_EX)
+	return LockFile(ctx, s.useLock(), busy)
 }
 
 func (s *Store) useLock() string { return filepath.Join(s.root, "locks", "use") }
@@ -63,8 +58,16 @@ func (s *Store) ClearLocks() error {
 	return nil
 }
 
-// LockFile takes the lock that is the file path, made if need be; see [Store.Lock].
-func LockFile(ctx context.Context, path string) (unlock func(), err error) {
+// LockFile takes the lock that is the file path, made if need be; see
+// [Store.Lock]. busy, if not nil, is called if there is a wait.
+func LockFile(ctx context.Context, path string, busy func()) (unlock func(), err error) {
+	unlock, ok, err := tryLock(path, unix.LOCK_EX)
+	if ok || err != nil {
+		return unlock, err
+	}
+	if busy != nil {
+		busy()
+	}
 	return waitLock(ctx, path, unix.LOCK_EX)
 }
 

@@ -76,7 +76,7 @@ func TestLockInsideOneProcess(t *testing.T) {
 }
 
 func TestLockFileThatCannotBeMade(t *testing.T) {
-	_, err := store.LockFile(t.Context(), filepath.Join(t.TempDir(), "none", "lock"))
+	_, err := store.LockFile(t.Context(), filepath.Join(t.TempDir(), "none", "lock"), nil)
 	if err == nil {
 		t.Error("locked a file in a directory that is missing")
 	}

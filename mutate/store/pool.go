@@ -29,7 +29,7 @@ func (s *Store) poolDir() string  { return filepath.Join(s.dir, "pool") }
 // makePool makes the pool and mounts it. The file gets its name when it holds
 // a whole filesystem, so a crash leaves a temporary file that is replaced.
 func (s *Store) makePool(ctx context.Context, note func(string)) error {
-	unlock, err := LockFile(ctx, filepath.Join(s.dir, "lock"))
+	unlock, err := LockFile(ctx, filepath.Join(s.dir, "lock"), nil)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (s *Store) mountPool(ctx context.Context) error {
 		s.root = s.poolDir()
 		return nil
 	}
-	unlock, err := LockFile(ctx, filepath.Join(s.dir, "lock"))
+	unlock, err := LockFile(ctx, filepath.Join(s.dir, "lock"), nil)
 	if err != nil {
 		return err
 	}
