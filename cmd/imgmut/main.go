@@ -30,6 +30,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		switch args[1] {
 		case agentArg:
 			return inner(agent.Serve(os.Stdin, os.Stdout))
+		case agent.StageArg:
+			return inner(agent.Stage())
 		case privateHostArg:
 			return inner(machined.InitPrivateHost())
 		}

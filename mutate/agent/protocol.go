@@ -21,10 +21,10 @@
 //
 // # The world of a step
 //
-// Each command runs in mount, IPC and UTS namespaces of its own, with a /run,
-// /tmp and /dev/shm of its own, and in a network namespace with nothing but
-// loopback unless the step may use the network. All that ends with the command,
-// and what it left running is killed, so that a step sees the same world
+// Each command runs in mount, PID, IPC and UTS namespaces of its own ([Stage]),
+// with a /run, /tmp and /dev/shm of its own, and in a network namespace with
+// nothing but loopback unless the step may use the network. All that ends with
+// the command, and what it left running with it, so that a step sees the same world
 // whether the one before it ran just now or came from a layer.
 package agent
 

@@ -29,31 +29,35 @@ func (s *server) run(ctx context.Context, c *RunCall) (*ExitStatus, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, w, err := os.Pipe()
+	dir := c.Dir
+	if dir == "" {
+		dir = "/"
+	}
+	st, err := newStage(job{argv, append(environment, c.Env...), dir})
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Dir, cmd.Env = "/", append(environment, c.Env...)
-	if c.Dir != "" {
-		cmd.Dir = c.Dir
-	}
-	cmd.Stdout, cmd.Stderr = w, w // one pipe, so that the order is kept
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	undo, err := startApart(cmd, c)
+	defer st.close()
+	undo, err := startApart(st.cmd, c)
+	st.started()
 	if err != nil {
-		return nil, errors.Join(err, w.Close(), r.Close())
+		return nil, err
 	}
-	w.Close()
 	copied := make(chan error, 1)
-	go func() { copied <- s.output(r) }()
-	status := wait(ctx, cmd, c.Timeout)
-	// What it left running holds the pipe open and the filesystem busy.
+	go func() { copied <- s.output(st.output) }()
+	status := wait(ctx, st.cmd, c.Timeout)
+	// With the stage all that it left running has ended, if it has ended.
 	if err = killAll(); err != nil {
-		r.Close() // or what does not die could keep us here
+		st.output.Close() // or what does not die could keep us here
 	}
 	err = errors.Join(err, <-copied, undo())
-	r.Close() // Double Close is harmless.
+	ran, said := st.result()
+	if said != nil && !status.TimedOut {
+		return ran, errors.Join(err, said)
+	}
+	if ran != nil && !status.TimedOut {
+		status = ran
+	}
 	return status, err
 }
 

@@ -24,8 +24,8 @@ func Serve(in io.Reader, out io.Writer) error {
 		return errors.New("serve agent: this runs inside a guest only, started by imgmut")
 	}
 	unix.Umask(0o022)
-	// No step may look into the agent, which has more than steps have: the
-	// machine's network.
+	// Nobody may look into the agent, which has more than steps have: the
+	// machine's network. Steps do not even see it.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"archive/tar"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -65,7 +66,7 @@ func unpackOne(h *tar.Header, content io.Reader) error {
 			return fmt.Errorf("write %s: a directory is there (end the path with / to write into it)", h.Name)
 		}
 	}
-	tmp := filepath.Join(filepath.Dir(h.Name), ".imgmut-new")
+	tmp := filepath.Join(filepath.Dir(h.Name), ".imgmut-"+rand.Text())
 	if err := create(tmp, h, content); err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", h.Name, err), removeIfThere(tmp))
 	}

@@ -78,7 +78,7 @@ func modeOf(t *testing.T, name string) (mode uint32, uid, gid int) {
 func nothingNew(t *testing.T, dir string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if strings.Contains(path, ".imgmut-new") {
+		if strings.Contains(path, ".imgmut-") {
 			t.Errorf("%s is left", path)
 		}
 		return err

@@ -16,10 +16,12 @@ import (
 // hand things on through. Each command gets its own: nothing need be cleared
 // away after it, and nothing it removes is missed by the next.
 var fresh = []struct{ fs, dir, data string }{
-	{"tmpfs", "/run", "mode=0755"},
-	{"tmpfs", "/tmp", "mode=1777"},
-	{"tmpfs", "/dev/shm", "mode=1777"},
+	// With the limits that systemd-nspawn has for its own (nspawn-mount.c).
+	{"tmpfs", "/run", "mode=0755,size=20%,nr_inodes=800k"},
+	{"tmpfs", "/tmp", "mode=1777,size=10%,nr_inodes=400k"},
+	{"tmpfs", "/dev/shm", "mode=1777,size=10%,nr_inodes=400k"},
 	{"mqueue", "/dev/mqueue", ""}, // of the new IPC namespace
+	{"devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=620,gid=5"},
 }
 
 // mountFresh mounts them over those that systemd-nspawn mounted. Where it did
@@ -35,15 +37,27 @@ func mountFresh() error {
 			return fmt.Errorf("mount a fresh %s: %w", f.dir, err)
 		}
 	}
-	if err := os.MkdirAll("/run/lock", 0o755); err != nil {
+	for _, dir := range []string{"/run/lock", "/run/host"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	// By which programs know that they are in a container, and in which kind.
+	if err := os.WriteFile("/run/host/container-manager", []byte("systemd-nspawn\n"), 0o644); err != nil {
 		return err
 	}
 	if err := os.Chmod("/run/lock", 0o777|fs.ModeSticky); err != nil {
 		return err
 	}
 	// What is left of the tmpfs on /dev is read-only: its devices are not, as
-	// they are not files of it.
-	return unix.MountSetattr(unix.AT_FDCWD, "/dev", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	// they are not files of it. And no cgroup is made that would outlive the step.
+	for _, dir := range []string{"/dev", "/sys/fs/cgroup"} {
+		err := unix.MountSetattr(unix.AT_FDCWD, dir, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) { // not there, or no mount
+			return fmt.Errorf("make %s read-only: %w", dir, err)
+		}
+	}
+	return nil
 }
 
 // killAll ends every process of the guest but PID 1 and this one (kill(2),
@@ -123,32 +137,7 @@ func leaveWorld(c *RunCall, covers []Cover) (undo func() error, err error) {
 			return nil, errors.Join(fmt.Errorf("cover %s: %w", c.Path, err), undo())
 		}
 	}
-	if err := dropTracing(); err != nil {
-		return nil, errors.Join(err, undo())
-	}
 	return undo, nil
-}
-
-// dropTracing takes from the program that the calling thread is about to start
-// the capability to trace whom it likes: it could take over the agent, and with
-// it the machine's network. Its own children it can trace without.
-func dropTracing() error {
-	const bit = 1 << unix.CAP_SYS_PTRACE // in the first of the two words
-	if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_PTRACE, 0, 0, 0); err != nil {
-		return fmt.Errorf("drop the capability to trace: %w", err)
-	}
-	// systemd-nspawn makes its capabilities inheritable, and those survive an
-	// execve(2) by root whatever the bounding set says (capabilities(7)).
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var sets [2]unix.CapUserData
-	if err := unix.Capget(&header, &sets[0]); err != nil {
-		return fmt.Errorf("drop the capability to trace: %w", err)
-	}
-	sets[0].Inheritable &^= bit
-	if err := unix.Capset(&header, &sets[0]); err != nil {
-		return fmt.Errorf("drop the capability to trace: %w", err)
-	}
-	return nil
 }
 
 // maxHostname bounds what is read of the image's file for it.
