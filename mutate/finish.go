@@ -32,9 +32,9 @@ type Image struct {
 	Identity   Identity          `json:"identity"`
 	Assertions []verify.Recorded `json:"assertions,omitempty"` // what the recipe's verify: asks
 	Verdict    verify.Verdict    `json:"verdict"`
-	Imgmut     string            `json:"imgmut"`             // version
-	Systemd    int               `json:"systemd,omitempty"`  // major version of the host's, 0 if none was started
-	PoolFile   *PoolFile         `json:"poolFile,omitempty"` // in machined's pool, of this image or of one before it of that name
+	Imgmut     string            `json:"imgmut"`               // version
+	Systemd    int               `json:"systemd,omitempty"`    // major version of the host's, 0 if none was started
+	PoolFile   *PoolFile         `json:"registered,omitempty"` // in machined's pool, of this image or of one before it of that name
 }
 
 // VerifyError says that an image is not what it should be.

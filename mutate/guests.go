@@ -44,16 +44,16 @@ func (gs *guests) start(ctx context.Context, file string, readOnly bool) (*guest
 		return nil, err
 	}
 	boot, _ := gs.layout.Find(disk.Boot)
-	// Labels are the one thing in an image that only the machine's root can
-	// write, so where a step may have to, it must be that.
-	privileged := gs.layout.SELinux && !readOnly
-	if privileged {
-		gs.note("the image labels its files for SELinux: the steps run without a user namespace")
+	if gs.layout.SELinux && !readOnly {
+		// Labels are the one thing in an image that only the machine's root can
+		// write. An image that could make steps that, by a file in it, would be a
+		// way out of every other fence.
+		gs.note("the image labels its files for SELinux, which steps cannot: have it relabel at its first start (touch /.autorelabel)")
 	}
 	g, err := guest.Start(ctx, h, guest.Config{
 		Spec: guest.Spec{
 			Name: "imgmut-" + strings.ReplaceAll(uuid.NewString(), "-", "")[:12], Image: file,
-			ReadOnly: readOnly, PrivateUsers: !privileged, BootFS: boot.FS,
+			ReadOnly: readOnly, PrivateUsers: true, BootFS: boot.FS,
 		},
 		Agent: gs.Agent, Mountpoints: mountpoints(gs.layout), Resolv: string(resolv), Ended: unlock,
 	})

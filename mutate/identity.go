@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/google/uuid"
 
@@ -83,7 +84,9 @@ func identify(ctx context.Context, file string, base *os.File, l *disk.Layout, i
 	e, d := edit.finish, uuid.MustParse(id.Disk)
 	e.Disk, e.GUIDs = &d, map[int]uuid.UUID{}
 	for _, p := range t.Partitions {
-		e.GUIDs[p.Slot] = uuid.MustParse(id.Partitions[p.GUID.String()])
+		if e.GUIDs[p.Slot], err = uuid.Parse(id.Partitions[p.GUID.String()]); err != nil {
+			return fmt.Errorf("partition %d of the base is not the one that was imported: %w", p.Slot, err)
+		}
 	}
 	return gpt.Apply(f, e)
 }
@@ -139,7 +142,12 @@ func rewriteVolume(ctx context.Context, f *os.File, v disk.Volume, id Identity) 
 	} else {
 		err = writeMounted(f, v, changed)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return &disk.InvalidError{Fault: fmt.Sprintf("rewrite references in %s: %v", v, err), Mend: "the image's own filesystem is full: use a larger base"}
+	case errors.Is(err, syscall.EPERM):
+		return &disk.InvalidError{Fault: fmt.Sprintf("rewrite references in %s: %v", v, err), Mend: "one of its files is immutable: chattr -i in a step"}
+	case err != nil:
 		return fmt.Errorf("rewrite references in %s: %w", v, err)
 	}
 	return nil

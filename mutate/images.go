@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/content"
@@ -98,6 +99,10 @@ func (e *Engine) sameContent(ctx context.Context, i *Image) (*verify.Check, erro
 }
 
 func (e *Engine) verify(ctx context.Context, file string, assertions []verify.Assertion) (_ *verify.Verdict, err error) {
+	file, err = filepath.Abs(file)
+	if err != nil {
+		return nil, err
+	}
 	f, err := openImage(file)
 	if err != nil {
 		return nil, fmt.Errorf("verify %s: %w", file, err)
@@ -150,6 +155,11 @@ func (e *Engine) Remove(ctx context.Context, name string) (*Removed, error) {
 	i, err := e.FindImage(name)
 	if err == nil {
 		if i.PoolFile != nil {
+			unlock, err := e.lockMachine(ctx, "pool-"+name, "registers an image of that name")
+			if err != nil {
+				return nil, err
+			}
+			defer unlock()
 			// Another store's image of that name is not ours to remove.
 			if digest, err := e.readMark(i.PoolFile.Path); err == nil && digest != "" {
 				if err := os.Remove(i.PoolFile.Path); err != nil && !errors.Is(err, os.ErrNotExist) {

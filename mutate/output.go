@@ -32,7 +32,11 @@ func (e *Engine) checkOutput(output string, r *recipes.Recipe) error {
 	if err := unix.Access(dir, unix.W_OK); err != nil {
 		return &placeError{output, err}
 	}
-	if real, err := filepath.EvalSymlinks(dir); err == nil && strings.HasPrefix(real+"/", e.Store.Root()+"/") {
+	target, err := resolveOutput(output)
+	if err != nil {
+		return err
+	}
+	if strings.HasPrefix(target, e.Store.Dir()+"/") {
 		return refuse("it is in the store")
 	}
 	fi, err := os.Stat(output)
@@ -53,6 +57,19 @@ func (e *Engine) checkOutput(output string, r *recipes.Recipe) error {
 	return nil
 }
 
+// resolveOutput is where an output goes: to where a link leads.
+func resolveOutput(output string) (string, error) {
+	output, err := filepath.Abs(output)
+	if err != nil {
+		return "", err
+	}
+	if real, err := filepath.EvalSymlinks(output); err == nil {
+		return real, nil
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(output))
+	return filepath.Join(dir, filepath.Base(output)), err
+}
+
 // writeOutput writes a copy of the image, the caller's own: by reflink on the
 // store's filesystem, else sparsely. What is there already keeps its owner and
 // mode, and stays where a link leads to.
@@ -61,9 +78,9 @@ func (e *Engine) writeOutput(ctx context.Context, a *Applied, output string) (st
 	if err != nil {
 		return "", err
 	}
-	target := output
-	if real, err := filepath.EvalSymlinks(output); err == nil {
-		target = real
+	target, err := resolveOutput(output)
+	if err != nil {
+		return "", err
 	}
 	e.phase("write " + output)
 	return output, e.place(ctx, a, target, func(out, in *os.File) error {

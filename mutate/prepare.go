@@ -14,7 +14,7 @@ import (
 
 // prepareVersion is part of every key; bump it when the edits below come to
 // leave something else in the table.
-const prepareVersion = 1
+const prepareVersion = 2
 
 // hostile are the attribute bits that keep systemd-nspawn from mounting a
 // partition, from mounting it writable, or from leaving its size alone.
@@ -173,22 +173,43 @@ var sealed = []uuid.UUID{
 // workable refuses an image that could be changed, but not into what a recipe
 // asks for.
 func workable(l *disk.Layout) error {
-	seen := map[string]int{}
+	ids := map[string]int{}
 	for _, v := range l.Volumes {
 		if kind, err := uuid.Parse(v.Type); err == nil && slices.Contains(sealed, kind) || v.FS == "DM_verity_hash" {
 			return &disk.InvalidError{Fault: fmt.Sprintf("%s holds hashes of another (dm-verity): an image that is sealed so does not start once it is changed", v),
 				Mend: "use the image from before it was sealed, and seal the result"}
 		}
 		id := strings.ToLower(v.PartUUID)
-		if other, ok := seen[id]; ok && id != "" {
+		if other, ok := ids[id]; ok && id != "" {
 			return &disk.InvalidError{Fault: fmt.Sprintf("partitions %d and %d both have the unique GUID %s, so what names it is ambiguous", other, v.Slot, id),
 				Mend: fmt.Sprintf("give one another: sgdisk --partition-guid=%d:R on a copy of the image", v.Slot)}
 		}
-		seen[id] = v.Slot
-		if v.Role == "" && v.Mountpoint != "" && v.FS != "vfat" || v.Role != "" && v.Role != disk.ESP && v.Role != disk.Swap && !mounted(l, v) {
-			return &disk.InvalidError{Fault: fmt.Sprintf("%s is a volume for %s, where systemd-nspawn mounts none (in a table of kind %s): what a step puts there would be hidden when the image starts",
-				v, v.Mountpoint, l.Table), Mend: "use an image that has " + v.Mountpoint + " in its root, or mark the volume noauto in its /etc/fstab"}
+		ids[id] = v.Slot
+	}
+	if root, _ := l.Find(disk.Root); !mounted(l, root) {
+		return &disk.InvalidError{Fault: fmt.Sprintf("root is in %s, a logical one, where systemd-nspawn does not look for it", root), Mend: "use an image with root in a primary partition"}
+	}
+	for _, m := range l.Mounts {
+		if !seen(l, m) {
+			return &disk.InvalidError{Fault: fmt.Sprintf("the image mounts something on %s, and systemd-nspawn does not (in a table of kind %s): what a step puts there would be hidden when the image starts",
+				m.Mountpoint, l.Table), Mend: "use an image that has " + m.Mountpoint + " in its root, or mark that noauto in its /etc/fstab"}
 		}
 	}
 	return nil
+}
+
+// firmware is where the volumes of firmware and boot loaders are mounted, of
+// which steps see nothing.
+var firmware = []string{"/efi", "/boot/efi", "/boot/firmware"}
+
+// seen says whether steps see what the image mounts at a place.
+func seen(l *disk.Layout, m disk.Mounted) bool {
+	v, ok := l.Slot(m.Slot)
+	switch {
+	case !ok || m.Slot == 0:
+		return false // a bind mount
+	case v.FS == "vfat" && slices.Contains(firmware, m.Mountpoint):
+		return true
+	}
+	return mounted(l, v) && v.Role != disk.Root && "/"+strings.Trim(v.Mountpoint, "/") == m.Mountpoint
 }

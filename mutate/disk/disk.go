@@ -76,12 +76,20 @@ func (v Volume) String() string {
 	return fmt.Sprintf("partition %d", v.Slot)
 }
 
+// Mounted is a place at which the system mounts a volume of the image, or a part
+// of one.
+type Mounted struct {
+	Mountpoint string `json:"mountpoint"`
+	Slot       int    `json:"slot,omitempty"` // 0 for a bind mount
+}
+
 // Layout is what is in an image.
 type Layout struct {
 	Table   TableKind `json:"table"`
 	Arch    string    `json:"arch"`              // as systemd names it: x86-64, arm64
 	OS      string    `json:"os"`                // ID and VERSION_ID of os-release, as "debian 12"
 	SELinux bool      `json:"selinux,omitempty"` // the system labels its files
+	Mounts  []Mounted `json:"mounts,omitempty"`  // what the system mounts of this image at its start, beside root
 	Volumes []Volume  `json:"volumes"`
 }
 

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -117,18 +118,27 @@ func (l *Layout) followTypes() {
 	}
 }
 
-// followFstab gives roles by where the image mounts its own volumes.
+// followFstab gives roles by where the image mounts its own volumes, and lists
+// those places.
 func (l *Layout) followFstab(t *Tree) {
 	for _, m := range ParseFstab(readText(t, "etc/fstab")) {
-		v, ok := l.Resolve(m.Spec)
-		if !ok || v.Role == Root {
+		place := path.Clean(m.Mountpoint)
+		if !path.IsAbs(place) || place == "/" || m.FS == "swap" {
 			continue
 		}
-		if m.Has("noauto") && v.Mountpoint == "" && !strings.HasPrefix(m.Mountpoint, "/boot") {
-			continue // nothing is hidden at its place when the image starts
+		starts := !m.Has("noauto") || m.Has("x-systemd.automount")
+		v, ok := l.Resolve(m.Spec)
+		switch {
+		case ok && starts:
+			l.Mounts = append(l.Mounts, Mounted{place, v.Slot})
+		case starts && (m.Has("bind") || m.Has("rbind")):
+			l.Mounts = append(l.Mounts, Mounted{Mountpoint: place})
 		}
-		v.Mountpoint = m.Mountpoint
-		switch strings.TrimRight(m.Mountpoint, "/") {
+		if !ok || v.Role != "" || !starts && !strings.HasPrefix(place, "/boot") {
+			continue
+		}
+		v.Mountpoint = place
+		switch place {
 		case "/boot":
 			v.Role = Boot
 		case "/usr":

@@ -29,6 +29,8 @@ func efi(fs string) []disk.Volume {
 
 func TestInspect(t *testing.T) {
 	fixtures.Require(t, fixtures.Root, fixtures.Tools)
+	esp := []disk.Mounted{{Mountpoint: "/boot/efi", Slot: 1}}
+	mounts := map[string][]disk.Mounted{"debian-12": esp, "xfs": esp, "btrfs": esp, "bib": {{Mountpoint: "/boot", Slot: 3}, {Mountpoint: "/boot/efi", Slot: 2}}}
 	arch := map[string]string{"amd64": "x86-64", "arm64": "arm64"}[runtime.GOARCH]
 	root := disk.Volume{Role: disk.Root, Mountpoint: "/", FS: "ext4", UUID: rootUUID, Label: "root"}
 	for _, tc := range []struct {
@@ -55,7 +57,7 @@ func TestInspect(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := &disk.Layout{Table: tc.table, Arch: arch, OS: "debian 12", Volumes: tc.volumes}
+			want := &disk.Layout{Table: tc.table, Arch: arch, OS: "debian 12", Volumes: tc.volumes, Mounts: mounts[tc.layout]}
 			if tc.table == disk.Bare {
 				want.Volumes[0].Size = size(t, f)
 			} else {

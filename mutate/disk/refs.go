@@ -4,7 +4,6 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -32,6 +31,10 @@ var refFiles = []string{
 	"etc/systemd/system/*.mount", "etc/systemd/system/*.automount", "etc/systemd/system/*.swap",
 }
 
+// optional are those of refFiles that may well name what is not there: a disk
+// that comes later, a swap that was.
+var optional = regexp.MustCompile(`\.(mount|automount|swap)$|/conf\.d/`)
+
 // HasReferences says whether files of the volume may name volumes: that of root
 // or of /boot, and any that firmware or a boot loader reads.
 func (v Volume) HasReferences() bool { return v.Role == Root || v.Role == Boot || v.FS == "vfat" }
@@ -41,7 +44,7 @@ func (v Volume) References(t fs.FS) []Reference {
 	var refs []Reference
 	all := func(name, text string) {
 		for _, spec := range specs(text) {
-			refs = append(refs, Reference{Slot: v.Slot, File: name, Spec: spec, Needed: true})
+			refs = append(refs, Reference{Slot: v.Slot, File: name, Spec: spec, Needed: !optional.MatchString(name)})
 		}
 	}
 	for _, name := range v.glob(t, refFiles) {
@@ -133,8 +136,10 @@ var (
 // comments or hold a variable are passed over.
 func specs(text string) []string {
 	var found []string
+	seen := map[string]bool{}
 	add := func(s string) {
-		if !strings.ContainsAny(s, "$`\\") && !slices.Contains(found, s) {
+		if !strings.ContainsAny(s, "$`\\") && !seen[s] {
+			seen[s] = true
 			found = append(found, s)
 		}
 	}

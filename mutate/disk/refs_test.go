@@ -52,7 +52,8 @@ func TestReferences(t *testing.T) {
 		{"extlinux", "extlinux/extlinux.conf", "append root=PARTUUID=696d676d-01\n", needed("extlinux/extlinux.conf", "PARTUUID=696d676d-01")},
 		{"Raspberry Pi", "cmdline.txt", "root=PARTUUID=696d676d-02 rootwait", needed("cmdline.txt", "PARTUUID=696d676d-02")},
 		{"grub's environment", "boot/grub2/grubenv", "# GRUB Environment Block\nkernelopts=root=UUID=" + uuid + " ro \n#####", needed("boot/grub2/grubenv", "UUID="+uuid)},
-		{"mount unit", "etc/systemd/system/srv.mount", "[Mount]\nWhat=/dev/disk/by-partuuid/696d676d-02\n", needed("etc/systemd/system/srv.mount", "PARTUUID=696d676d-02")},
+		{"mount unit", "etc/systemd/system/srv.mount", "[Mount]\nWhat=/dev/disk/by-partuuid/696d676d-02\n",
+			[]disk.Reference{{Slot: 3, File: "etc/systemd/system/srv.mount", Spec: "PARTUUID=696d676d-02"}}},
 		{"another file", "etc/motd", "UUID=" + uuid, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

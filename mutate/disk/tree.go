@@ -174,6 +174,40 @@ func (v Volume) openFAT(f *os.File) (_ *Tree, err error) {
 // on a damaged volume, and an error for reading an empty file.
 type fatFS struct{ fs.FS }
 
+func (t fatFS) Open(name string) (f fs.File, err error) {
+	defer recovered(&err)
+	if f, err = t.FS.Open(name); err != nil {
+		return nil, err
+	}
+	return fatFile{f}, nil
+}
+
+// fatFile is an open file or directory of a FAT volume.
+type fatFile struct{ fs.File }
+
+func (f fatFile) Read(b []byte) (n int, err error) {
+	defer recovered(&err)
+	return f.File.Read(b)
+}
+
+func (f fatFile) Seek(offset int64, whence int) (at int64, err error) {
+	defer recovered(&err)
+	s, ok := f.File.(io.Seeker)
+	if !ok {
+		return 0, errors.ErrUnsupported
+	}
+	return s.Seek(offset, whence)
+}
+
+func (f fatFile) ReadDir(n int) (list []fs.DirEntry, err error) {
+	defer recovered(&err)
+	d, ok := f.File.(fs.ReadDirFile)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return d.ReadDir(n)
+}
+
 func (t fatFS) ReadFile(name string) (b []byte, err error) {
 	defer recovered(&err)
 	fi, err := fs.Stat(t.FS, name)

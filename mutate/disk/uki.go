@@ -29,6 +29,13 @@ type commandLine struct {
 	offset int64 // of the text in the file
 }
 
+// maxCommandLine is more than a kernel takes, in bytes, and maxProfiles more than
+// anybody chooses from.
+const (
+	maxCommandLine = 64 << 10
+	maxProfiles    = 32
+)
+
 // maxHead is how much of the start of a PE file is read to find its sections.
 const maxHead = 64 << 10
 
@@ -59,10 +66,10 @@ func readUKI(t fs.FS, name string) (u uki) {
 	}
 	u.signed = isSigned(program)
 	for _, s := range program.Sections {
-		if s.Name != ".cmdline" {
+		if s.Name != ".cmdline" || len(u.lines) == maxProfiles {
 			continue
 		}
-		text := make([]byte, min(s.Size, s.VirtualSize, maxText))
+		text := make([]byte, min(s.Size, s.VirtualSize, maxCommandLine))
 		if _, err := r.Seek(int64(s.Offset), io.SeekStart); err != nil {
 			continue
 		}

@@ -106,7 +106,8 @@ const maxLogical = 256
 func (t *MBRTable) readLogical(f *os.File, extended MBRPartition) error {
 	end := extended.Start + extended.Size
 	damage := func(what string) error { return &DamageError{"MBR", "in the chain of logical partitions: " + what, ""} }
-	for slot, at := 5, extended.Start; slot < 5+maxLogical; slot++ {
+	at, slot := extended.Start, 5
+	for range maxLogical {
 		b, err := readBootSector(f, at)
 		if err != nil {
 			return fmt.Errorf("read MBR: %w", err)
@@ -121,13 +122,14 @@ func (t *MBRTable) readLogical(f *os.File, extended MBRPartition) error {
 				return damage(fmt.Sprintf("partition %d is outside the extended partition", slot))
 			}
 			t.Partitions = append(t.Partitions, MBRPartition{slot, here[mbrType], here[mbrActive] == 0x80, start, size})
+			slot++ // an empty one has no number
 		}
 		if !slices.Contains(mbrExtended, next[mbrType]) || le.Uint32(next[mbrCount:]) == 0 {
 			return nil
 		}
 		following := extended.Start + int64(le.Uint32(next[mbrStart:]))*mbrSector
 		if following < max(at+mbrSector, start+size) || following >= end {
-			return damage(fmt.Sprintf("what follows partition %d does not lie behind it", slot))
+			return damage(fmt.Sprintf("what follows partition %d does not lie behind it", slot-1))
 		}
 		at = following
 	}

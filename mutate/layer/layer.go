@@ -80,12 +80,8 @@ func Find(s *store.Store, k Key, maxAge time.Duration, now time.Time) (rec Recor
 }
 
 // Commit gives the run's file the name of its key. It is the last moment at
-// which a crash leaves no layer. A layer of that key goes first: a crash must
-// not leave the new disk with the old record, which may say that it is settled.
+// which a crash leaves no layer.
 func Commit(ctx context.Context, s *store.Store, file string, k Key, rec Record) error {
-	if err := s.Remove(store.Layers, string(k)); err != nil && !errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("commit layer: %w", err)
-	}
 	if err := s.Publish(ctx, file, store.Layers, string(k), rec, nil); err != nil {
 		return fmt.Errorf("commit layer: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -81,6 +82,9 @@ func (s *Store) Sweep() error {
 		}
 		err = errors.Join(recoverForks(dir), removeRun(dir))
 		lock.Close()
+		if errors.Is(err, errOutside) {
+			continue // for another time: what this run wants has nothing to do with it
+		}
 		if err != nil {
 			return err
 		}
@@ -183,6 +187,9 @@ func (r *Run) Deliver(f *os.File, target string) error {
 	return syncDir(filepath.Dir(target))
 }
 
+// errOutside says that a run's file outside the store cannot be removed now.
+var errOutside = errors.New("remove what a run left outside the store")
+
 // removeRun removes the directory of a run, and first its files elsewhere.
 func removeRun(dir string) error {
 	entries, err := os.ReadDir(dir)
@@ -198,10 +205,17 @@ func removeRun(dir string) error {
 			return err
 		}
 		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+			return fmt.Errorf("%w: %w", errOutside, err)
+		}
+	}
+	// Who was killed may leave a systemd-nspawn that dies a moment later, and
+	// until then puts its lock file beside the image.
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		err := os.RemoveAll(dir)
+		if !errors.Is(err, unix.ENOTEMPTY) || time.Now().After(deadline) {
 			return err
 		}
 	}
-	return os.RemoveAll(dir)
 }
 
 // Close removes the run's files. It may be called twice.
@@ -242,6 +256,13 @@ func (s *Store) Publish(ctx context.Context, file string, k Kind, name string, r
 		return err
 	}
 	defer unlock()
+	// A crash must not leave the new disk with the old record, which may say that
+	// it is settled. An image is told by its record, and its old one by the file.
+	if k == Layers {
+		if err := os.Remove(s.Path(k, name, "json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	if err := os.Rename(file, s.Path(k, name, "raw")); err != nil {
 		return err
 	}

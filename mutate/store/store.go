@@ -7,7 +7,8 @@
 //	<root>/bases/           imported raw images, named by content digest
 //	<root>/layers/          whole disks after one step, named by key
 //	<root>/images/          finished images, named by the user
-//	<root>/tmp/<run>/       what a living run works on
+//	<root>/tmp/<run>/       what a living run works on, and links to its files elsewhere
+//	<root>/failed-*.raw     what --keep-failed kept
 //	<root>/locks/           lock files
 //
 // root is <store> or <store>/pool. An object is NAME.raw and its record
@@ -130,6 +131,9 @@ func (s *Store) makeDirs() error {
 	}
 	return nil
 }
+
+// Dir is the directory that the user named, by its real path.
+func (s *Store) Dir() string { return s.dir }
 
 // Root is the directory with the objects; it is on a filesystem that can
 // reflink.

@@ -113,6 +113,9 @@ func structural(ctx context.Context, r Request, l *disk.Layout) ([]Check, error)
 	return append(checks[1:], checks[0]), nil
 }
 
+// maxDangling is how many references that lead nowhere are told of.
+const maxDangling = 10
+
 // references checks that each volume that a file of the image names is there.
 func references(f *os.File, l *disk.Layout) (Check, error) {
 	c := Check{Name: "references", OK: true}
@@ -137,6 +140,9 @@ func references(f *os.File, l *disk.Layout) (Check, error) {
 		if err := tree.Close(); err != nil {
 			return c, err
 		}
+	}
+	if n := len(dangling) - maxDangling; n > 0 {
+		dangling = append(dangling[:maxDangling], fmt.Sprintf("and %d more", n))
 	}
 	if len(dangling) > 0 {
 		c.OK, c.Detail = false, strings.Join(dangling, "; ")
