@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"fmt"
 	"io/fs"
 	"path"
 	"regexp"
@@ -66,7 +67,8 @@ func (v Volume) References(t fs.FS) []Reference {
 // Rename puts other partition UUIDs in place of those that the files of the
 // volume name. write gets each changed file; partUUIDs maps old, in lower case,
 // to new, of the same length. It is an [InvalidError] if a file that would have
-// to change must not, because it is signed.
+// to change must not, because it is signed,
+// or is too large to be looked at.
 func (v Volume) Rename(t fs.FS, partUUIDs map[string]string, write func(name string, b []byte) error) error {
 	renamed := func(text string) string {
 		return partUUID.ReplaceAllStringFunc(text, func(old string) string {
@@ -77,6 +79,10 @@ func (v Volume) Rename(t fs.FS, partUUIDs map[string]string, write func(name str
 		})
 	}
 	for _, name := range v.glob(t, refFiles) {
+		if fi, err := fs.Stat(t, name); err == nil && fi.Mode().IsRegular() && fi.Size() > maxText {
+			return &InvalidError{Fault: fmt.Sprintf("%s has %d bytes, too many to look for the volumes that it names", name, fi.Size()),
+				Mend: "make it smaller, or remove it"}
+		}
 		before := readText(t, name)
 		if after := renamed(before); after != before {
 			if err := write(name, []byte(after)); err != nil {

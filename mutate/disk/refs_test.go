@@ -1,6 +1,7 @@
 package disk_test
 
 import (
+	"errors"
 	"io/fs"
 	"maps"
 	"strings"
@@ -62,6 +63,14 @@ func TestReferences(t *testing.T) {
 				t.Errorf("References (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestRenameRefusesWhatIsTooLarge(t *testing.T) {
+	files := fstest.MapFS{"boot/grub/grub.cfg": {Data: make([]byte, 8<<20+1), Mode: 0o644}}
+	err := disk.Volume{}.Rename(files, nil, func(string, []byte) error { return nil })
+	if invalid := new(disk.InvalidError); !errors.As(err, &invalid) || !strings.Contains(err.Error(), "boot/grub/grub.cfg has 8388609 bytes") {
+		t.Errorf("Rename = %v, want an InvalidError", err)
 	}
 }
 

@@ -229,7 +229,7 @@ func xattrs(f *os.File) (map[string]string, error) {
 	}
 	attrs := map[string]string{}
 	for name := range strings.SplitSeq(strings.TrimRight(string(buf[:n]), "\x00"), "\x00") {
-		if name == "security.selinux" || strings.HasPrefix(name, "trusted.") {
+		if name == "security.selinux" || name == "security.ima" || name == "security.evm" || strings.HasPrefix(name, "trusted.") {
 			continue
 		}
 		value := make([]byte, 64<<10)
