@@ -166,7 +166,7 @@ func (b *build) identified(ctx context.Context, base *os.File, id Identity) erro
 			return err
 		}
 	}
-	unlock, err := b.lockFilesystems(ctx, layout, b.imageFile(), "btrfs")
+	unlock, err := b.lockFilesystems(ctx, layout, "", "btrfs")
 	if err != nil {
 		return err
 	}

@@ -90,7 +90,7 @@ func (gs *guests) judge(ctx context.Context, file string, assertions []verify.As
 		return nil, err
 	}
 	defer f.Close()
-	unlock, err := gs.lockFilesystems(ctx, gs.layout, file, "btrfs")
+	unlock, err := gs.lockFilesystems(ctx, gs.layout, "", "btrfs")
 	if err != nil {
 		return nil, err
 	}

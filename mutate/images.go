@@ -68,6 +68,9 @@ func (e *Engine) VerifyImage(ctx context.Context, name string) (*verify.Verdict,
 	if err != nil {
 		return nil, err
 	}
+	if now, err := e.FindImage(name); err == nil && now.Digest != i.Digest {
+		return e.VerifyImage(ctx, name) // it was made anew meanwhile
+	}
 	v.OK = v.OK && same.OK
 	v.Checks = append(v.Checks, *same)
 	judged := i.Digest

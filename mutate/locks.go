@@ -32,7 +32,7 @@ func uses(l *disk.Layout, fs string) bool {
 
 // assignRoles mounts what may be root to look for one.
 func (e *Engine) assignRoles(ctx context.Context, l *disk.Layout, f *os.File) error {
-	unlock, err := e.lockFilesystems(ctx, l, f.Name(), "btrfs")
+	unlock, err := e.lockFilesystems(ctx, l, "", "btrfs")
 	if err != nil {
 		return err
 	}
@@ -44,8 +44,9 @@ func (e *Engine) assignRoles(ctx context.Context, l *disk.Layout, f *os.File) er
 // of one of these kinds with one of the image's UUIDs mounted: the kernel
 // refuses to mount two forks of one XFS at a time, and before Linux 6.7 two of
 // one btrfs. For an XFS that is systemd-nspawn alone: imgmut's own mounts are
-// made with nouuid. file is the image that is about to be mounted.
-func (e *Engine) lockFilesystems(ctx context.Context, l *disk.Layout, file string, kinds ...string) (unlock func(), err error) {
+// made with nouuid. fork is what a guest is about to be started over; it is
+// empty for imgmut's own mounts, which end with the process.
+func (e *Engine) lockFilesystems(ctx context.Context, l *disk.Layout, fork string, kinds ...string) (unlock func(), err error) {
 	var unlocks []func()
 	unlock = func() {
 		for _, u := range unlocks {
@@ -63,7 +64,7 @@ func (e *Engine) lockFilesystems(ctx context.Context, l *disk.Layout, file strin
 	}
 	slices.Sort(uuids) // in one order, or two builds could wait for each other
 	for _, u := range slices.Compact(uuids) {
-		one, err := e.lockFilesystem(ctx, u, file)
+		one, err := e.lockFilesystem(ctx, u, fork)
 		if err != nil {
 			unlock()
 			return nil, fmt.Errorf("wait for other forks of filesystem %s: %w", u, err)
@@ -73,10 +74,10 @@ func (e *Engine) lockFilesystems(ctx context.Context, l *disk.Layout, file strin
 	return unlock, nil
 }
 
-// lockFilesystem takes the lock of one UUID. Beside it stands which file is
+// lockFilesystem takes the lock of one UUID. Beside it stands which fork is
 // mounted: who is killed loses the lock at once, but the kernel has the mount
 // for a while, or until somebody thaws it, and the next to come must see to that.
-func (e *Engine) lockFilesystem(ctx context.Context, uuid, file string) (unlock func(), err error) {
+func (e *Engine) lockFilesystem(ctx context.Context, uuid, fork string) (unlock func(), err error) {
 	release, err := e.lockMachine(ctx, "filesystem-"+uuid, "has a fork of the same filesystem mounted")
 	if err != nil {
 		return nil, err
@@ -87,13 +88,20 @@ func (e *Engine) lockFilesystem(ctx context.Context, uuid, file string) (unlock 
 			release()
 			return nil, err
 		}
+		os.Remove(note)
 	}
-	if err := os.WriteFile(note, []byte(file), 0o600); err != nil {
+	if fork == "" {
+		return release, nil
+	}
+	if err := os.WriteFile(note, []byte(fork), 0o600); err != nil {
 		release()
 		return nil, err
 	}
 	return func() {
-		os.Remove(note)
+		// The kernel lets go of a mount some time after the guest has ended.
+		if loop.Recover(fork) == nil {
+			os.Remove(note)
+		}
 		release()
 	}, nil
 }

@@ -115,18 +115,9 @@ func (e *InvalidError) Error() string { return e.Fault }
 // Hint is what the user can do about it.
 func (e *InvalidError) Hint() string { return e.Mend }
 
-// Inspect finds out what is in the image f. It is an [InvalidError] if f is
-// damaged or has no usable root.
-func Inspect(ctx context.Context, f *os.File) (*Layout, error) {
-	l, err := List(ctx, f)
-	if err != nil {
-		return nil, err
-	}
-	return l, l.AssignRoles(f)
-}
-
-// List is the part of [Inspect] that mounts nothing: the volumes and what
-// filesystem is in each, without roles.
+// List finds out what is in the image f without mounting anything: the volumes,
+// and what filesystem is in each. It is an [InvalidError] if f is damaged. Roles
+// are for [Layout.AssignRoles].
 func List(ctx context.Context, f *os.File) (*Layout, error) {
 	fi, err := f.Stat()
 	if err != nil {
@@ -183,7 +174,7 @@ func readTable(f *os.File) (*Layout, error) {
 	return &Layout{Table: Bare, Volumes: []Volume{{Size: fi.Size()}}}, nil
 }
 
-// AssignRoles is the rest of [Inspect]: it finds root by what is in it and the
+// AssignRoles mounts what may be root: it finds root by what is in it and the
 // others by root's fstab, or by the type that has systemd mount them without.
 func (l *Layout) AssignRoles(f *os.File) error {
 	root, tree, err := l.findRoot(f)

@@ -24,6 +24,16 @@ func open(t *testing.T, path string, flags int) *os.File {
 	return f
 }
 
+// inspect finds out all that is in an image.
+func inspect(t *testing.T, f *os.File) (*disk.Layout, error) {
+	t.Helper()
+	l, err := disk.List(t.Context(), f)
+	if err != nil {
+		return nil, err
+	}
+	return l, l.AssignRoles(f)
+}
+
 // clone gives a private copy of a layout's image.
 func clone(t *testing.T, layout string) string {
 	t.Helper()

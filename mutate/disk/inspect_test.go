@@ -53,7 +53,7 @@ func TestInspect(t *testing.T) {
 		t.Run(tc.layout, func(t *testing.T) {
 			path := fixtures.Image(t, tc.layout)
 			f := open(t, path, os.O_RDONLY)
-			got, err := disk.Inspect(t.Context(), f)
+			got, err := inspect(t, f)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -110,7 +110,7 @@ func placed(t *testing.T, path string, volumes []disk.Volume) {
 
 func TestInspectTwoRoots(t *testing.T) {
 	fixtures.Require(t, fixtures.Root, fixtures.Tools)
-	_, err := disk.Inspect(t.Context(), open(t, fixtures.Image(t, "two-roots"), os.O_RDONLY))
+	_, err := inspect(t, open(t, fixtures.Image(t, "two-roots"), os.O_RDONLY))
 	var invalid *disk.InvalidError
 	if !errors.As(err, &invalid) || !strings.Contains(err.Error(), "partition 1") || !strings.Contains(err.Error(), "partition 2") {
 		t.Errorf("Inspect: %v, want an InvalidError that names both partitions", err)
@@ -127,7 +127,7 @@ func TestInspectTypedRoot(t *testing.T) {
 			for _, fs := range []string{firstRoot, secondRoot} {
 				debugfs(t, path+fs, "cd usr/bin", "write /bin/sh sh")
 			}
-			l, err := disk.Inspect(t.Context(), open(t, path, os.O_RDONLY))
+			l, err := inspect(t, open(t, path, os.O_RDONLY))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -142,7 +142,7 @@ func TestInspectTypedRoot(t *testing.T) {
 			program(t, "", "sfdisk", "--quiet", "--part-type", path, slot, x86)
 		}
 		var invalid *disk.InvalidError
-		if _, err := disk.Inspect(t.Context(), open(t, path, os.O_RDONLY)); !errors.As(err, &invalid) {
+		if _, err := inspect(t, open(t, path, os.O_RDONLY)); !errors.As(err, &invalid) {
 			t.Errorf("Inspect: %v, want an InvalidError", err)
 		}
 	})
@@ -193,7 +193,7 @@ func TestInspectInvalid(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			path := t.TempDir() + "/image.raw"
 			tc.make(t, path)
-			_, err := disk.Inspect(t.Context(), open(t, path, os.O_RDONLY))
+			_, err := inspect(t, open(t, path, os.O_RDONLY))
 			var invalid *disk.InvalidError
 			if !errors.As(err, &invalid) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("Inspect: %v, want an InvalidError with %q", err, tc.want)
