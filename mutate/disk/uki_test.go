@@ -5,6 +5,7 @@ import (
 	"debug/pe"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -19,7 +20,7 @@ const ukiName = "EFI/Linux/debian.efi"
 // uki makes the least of a PE file that has these command lines; a script test
 // does it with objcopy(1).
 func uki(signed bool, lines ...string) []byte {
-	const head, alignment = 0x40, 0x200
+	const head, data, alignment = 0x40, 0x2000, 0x200
 	var b bytes.Buffer
 	b.WriteString("MZ")
 	b.Write(make([]byte, 0x3a))
@@ -33,15 +34,15 @@ func uki(signed bool, lines ...string) []byte {
 		NumberOfSections: uint16(len(lines)), SizeOfOptionalHeader: uint16(binary.Size(optional)), PointerToSymbolTable: 1 << 30, NumberOfSymbols: 1 << 31})
 	binary.Write(&b, binary.LittleEndian, optional)
 	for i, line := range lines {
-		s := pe.SectionHeader32{VirtualSize: uint32(len(line)), SizeOfRawData: alignment, PointerToRawData: uint32(alignment * (i + 2))}
+		s := pe.SectionHeader32{VirtualSize: uint32(len(line)), SizeOfRawData: alignment, PointerToRawData: uint32(data + alignment*i)}
 		copy(s.Name[:], ".cmdline")
 		binary.Write(&b, binary.LittleEndian, s)
 	}
 	for i, line := range lines {
-		b.Write(make([]byte, alignment*(i+2)-b.Len()))
+		b.Write(make([]byte, data+alignment*i-b.Len()))
 		b.WriteString(line)
 	}
-	b.Write(make([]byte, alignment*(len(lines)+2)-b.Len()))
+	b.Write(make([]byte, data+alignment*len(lines)-b.Len()))
 	return b.Bytes()
 }
 
@@ -73,6 +74,18 @@ func TestUKI(t *testing.T) {
 	}
 	if got := rename(t, files, map[string]string{fresh: old}); len(got) > 0 {
 		t.Error("Rename writes a signed image")
+	}
+}
+
+// TestUKIBounds: what a file claims to hold is not what is read of it.
+func TestUKIBounds(t *testing.T) {
+	var lines []string
+	for i := range 100 {
+		lines = append(lines, fmt.Sprintf("root=LABEL=profile-%d", i))
+	}
+	files := fstest.MapFS{ukiName: {Data: uki(false, lines...)}}
+	if refs := (disk.Volume{}).References(files); len(refs) != 32 {
+		t.Errorf("%d references of 100 sections, want those of 32", len(refs))
 	}
 }
 

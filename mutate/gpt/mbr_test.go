@@ -3,6 +3,8 @@ package gpt_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -62,6 +64,26 @@ func TestReadLogical(t *testing.T) {
 		t.Error("a logical partition was made active")
 	}
 	whole := slurp(t, img)
+	// An empty entry first: partx(8), like the kernel, does not number it.
+	patch(t, img, func([]byte) []byte {
+		b := bytes.Clone(whole)
+		clear(b[8192*512+446 : 8192*512+446+16])
+		return b
+	})
+	out, err := exec.Command("partx", "--raw", "--noheadings", "--output", "NR,START", "--nr", "5:", img).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err = gpt.ReadMBR(f); err != nil {
+		t.Fatal(err)
+	}
+	var lines string
+	for _, p := range got.Partitions[2:] {
+		lines += fmt.Sprintf("%d %d\n", p.Slot, p.Start/512)
+	}
+	if lines != string(out) || lines == "" {
+		t.Errorf("ReadMBR() sees\n%spartx sees\n%s", lines, out)
+	}
 	second := int64(le.Uint32(slurp(t, img)[8192*512+446+16+8:])+8192) * 512
 	for name, damage := range map[string]func(b []byte){
 		"outside the extended": func(b []byte) { le.PutUint32(b[second+446+12:], 1<<30) },
