@@ -28,7 +28,7 @@ func main() { os.Exit(run(os.Args, os.Stdout, os.Stderr)) }
 func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) == 2 {
 		switch args[1] {
-		case agentArg:
+		case agent.Arg:
 			return inner(agent.Serve(os.Stdin, os.Stdout))
 		case agent.StageArg:
 			return inner(agent.Stage())
@@ -49,12 +49,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return c.report(err)
 }
 
-// Words by which the binary starts itself for other work. They are no
-// commands: nobody has reason to type them.
-const (
-	agentArg       = "agent"
-	privateHostArg = "private-host"
-)
+// privateHostArg is the word by which the binary starts itself as the first
+// process of a private host. Like those of the agent it is no command: nobody
+// has reason to type it.
+const privateHostArg = "private-host"
 
 func inner(err error) int {
 	if err != nil {

@@ -51,11 +51,14 @@ func (s *server) run(ctx context.Context, c *RunCall) (*ExitStatus, error) {
 		st.output.Close() // or what does not die could keep us here
 	}
 	err = errors.Join(err, <-copied, undo())
-	ran, said := st.result()
-	if said != nil && !status.TimedOut {
-		return ran, errors.Join(err, said)
+	if status.TimedOut {
+		return status, err
 	}
-	if ran != nil && !status.TimedOut {
+	ran, notStarted := st.result()
+	if notStarted != nil {
+		return nil, errors.Join(err, notStarted)
+	}
+	if ran != nil { // else the stage was killed, and its own status is all there is
 		status = ran
 	}
 	return status, err

@@ -13,9 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// StageArg is the word by which the agent starts itself again as the first
-// process of a command's own process ids.
-const StageArg = "stage"
+// Words by which the binary is started for this package's work: to [Serve] in a
+// guest, and by the agent itself as the [Stage] of a command.
+const (
+	Arg      = "agent"
+	StageArg = "stage"
+)
 
 // Descriptors of a stage: what to run, and how it ended.
 const (

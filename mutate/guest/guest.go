@@ -148,7 +148,7 @@ func Start(ctx context.Context, h Host, c Config) (_ *Guest, err error) {
 	defer stderr.Close()
 
 	c.Spec.Stdin, c.Spec.Stdout, c.Spec.Stderr = stdin, stdout, stderr
-	c.Spec.Command = []string{agent.Path, "agent"}
+	c.Spec.Command = []string{agent.Path, agent.Arg}
 	c.Spec.Binds = map[string]string{agent.Path: c.Agent}
 	if g.machine, err = h.Start(ctx, c.Spec); err != nil {
 		stderr.Close()
