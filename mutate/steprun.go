@@ -10,8 +10,8 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/mutate/guest"
-	"github.com/imgmut/imgmut/mutate/step"
 )
 
 // StepError says which step of a recipe went wrong.
@@ -61,7 +61,7 @@ type scopedGuest struct {
 }
 
 // Run implements [step.Guest].
-func (s *scopedGuest) Run(ctx context.Context, c step.Command) error {
+func (s *scopedGuest) Run(ctx context.Context, c agent.Command) error {
 	env := maps.Clone(s.env)
 	if env == nil {
 		env = map[string]string{}

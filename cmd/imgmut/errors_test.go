@@ -11,9 +11,9 @@ import (
 
 	"github.com/imgmut/imgmut/machined"
 	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/guest"
-	"github.com/imgmut/imgmut/mutate/step"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/tool"
 	"github.com/imgmut/imgmut/mutate/verify"
@@ -39,11 +39,11 @@ func TestExitStatus(t *testing.T) {
 		{"no rights", &fs.PathError{Op: "mkdir", Path: "/x", Err: syscall.EACCES}, exitHost, "root"},
 		{"hidden store", fmt.Errorf("/run/x %w", errHidden), exitHost, ""},
 		{"full store", mutate.ErrNoSpace, exitHost, "imgmut gc"},
-		{"full store in a step", inStep(fmt.Errorf("%w: %w", guest.ErrLostWrites, &step.ExitError{})), exitHost, "imgmut gc"},
-		{"full image", inStep(&step.GuestError{Text: "no space left on device", Errno: syscall.ENOSPC}), exitStep, "larger base"},
-		{"step", inStep(&step.ExitError{Command: "sh", Reason: "exit status 1"}), exitStep, ""},
-		{"a step may not", inStep(&step.GuestError{Text: "no", Errno: syscall.EPERM}), exitStep, ""},
-		{"a step finds nothing", inStep(&step.GuestError{Text: "no", Errno: syscall.ENOENT}), exitStep, ""},
+		{"full store in a step", inStep(fmt.Errorf("%w: %w", guest.ErrLostWrites, &agent.ExitError{})), exitHost, "imgmut gc"},
+		{"full image", inStep(&agent.GuestError{Text: "no space left on device", Errno: syscall.ENOSPC}), exitStep, "larger base"},
+		{"step", inStep(&agent.ExitError{Command: "sh", Reason: "exit status 1"}), exitStep, ""},
+		{"a step may not", inStep(&agent.GuestError{Text: "no", Errno: syscall.EPERM}), exitStep, ""},
+		{"a step finds nothing", inStep(&agent.GuestError{Text: "no", Errno: syscall.ENOENT}), exitStep, ""},
 		{"interrupted step", inStep(errInterrupted), exitInterrupted, ""},
 		{"cancelled", context.Canceled, exitInterrupted, ""},
 		{"verdict", &mutate.VerifyError{Failed: []verify.Check{{}}}, exitVerify, ""},

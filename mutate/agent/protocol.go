@@ -84,13 +84,6 @@ type RunCall struct {
 	Covers []Cover
 }
 
-// Cover is a file that the command sees in place of the image's own.
-type Cover struct {
-	Path    string
-	Content string
-	Mode    uint32
-}
-
 // Reply ends a request.
 type Reply struct {
 	Error string        `json:",omitempty"` // empty if it was done

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/agent"
-	"github.com/imgmut/imgmut/mutate/step"
 )
 
 // abandon ends reading from and writing to the agent when the context ends,
@@ -116,7 +115,7 @@ func replyError(r agent.Reply) error {
 	if r.Error == "" {
 		return nil
 	}
-	return &step.GuestError{Text: r.Error, Errno: r.Errno}
+	return &agent.GuestError{Text: r.Error, Errno: r.Errno}
 }
 
 // grace is how much longer than a command's own timeout the host waits.
@@ -127,17 +126,14 @@ const grace = 15 * time.Second
 const maxFile = 80 << 20
 
 // Exec runs a command and gives its output to out as it comes; a
-// [step.ExitError] if it did not succeed.
-func (g *Guest) Exec(ctx context.Context, c step.Command, network bool, out func([]byte)) error {
-	call := &agent.RunCall{Argv: c.Argv, Script: c.Script, Dir: c.Dir, Timeout: c.Timeout, Network: network}
+// [agent.ExitError] if it did not succeed.
+func (g *Guest) Exec(ctx context.Context, c agent.Command, network bool, out func([]byte)) error {
+	call := &agent.RunCall{Argv: c.Argv, Script: c.Script, Dir: c.Dir, Timeout: c.Timeout, Network: network, Covers: c.Covers}
 	if network {
 		call.Resolv = g.resolv
 	}
 	for _, k := range slices.Sorted(maps.Keys(c.Env)) {
 		call.Env = append(call.Env, k+"="+c.Env[k])
-	}
-	for _, cover := range c.Covers {
-		call.Covers = append(call.Covers, agent.Cover(cover))
 	}
 	if c.Timeout > 0 {
 		// The agent keeps the time; this is for one that a step has stopped.
@@ -155,8 +151,8 @@ func (g *Guest) Exec(ctx context.Context, c step.Command, network bool, out func
 	return exitError(c, reply.Exit)
 }
 
-func exitError(c step.Command, s *agent.ExitStatus) error {
-	e := &step.ExitError{Command: "script", Code: s.Code}
+func exitError(c agent.Command, s *agent.ExitStatus) error {
+	e := &agent.ExitError{Command: "script", Code: s.Code}
 	if len(c.Argv) > 0 {
 		e.Command = c.Argv[0]
 	}
@@ -173,7 +169,7 @@ func exitError(c step.Command, s *agent.ExitStatus) error {
 	return e
 }
 
-// Put unpacks a tar stream in the guest; see [step.Guest].
+// Put unpacks a tar stream in the guest; see step.Guest.
 func (g *Guest) Put(ctx context.Context, write func(*tar.Writer) error) error {
 	_, err := g.call(ctx, agent.Call{Put: true}, func(w io.Writer) error {
 		buffered := bufio.NewWriterSize(w, 256<<10)

@@ -33,7 +33,7 @@ type recorder struct {
 
 var errRun = errors.New("told to fail")
 
-func (g *recorder) Run(_ context.Context, c step.Command) error {
+func (g *recorder) Run(_ context.Context, c agent.Command) error {
 	line := "run " + strings.Join(c.Argv, " ")
 	if c.Script != "" {
 		line = fmt.Sprintf("script %q", c.Script)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/recipes"
 )
@@ -78,9 +79,9 @@ func (p *Packages) Apply(ctx context.Context, g Guest, _ *Source) error {
 // line in managers.
 type manager interface {
 	// commands are what to run for what is to be done, in order.
-	commands(p *Packages) []Command
+	commands(p *Packages) []agent.Command
 	// query prints the word "installed" if a package is.
-	query(name string) Command
+	query(name string) agent.Command
 }
 
 // managers are found by ID or ID_LIKE of os-release(5).
@@ -91,7 +92,7 @@ var managers = map[string]manager{
 
 // Querier is a guest that can be asked.
 type Querier interface {
-	Exec(ctx context.Context, c Command, network bool, out func([]byte)) error
+	Exec(ctx context.Context, c agent.Command, network bool, out func([]byte)) error
 	ReadFile(ctx context.Context, name string) ([]byte, error)
 }
 
@@ -103,7 +104,7 @@ func Installed(ctx context.Context, g Querier, name string) (bool, error) {
 	}
 	var out bytes.Buffer
 	err = g.Exec(ctx, m.query(name), false, func(b []byte) { out.Write(b) })
-	var exit *ExitError
+	var exit *agent.ExitError
 	if err != nil && !errors.As(err, &exit) { // it fails for a package it has never heard of
 		return false, err
 	}

@@ -15,11 +15,9 @@ package step
 import (
 	"archive/tar"
 	"context"
-	"fmt"
 	"strings"
-	"syscall"
-	"time"
 
+	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/recipes"
 )
 
@@ -46,60 +44,15 @@ type Networker interface{ Network() bool }
 
 // Guest is a running image as a step sees it.
 type Guest interface {
-	// Run executes a command and waits for it; [*ExitError] if it ran and
-	// said no.
-	Run(ctx context.Context, c Command) error
+	// Run executes a command and waits for it; [*agent.ExitError] if it ran
+	// and did not succeed.
+	Run(ctx context.Context, c agent.Command) error
 	// Put unpacks a tar stream at the guest's root. Symbolic links of the image
 	// are followed inside the image. Parents that are missing are made, 0755
 	// root:root; a directory that exists keeps its owner and mode.
 	Put(ctx context.Context, write func(*tar.Writer) error) error
 	// ReadFile reads a file of the guest, following symbolic links inside it.
 	ReadFile(ctx context.Context, name string) ([]byte, error)
-}
-
-// Command is a program to run in the guest.
-type Command struct {
-	Argv    []string
-	Script  string            // instead of Argv: its text; sh -e, or the interpreter of its first line
-	Env     map[string]string // beside the guest's own
-	Dir     string            // / if empty
-	Timeout time.Duration     // none if 0
-	// Covers are files that the command sees in place of the image's own.
-	// Afterwards the image's are back, or missing again.
-	Covers []Cover
-}
-
-// Cover is a file that only one command sees.
-type Cover struct {
-	Path    string
-	Content string
-	Mode    uint32 // permission bits
-}
-
-// ExitError says that a command ran and did not succeed.
-type ExitError struct {
-	Command string // for people: the program, or "script"
-	Code    int    // exit status, or -1 after a signal or a timeout
-	Reason  string // "exit status 3", "killed by SIGKILL", "still running after 5s"
-}
-
-func (e *ExitError) Error() string { return fmt.Sprintf("%s: %s", e.Command, e.Reason) }
-
-// GuestError says that the guest could not do what it was asked: the image
-// does not allow it.
-type GuestError struct {
-	Text  string
-	Errno syscall.Errno // what the guest's kernel said, 0 if nothing
-}
-
-func (e *GuestError) Error() string { return e.Text }
-
-// Unwrap gives the errno, if there is one.
-func (e *GuestError) Unwrap() error {
-	if e.Errno == 0 {
-		return nil
-	}
-	return e.Errno
 }
 
 // Kind is a kind of step.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"regexp"
 
+	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/recipes"
 )
 
@@ -79,6 +80,6 @@ func (s *Systemd) Apply(ctx context.Context, g Guest, _ *Source) error {
 
 // Systemctl is the image's own, told that there is no manager to talk to
 // (systemd's ENVIRONMENT.md, SYSTEMD_OFFLINE).
-func Systemctl(args ...string) Command {
-	return Command{Argv: append([]string{"systemctl"}, args...), Env: map[string]string{"SYSTEMD_OFFLINE": "1"}}
+func Systemctl(args ...string) agent.Command {
+	return agent.Command{Argv: append([]string{"systemctl"}, args...), Env: map[string]string{"SYSTEMD_OFFLINE": "1"}}
 }

@@ -22,7 +22,7 @@ import (
 
 // Guest is the image, running read-only.
 type Guest interface {
-	Exec(ctx context.Context, c step.Command, network bool, out func([]byte)) error
+	Exec(ctx context.Context, c agent.Command, network bool, out func([]byte)) error
 	ReadFile(ctx context.Context, name string) ([]byte, error)
 	Stat(ctx context.Context, name string) (*agent.Stat, error)
 }
@@ -85,7 +85,7 @@ func assertAll(ctx context.Context, r Request) ([]Check, error) {
 		started := time.Now()
 		err := a.Check(ctx, g)
 		var why unmet
-		var refused *step.GuestError
+		var refused *agent.GuestError
 		if errors.As(err, &refused) { // it cannot be looked at, so it does not hold
 			why = unmet(refused.Error())
 		} else if err != nil && !errors.As(err, &why) {
@@ -276,7 +276,7 @@ func (u *Unit) Validate(o recipes.Options) recipes.Problems {
 func (u *Unit) Check(ctx context.Context, g Guest) error {
 	var out lastOutput
 	err := g.Exec(ctx, step.Systemctl("is-enabled", "--", u.Name), false, out.add)
-	var exit *step.ExitError
+	var exit *agent.ExitError
 	if err != nil && !errors.As(err, &exit) { // its status is 1 for a disabled unit
 		return err
 	}
@@ -364,8 +364,8 @@ func (c *Command) Validate(o recipes.Options) recipes.Problems {
 // Check implements [Assertion].
 func (c *Command) Check(ctx context.Context, g Guest) error {
 	var out lastOutput
-	err := g.Exec(ctx, step.Command{Argv: c.Argv, Script: c.Script, Timeout: commandTime}, false, out.add)
-	var exit *step.ExitError
+	err := g.Exec(ctx, agent.Command{Argv: c.Argv, Script: c.Script, Timeout: commandTime}, false, out.add)
+	var exit *agent.ExitError
 	if errors.As(err, &exit) {
 		detail := exit.Error()
 		if said := lastLines(string(out), 5); len(said) > 0 {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/agent"
-	"github.com/imgmut/imgmut/mutate/step"
 	"github.com/imgmut/imgmut/mutate/verify"
 	"github.com/imgmut/imgmut/recipes"
 )
@@ -28,7 +27,7 @@ var files = map[string]string{
 	"/etc/motd":       "hello\nworld\n",
 }
 
-func (g *guest) Exec(_ context.Context, c step.Command, network bool, out func([]byte)) error {
+func (g *guest) Exec(_ context.Context, c agent.Command, network bool, out func([]byte)) error {
 	if g.broken != nil {
 		return g.broken
 	}
@@ -38,7 +37,7 @@ func (g *guest) Exec(_ context.Context, c step.Command, network bool, out func([
 	line := c.Script + strings.Join(c.Argv, " ")
 	out([]byte(g.output[line]))
 	if code := g.code[line]; code != 0 {
-		return &step.ExitError{Command: "it", Code: code, Reason: fmt.Sprintf("exit status %d", code)}
+		return &agent.ExitError{Command: "it", Code: code, Reason: fmt.Sprintf("exit status %d", code)}
 	}
 	return nil
 }
