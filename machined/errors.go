@@ -98,6 +98,15 @@ type ExitError struct {
 	Status int    // of the unit's main process, which is systemd-nspawn
 }
 
+// Fault says whose fault it is: before the container was up systemd-nspawn has
+// refused the image.
+func (e *ExitError) Fault() string {
+	if e.Ready {
+		return ""
+	}
+	return "image"
+}
+
 // Error says what the unit was doing and how it ended.
 func (e *ExitError) Error() string {
 	doing := "start"

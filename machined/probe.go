@@ -52,6 +52,20 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("open %s host: %s", e.Mode, strings.Join(lacks, "; "))
 }
 
+// Fault says that the machine is to blame.
+func (e *MissingError) Fault() string { return "host" }
+
+// Hint is what to do about all that is missing.
+func (e *MissingError) Hint() string {
+	var mends []string
+	for _, c := range e.Checks {
+		if c.Mend != "" {
+			mends = append(mends, c.Mend)
+		}
+	}
+	return strings.Join(mends, "; ")
+}
+
 // Is makes the error an [errors.ErrUnsupported].
 func (e *MissingError) Is(target error) bool { return target == errors.ErrUnsupported }
 

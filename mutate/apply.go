@@ -3,11 +3,11 @@ package mutate
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"slices"
 
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/step"
 	"github.com/imgmut/imgmut/mutate/verify"
 	"github.com/imgmut/imgmut/recipes"
@@ -32,9 +32,8 @@ type Applied struct {
 
 // Apply makes the image of a recipe.
 //
-// The errors to tell apart are [recipes.Problems] (the recipe is wrong),
-// [disk.InvalidError] (the base is), [store.ErrNotFound] and
-// [io/fs.ErrNotExist] (there is no such base), [*StepError], [*VerifyError].
+// Its errors have the classes of package fault. Those to take something out of
+// are [recipes.Problems], [*StepError] and [*VerifyError].
 func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (_ *Applied, err error) {
 	steps, assertions, err := decode(r)
 	if err != nil {
@@ -57,7 +56,7 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 	}
 	defer release()
 	if _, err := e.FindBase(r.Name); err == nil {
-		return nil, &TakenError{r.Name, "a base"}
+		return nil, taken(r.Name, "a base")
 	}
 	base, err := e.Resolve(ctx, r)
 	if err != nil {
@@ -163,9 +162,6 @@ func decode(r *recipes.Recipe) ([]step.Decoded, []verify.Assertion, error) {
 	return steps, assertions, recipes.Merge(stepErr, assertErr)
 }
 
-// ErrUsage says that what the user asked for does not fit the recipe.
-var ErrUsage = errors.New("wrong use")
-
 // check finds what cannot be done before anything is.
 func (o ApplyOptions) check(r *recipes.Recipe) error {
 	if r.Base.Name == r.Name {
@@ -174,7 +170,7 @@ func (o ApplyOptions) check(r *recipes.Recipe) error {
 	// A name that no step has would silently refresh nothing.
 	for _, name := range o.Refresh {
 		if !slices.ContainsFunc(r.Steps, func(s recipes.Step) bool { return named(s, name) }) {
-			return fmt.Errorf("refresh %q: %w: no step of %s has that name or kind", name, ErrUsage, r.File)
+			return fault.New(fault.Usage, "", "refresh %q: no step of %s has that name or kind", name, r.File)
 		}
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/recipes"
@@ -45,26 +46,13 @@ func (e *Engine) Resolve(ctx context.Context, r *recipes.Recipe) (*Base, error) 
 	}
 	if errors.Is(err, store.ErrNotFound) {
 		_, statErr := os.Stat(filepath.Join(r.Dir, b.Name))
-		err = &noBaseError{err, b.Name, statErr == nil}
+		mend := "imgmut import FILE " + b.Name + " gives a base that name, and imgmut ls lists those there are"
+		if statErr == nil {
+			mend = "there is a file of that name beside the recipe: to use it write base: ./" + b.Name
+		}
+		err = fault.New(fault.NotFound, mend, "%w", err)
 	}
 	return base, err
-}
-
-// noBaseError says that the store has no base of a name.
-type noBaseError struct {
-	error
-	name   string
-	beside bool // there is a file of that name beside the recipe
-}
-
-func (e *noBaseError) Unwrap() error { return e.error }
-
-// Hint is what was meant, perhaps.
-func (e *noBaseError) Hint() string {
-	if e.beside {
-		return "there is a file of that name beside the recipe: to use it write base: ./" + e.name
-	}
-	return "imgmut import FILE " + e.name + " gives a base that name, and imgmut ls lists those there are"
 }
 
 // FindBase finds a base by name or by digest, which may be shortened to no
@@ -152,18 +140,10 @@ func (e *Engine) Import(ctx context.Context, file, name, wantSHA256 string) (_ *
 	return base, nil
 }
 
-// TakenError says that a name is that of something else. Recipes name bases and
-// images alike, so what is meant must be clear.
-type TakenError struct {
-	Name string
-	By   string // "an image" or "a base"
-}
-
-func (e *TakenError) Error() string { return fmt.Sprintf("name %s: %s has it", e.Name, e.By) }
-
-// Hint is how to go on.
-func (e *TakenError) Hint() string {
-	return "choose another, or remove what has it with imgmut rm " + e.Name
+// taken says that a name is that of something else: by is "an image" or "a
+// base". Recipes name both alike, so what is meant must be clear.
+func taken(name, by string) error {
+	return fault.New(fault.Usage, "choose another, or remove what has it with imgmut rm "+name, "name %s: %s has it", name, by)
 }
 
 // seen finds the base that a file is known to hold.
@@ -211,7 +191,7 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id FileID) (*Base, e
 	if now, err := fileID(f); err != nil {
 		return nil, err
 	} else if now != id {
-		return nil, &disk.InvalidError{Fault: "the file changed while it was read", Mend: "stop what writes to it, a virtual machine perhaps"}
+		return nil, fault.New(fault.Image, "stop what writes to it, a virtual machine perhaps", "the file changed while it was read")
 	}
 	sums, err := content.Sum(ctx, out, e.progress("digest"))
 	if err != nil {
@@ -263,7 +243,7 @@ func (e *Engine) take(ctx context.Context, out, f *os.File) error {
 // nameBase gives a base a name, which no other base has afterwards.
 func (e *Engine) nameBase(ctx context.Context, b *Base, name string) error {
 	if _, err := e.FindImage(name); err == nil {
-		return &TakenError{name, "an image"}
+		return taken(name, "an image")
 	}
 	bases, err := e.Bases()
 	if err != nil {
@@ -317,8 +297,8 @@ func (e *Engine) checkSHA256(ctx context.Context, b *Base, want string) error {
 		}
 	}
 	if !strings.EqualFold(b.SHA256, want) {
-		return &disk.InvalidError{Fault: fmt.Sprintf("its sha256 is %s, and the recipe wants %s", b.SHA256, want),
-			Mend: "fetch the base again, or correct base.sha256 in the recipe"}
+		return fault.New(fault.Image, "fetch the base again, or correct base.sha256 in the recipe",
+			"its sha256 is %s, and the recipe wants %s", b.SHA256, want)
 	}
 	return nil
 }

@@ -31,6 +31,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/store"
 )
@@ -124,7 +125,7 @@ func (e *Engine) progress(what string) func(done, total int64) {
 const spaceFloor = 64 << 20
 
 // ErrNoSpace says that the store is too full.
-var ErrNoSpace = fmt.Errorf("the store is too full: %w", syscall.ENOSPC)
+var ErrNoSpace = fault.New(fault.Host, "make room with imgmut gc, or use a store on a larger disk with --store", "the store is too full: %w", syscall.ENOSPC)
 
 func (e *Engine) needSpace(bytes int64) error {
 	free, err := e.Store.Free()

@@ -6,7 +6,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // FileID identifies the content of a file without reading it: whoever changes
@@ -73,7 +73,7 @@ func openImage(file string) (*os.File, error) {
 		return nil, err
 	}
 	if !fi.Mode().IsRegular() {
-		return nil, &disk.InvalidError{Fault: "not a regular file", Mend: "give the path of a raw disk image"}
+		return nil, fault.New(fault.Image, "give the path of a raw disk image", "not a regular file")
 	}
 	return os.Open(file)
 }

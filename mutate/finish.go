@@ -10,6 +10,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/layer"
 	"github.com/imgmut/imgmut/mutate/loop"
 	"github.com/imgmut/imgmut/mutate/reflink"
@@ -51,6 +52,9 @@ func (e *VerifyError) Error() string {
 	}
 	return strings.Join(lines, "\n")
 }
+
+// Fault implements the method of package fault.
+func (e *VerifyError) Fault() string { return string(fault.Verdict) }
 
 // finished gives the image of the plan if it is there already: same chain,
 // same assertions, and a file that nobody has touched since.
@@ -194,10 +198,9 @@ func (b *build) judged(ctx context.Context, base *os.File, assertions []verify.A
 	}()
 	verdict, err := b.guests.judge(ctx, b.imageFile(), assertions)
 	err = errors.Join(err, <-summed)
-	var invalid *disk.InvalidError
 	switch {
-	case errors.As(err, &invalid): // the base was not, so the recipe made it so
-		err = &VerifyError{b.plan.recipe.Name, []verify.Check{{Name: "operating system", Detail: invalid.Fault}}}
+	case fault.Of(err) == fault.Image: // the base was not, so the recipe made it so
+		err = &VerifyError{b.plan.recipe.Name, []verify.Check{{Name: "operating system", Detail: err.Error()}}}
 	case err == nil && !verdict.OK:
 		err = &VerifyError{b.plan.recipe.Name, verdict.Failed()}
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"syscall"
@@ -14,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/gpt"
 	"github.com/imgmut/imgmut/mutate/layer"
 	"github.com/imgmut/imgmut/mutate/loop"
@@ -144,9 +144,9 @@ func rewriteVolume(ctx context.Context, f *os.File, v disk.Volume, id Identity) 
 	}
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
-		return &disk.InvalidError{Fault: fmt.Sprintf("rewrite references in %s: %v", v, err), Mend: "the image's own filesystem is full: use a larger base"}
+		return fault.New(fault.Image, fullImage, "rewrite references in %s: %v", v, err)
 	case errors.Is(err, syscall.EPERM):
-		return &disk.InvalidError{Fault: fmt.Sprintf("rewrite references in %s: %v", v, err), Mend: "one of its files is immutable: chattr -i in a step"}
+		return fault.New(fault.Image, "one of its files is immutable: chattr -i in a step", "rewrite references in %s: %v", v, err)
 	case err != nil:
 		return fmt.Errorf("rewrite references in %s: %w", v, err)
 	}
@@ -186,14 +186,12 @@ func writeMounted(f *os.File, v disk.Volume, files map[string][]byte) error {
 // support and, unlike the FAT writers there are in Go, keeps the volume sound.
 func writeFAT(ctx context.Context, f *os.File, v disk.Volume, files map[string][]byte) error {
 	for name, b := range files {
-		cmd := exec.CommandContext(ctx, "mcopy", "-D", "o", "-i", fmt.Sprintf("%s@@%d", f.Name(), v.Offset), "-", "::/"+name)
-		cmd.Stdin = bytes.NewReader(b)
-		out, err := cmd.CombinedOutput()
-		if errors.Is(err, exec.ErrNotFound) {
-			return tool.Missing(err, "mcopy", "it names a partition by its UUID", "mtools")
-		}
+		_, err := tool.Run(ctx, tool.Call{
+			Program: "mcopy", Args: []string{"-D", "o", "-i", fmt.Sprintf("%s@@%d", f.Name(), v.Offset), "-", "::/" + name},
+			What: "write " + name, Stdin: bytes.NewReader(b),
+		})
 		if err != nil {
-			return fmt.Errorf("mcopy %s: %w: %s", name, err, bytes.TrimSpace(out))
+			return err
 		}
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/recipes"
 )
@@ -23,14 +24,14 @@ func (e *Engine) checkOutput(output string, r *recipes.Recipe) error {
 		return nil
 	}
 	refuse := func(format string, args ...any) error {
-		return fmt.Errorf("output %s: %w: %s", output, ErrUsage, fmt.Sprintf(format, args...))
+		return fault.New(fault.Usage, "", "output %s: %s", output, fmt.Sprintf(format, args...))
 	}
 	dir := filepath.Dir(output)
 	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
 		return refuse("there is no directory %s", dir)
 	}
 	if err := unix.Access(dir, unix.W_OK); err != nil {
-		return &placeError{output, err}
+		return placeError(output, err)
 	}
 	target, err := resolveOutput(output)
 	if err != nil {
@@ -111,33 +112,25 @@ func (e *Engine) place(ctx context.Context, a *Applied, target string, fill func
 	defer in.Close()
 	out, err := run.Outside(filepath.Dir(target))
 	if err != nil {
-		return &placeError{target, err}
+		return placeError(target, err)
 	}
 	defer out.Close() // Double Close is harmless.
 	if err := fill(out, in); err != nil {
-		return &placeError{target, err}
+		return placeError(target, err)
 	}
 	if err := run.Deliver(out, target); err != nil {
-		return &placeError{target, err}
+		return placeError(target, err)
 	}
 	return nil
 }
 
 // placeError says that an image is finished, but that it could not be put where
-// it was wanted as well.
-type placeError struct {
-	target string
-	err    error
-}
-
-func (e *placeError) Error() string { return fmt.Sprintf("write %s: %v", e.target, e.err) }
-
-func (e *placeError) Unwrap() error { return e.err }
-
-// Hint is about the place and not, as elsewhere, about the store.
-func (e *placeError) Hint() string {
-	if errors.Is(e.err, syscall.ENOSPC) {
-		return "make room in " + filepath.Dir(e.target) + ", or choose another place; the image itself is in the store"
+// it was wanted as well. Its mend is about the place and not, as elsewhere,
+// about the store.
+func placeError(target string, err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		mend := "make room in " + filepath.Dir(target) + ", or choose another place; the image itself is in the store"
+		return fault.New(fault.Host, mend, "write %s: %w", target, err)
 	}
-	return ""
+	return fmt.Errorf("write %s: %w", target, err)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/gpt"
 )
 
@@ -176,23 +177,25 @@ func workable(l *disk.Layout) error {
 	ids := map[string]int{}
 	for _, v := range l.Volumes {
 		if kind, err := uuid.Parse(v.Type); err == nil && slices.Contains(sealed, kind) || v.FS == "DM_verity_hash" {
-			return &disk.InvalidError{Fault: fmt.Sprintf("%s holds hashes of another (dm-verity): an image that is sealed so does not start once it is changed", v),
-				Mend: "use the image from before it was sealed, and seal the result"}
+			return fault.New(fault.Image, "use the image from before it was sealed, and seal the result",
+				"%s holds hashes of another (dm-verity): an image that is sealed so does not start once it is changed", v)
 		}
 		id := strings.ToLower(v.PartUUID)
 		if other, ok := ids[id]; ok && id != "" {
-			return &disk.InvalidError{Fault: fmt.Sprintf("partitions %d and %d both have the unique GUID %s, so what names it is ambiguous", other, v.Slot, id),
-				Mend: fmt.Sprintf("give one another: sgdisk --partition-guid=%d:R on a copy of the image", v.Slot)}
+			return fault.New(fault.Image, fmt.Sprintf("give one another: sgdisk --partition-guid=%d:R on a copy of the image", v.Slot),
+				"partitions %d and %d both have the unique GUID %s, so what names it is ambiguous", other, v.Slot, id)
 		}
 		ids[id] = v.Slot
 	}
 	if root, _ := l.Find(disk.Root); !mounted(l, root) {
-		return &disk.InvalidError{Fault: fmt.Sprintf("root is in %s, a logical one, where systemd-nspawn does not look for it", root), Mend: "use an image with root in a primary partition"}
+		return fault.New(fault.Image, "use an image with root in a primary partition",
+			"root is in %s, a logical one, where systemd-nspawn does not look for it", root)
 	}
 	for _, m := range l.Mounts {
 		if !seen(l, m) {
-			return &disk.InvalidError{Fault: fmt.Sprintf("the image mounts something on %s, and systemd-nspawn does not (in a table of kind %s): what a step puts there would be hidden when the image starts",
-				m.Mountpoint, l.Table), Mend: "use an image that has " + m.Mountpoint + " in its root, or mark that noauto in its /etc/fstab"}
+			return fault.New(fault.Image, "use an image that has "+m.Mountpoint+" in its root, or mark that noauto in its /etc/fstab",
+				"the image mounts something on %s, and systemd-nspawn does not (in a table of kind %s): "+
+					"what a step puts there would be hidden when the image starts", m.Mountpoint, l.Table)
 		}
 	}
 	return nil

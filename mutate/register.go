@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/recipes"
@@ -114,23 +115,14 @@ type PoolFile struct {
 	ID     FileID `json:"id"`     // as it was put there
 }
 
-// NotOursError says that machined's pool has an image of that name which was
-// not put there from this store.
-type NotOursError struct {
-	Path, Name string
-	Store      string // the other store it is from, empty if imgmut did not put it there
-}
-
-func (e *NotOursError) Error() string {
-	if e.Store != "" {
-		return fmt.Sprintf("%s is there, from another store: %s", e.Path, e.Store)
+// notOurs says that machined's pool has an image of that name which was not put
+// there from this store, but from another, or by somebody else if that is "".
+func notOurs(path, name, other string) error {
+	mend := "rename it or remove it with machinectl remove " + name + ", or give the recipe another name"
+	if other != "" {
+		return fault.New(fault.Usage, mend, "%s is there, from another store: %s", path, other)
 	}
-	return fmt.Sprintf("%s is there, and imgmut did not put it there", e.Path)
-}
-
-// Hint is how to make room.
-func (e *NotOursError) Hint() string {
-	return "rename it or remove it with machinectl remove " + e.Name + ", or give the recipe another name"
+	return fault.New(fault.Usage, mend, "%s is there, and imgmut did not put it there", path)
 }
 
 // readMark gives the digest of the image that was put at a path from this
@@ -143,13 +135,13 @@ func (e *Engine) readMark(path string) (digest string, err error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
 	case err == unix.ENODATA, err == unix.ENOTSUP:
-		return "", &NotOursError{Path: path, Name: name}
+		return "", notOurs(path, name, "")
 	case err != nil:
 		return "", fmt.Errorf("read %s of %s: %w", ownMark, path, err)
 	}
 	digest, root, _ := strings.Cut(string(buf[:n]), " ")
 	if root != e.Store.Root() {
-		return "", &NotOursError{path, name, root}
+		return "", notOurs(path, name, root)
 	}
 	return digest, nil
 }

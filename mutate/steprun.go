@@ -3,14 +3,17 @@ package mutate
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"unicode"
 
 	"github.com/imgmut/imgmut/mutate/agent"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/guest"
 )
 
@@ -27,6 +30,9 @@ type StepError struct {
 func (e *StepError) Error() string { return fmt.Sprintf("step %d (%s): %v", e.Index, e.Name, e.Err) }
 
 func (e *StepError) Unwrap() error { return e.Err }
+
+// Fault implements the method of package fault.
+func (e *StepError) Fault() string { return string(fault.Step) }
 
 // knownFailures are what programs print when a step lacks what a recipe can
 // give it, which they cannot know of.
@@ -48,8 +54,14 @@ func (e *StepError) Hint() string {
 			return k.hint
 		}
 	}
+	if fault.Of(e.Err) == fault.Host && errors.Is(e.Err, syscall.ENOSPC) && fault.Mend(e.Err) == "" {
+		return fullImage // the store would have said more than an errno
+	}
 	return ""
 }
+
+// fullImage is the mend for a filesystem of the image that is full.
+const fullImage = "the image's own filesystem is full: use a larger base"
 
 // scopedGuest is the guest as one step sees it: with the step's environment
 // and network, and its output going to the step's lines.

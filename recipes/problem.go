@@ -51,6 +51,9 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// Fault says that the recipe is to blame.
+func (ps Problems) Fault() string { return "recipe" }
+
 // Sorted is a copy in the order of the file, what came from a [Set] last.
 func (ps Problems) Sorted() Problems {
 	sorted := slices.Clone(ps)

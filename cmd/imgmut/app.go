@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/store"
 )
 
@@ -81,41 +82,41 @@ func (c *commands) app() *cli.App {
 // usageError also tells who puts a global flag behind the command where it
 // belongs.
 func usageError(ctx *cli.Context, err error, _ bool) error {
-	wrong := fmt.Errorf("%w: %w", mutate.ErrUsage, err)
+	mend := ""
 	_, flag, ok := strings.Cut(err.Error(), "flag provided but not defined: -")
 	if ok && ctx.Command != nil && slices.ContainsFunc(ctx.App.Flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), strings.TrimPrefix(flag, "-")) }) {
-		return withHint(wrong, fmt.Sprintf("put it before the command: imgmut --%s … %s", strings.TrimPrefix(flag, "-"), ctx.Command.Name))
+		mend = fmt.Sprintf("put it before the command: imgmut --%s … %s", strings.TrimPrefix(flag, "-"), ctx.Command.Name)
 	}
-	return wrong
+	return fault.New(fault.Usage, mend, "%w", err)
 }
 
 func (c *commands) unknownCommand(ctx *cli.Context) error {
 	name := ctx.Args().First()
-	err := fmt.Errorf("%w: no such command: %s", mutate.ErrUsage, name)
+	mend := "imgmut --help lists the commands"
 	if strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml") {
-		return withHint(err, "imgmut apply "+name)
+		mend = "imgmut apply " + name
 	}
-	return withHint(err, "imgmut --help lists the commands")
+	return fault.New(fault.Usage, mend, "no such command: %s", name)
 }
 
 // before reads the global flags.
 func (c *commands) before(ctx *cli.Context) error {
 	c.json = ctx.Bool("json")
 	if ctx.String("store") == "" {
-		return fmt.Errorf("%w: --store or $IMGMUT_STORE is empty", mutate.ErrUsage)
+		return fault.New(fault.Usage, "", "--store or $IMGMUT_STORE is empty")
 	}
 	var err error
 	if c.progress, err = newRenderer(ctx.String("progress"), c.stderr); err != nil {
-		return fmt.Errorf("%w: %w", mutate.ErrUsage, err)
+		return fault.New(fault.Usage, "", "%w", err)
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(ctx.String("log-level"))); err != nil {
-		return fmt.Errorf("%w: --log-level %s: want debug, info, warn or error", mutate.ErrUsage, ctx.String("log-level"))
+		return fault.New(fault.Usage, "", "--log-level %s: want debug, info, warn or error", ctx.String("log-level"))
 	}
 	c.log = slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: level}))
 	c.wire, err = newWire(ctx.String("host"), c.log)
 	if err != nil {
-		return fmt.Errorf("%w: %w", mutate.ErrUsage, err)
+		return fault.New(fault.Usage, "", "%w", err)
 	}
 	return nil
 }
@@ -126,7 +127,8 @@ func (c *commands) existing(least, most int, what string, do func(*cli.Context, 
 	action := c.action(least, most, what, do)
 	return func(ctx *cli.Context) error {
 		if dir := ctx.String("store"); !store.Exists(dir) {
-			return withHint(fmt.Errorf("there is no store in %s: %w", dir, store.ErrNotFound), "imgmut import or apply makes one; --store and $IMGMUT_STORE say where")
+			return fault.New(fault.NotFound, "imgmut import or apply makes one; --store and $IMGMUT_STORE say where",
+				"there is no store in %s: %w", dir, store.ErrNotFound)
 		}
 		return action(ctx)
 	}
@@ -197,11 +199,11 @@ func (c *commands) close() error {
 func wantArgs(ctx *cli.Context, least, most int, what string) error {
 	for _, a := range ctx.Args().Slice() {
 		if strings.HasPrefix(a, "-") && a != "-" {
-			return withHint(fmt.Errorf("%w: %s comes after %s", mutate.ErrUsage, a, ctx.Args().First()), "put flags before the arguments")
+			return fault.New(fault.Usage, "put flags before the arguments", "%s comes after %s", a, ctx.Args().First())
 		}
 	}
 	if n := ctx.NArg(); n < least || n > most {
-		return withHint(fmt.Errorf("%w: imgmut %s wants %s", mutate.ErrUsage, ctx.Command.Name, what), "imgmut "+ctx.Command.Name+" --help")
+		return fault.New(fault.Usage, "imgmut "+ctx.Command.Name+" --help", "imgmut %s wants %s", ctx.Command.Name, what)
 	}
 	return nil
 }

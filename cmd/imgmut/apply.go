@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/recipes"
 )
 
@@ -62,13 +63,13 @@ func (c *commands) apply(ctx *cli.Context) error {
 		return err
 	}
 	if ctx.IsSet("output") && (ctx.String("output") == "" || ctx.NArg() > 1) {
-		return fmt.Errorf("%w: --output wants one file, for one recipe", mutate.ErrUsage)
+		return fault.New(fault.Usage, "", "--output wants one file, for one recipe")
 	}
 	var sets []recipes.Set
 	for _, s := range ctx.StringSlice("set") {
 		set, err := recipes.ParseSet(s)
 		if err != nil {
-			return fmt.Errorf("%w: --set %s: %w", mutate.ErrUsage, s, err)
+			return fault.New(fault.Usage, "", "--set %s: %w", s, err)
 		}
 		sets = append(sets, set)
 	}

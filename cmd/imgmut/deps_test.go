@@ -14,24 +14,26 @@ const module = "github.com/imgmut/imgmut"
 // ever point down.
 var ourImports = map[string][]string{
 	"cmd/imgmut": {
-		"machined", "mutate", "mutate/agent", "mutate/disk", "mutate/guest", "mutate/loop", "mutate/reflink", "mutate/store", "mutate/tool", "mutate/verify", "recipes",
+		"machined", "mutate", "mutate/agent", "mutate/disk", "mutate/fault", "mutate/guest", "mutate/reflink",
+		"mutate/store", "mutate/tool", "mutate/verify", "recipes",
 	},
 	"mutate": {
-		"mutate/agent", "mutate/content", "mutate/disk", "mutate/gpt", "mutate/guest", "mutate/layer",
+		"mutate/agent", "mutate/content", "mutate/disk", "mutate/fault", "mutate/gpt", "mutate/guest", "mutate/layer",
 		"mutate/loop", "mutate/reflink", "mutate/step", "mutate/store", "mutate/tool", "mutate/verify", "recipes",
 	},
 	"mutate/verify":  {"mutate/agent", "mutate/disk", "mutate/reflink", "mutate/step", "mutate/tool", "recipes"},
-	"mutate/guest":   {"mutate/agent"},
+	"mutate/guest":   {"mutate/fault", "mutate/agent"},
 	"mutate/layer":   {"mutate/step", "mutate/store"},
 	"mutate/step":    {"mutate/agent", "mutate/content", "mutate/disk", "recipes"},
-	"mutate/store":   {"mutate/loop", "mutate/reflink", "mutate/tool"},
-	"mutate/disk":    {"mutate/gpt", "mutate/loop", "mutate/tool"},
+	"mutate/store":   {"mutate/fault", "mutate/loop", "mutate/reflink", "mutate/tool"},
+	"mutate/disk":    {"mutate/fault", "mutate/gpt", "mutate/loop", "mutate/tool"},
 	"mutate/content": {"mutate/reflink"},
 	"mutate/agent":   {},
+	"mutate/fault":   {},
 	"mutate/gpt":     {},
-	"mutate/loop":    {},
+	"mutate/loop":    {"mutate/fault"},
 	"mutate/reflink": {},
-	"mutate/tool":    {},
+	"mutate/tool":    {"mutate/fault"},
 	"machined":       {},
 	"recipes":        {},
 	"fixtures":       {}, // for _test.go files, whose imports are not checked

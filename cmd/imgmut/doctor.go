@@ -12,7 +12,9 @@ import (
 
 	"github.com/imgmut/imgmut/machined"
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/reflink"
+	"github.com/imgmut/imgmut/mutate/tool"
 )
 
 // finding is one line of doctor.
@@ -61,19 +63,16 @@ EXIT STATUS: 4 if images cannot be made here.`,
 			}
 			for _, f := range list {
 				if !f.OK && f.For == "" {
-					return fmt.Errorf("%w: %s", errNoHost, f.Name)
+					return fault.New(fault.Host, "", "images cannot be made here: %s", f.Name)
 				}
 			}
 			if !usable[string(machined.Private)] && !usable[string(machined.System)] {
-				return fmt.Errorf("%w: neither the machine's systemd nor a private one can be used", errNoHost)
+				return fault.New(fault.Host, "", "images cannot be made here: neither the machine's systemd nor a private one can be used")
 			}
 			return nil
 		},
 	}
 }
-
-// errNoHost ends doctor where images cannot be made.
-var errNoHost = errors.New("images cannot be made here")
 
 func printFindings(w io.Writer, list []finding) {
 	for _, f := range list {
@@ -131,19 +130,11 @@ func storeFindings(dir string) []finding {
 // toolFindings looks for the programs that some images need.
 func toolFindings() []finding {
 	var list []finding
-	for _, t := range []struct{ program, pkg, use string }{
-		{"blkid", "util-linux", ""},
-		{"mkfs.xfs", "xfsprogs", "making a pool"},
-		{"e2fsck", "e2fsprogs", "images with ext4"},
-		{"xfs_repair", "xfsprogs", "images with XFS"},
-		{"btrfs", "btrfs-progs", "images with btrfs"},
-		{"fsck.vfat", "dosfstools", "images with an EFI system partition"},
-		{"mcopy", "mtools", "images whose EFI system partition names a PARTUUID"},
-	} {
-		f := finding{Name: t.program, For: t.use, OK: true}
-		path, err := exec.LookPath(t.program)
+	for _, p := range tool.Programs() {
+		f := finding{Name: p.Name, For: p.Use, OK: true}
+		path, err := p.Path()
 		if f.Found = path; err != nil {
-			f.OK, f.Fault, f.Mend = false, "not installed", "install the package "+t.pkg
+			f.OK, f.Fault, f.Mend = false, "not installed", p.Mend()
 		}
 		list = append(list, f)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,13 +9,8 @@ import (
 	"syscall"
 	"unicode"
 
-	"github.com/imgmut/imgmut/machined"
 	"github.com/imgmut/imgmut/mutate"
-	"github.com/imgmut/imgmut/mutate/disk"
-	"github.com/imgmut/imgmut/mutate/guest"
-	"github.com/imgmut/imgmut/mutate/loop"
-	"github.com/imgmut/imgmut/mutate/store"
-	"github.com/imgmut/imgmut/mutate/tool"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/verify"
 	"github.com/imgmut/imgmut/recipes"
 )
@@ -36,109 +30,42 @@ const (
 	exitInterrupted = 130
 )
 
-// exitStatus tells what kind of error it is. The order matters: a step that
-// was interrupted was interrupted, and one that ran the store full did not
-// fail by itself.
+// statuses are the exit statuses of errors, by whose fault they are.
+var statuses = map[fault.Class]int{
+	fault.Interrupted: exitInterrupted,
+	fault.Usage:       exitUsage,
+	fault.Recipe:      exitRecipe,
+	fault.Host:        exitHost,
+	fault.Step:        exitStep,
+	fault.Verdict:     exitVerify,
+	fault.Image:       exitInvalid,
+	fault.NotFound:    exitNotFound,
+}
+
+// exitStatus is the exit status for an error.
 func exitStatus(err error) int {
-	var (
-		problems recipes.Problems
-		step     *mutate.StepError
-		failed   *mutate.VerifyError
-		invalid  *disk.InvalidError
-		missing  *machined.MissingError
-		program  *tool.MissingError
-		agent    *guest.AgentError
-		notOurs  *mutate.NotOursError
-		taken    *mutate.TakenError
-		unmount  *guest.NotMountedError
-		refused  *machined.ExitError
-	)
-	switch {
-	case err == nil:
+	if err == nil {
 		return exitDone
-	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled):
-		return exitInterrupted
-	case errors.Is(err, mutate.ErrUsage), errors.As(err, &notOurs), errors.As(err, &taken):
-		return exitUsage
-	case errors.As(err, &problems):
-		return exitRecipe
-	case errors.As(err, &missing), errors.As(err, &program), errors.As(err, &agent), errors.Is(err, store.ErrNoPool),
-		errors.Is(err, store.ErrNoPlace), errors.Is(err, loop.ErrNone), errors.Is(err, guest.ErrLostWrites), errors.Is(err, mutate.ErrNoSpace), errors.Is(err, errNoHost), errors.Is(err, errHidden):
-		return exitHost
-	case errors.As(err, &step): // before ENOSPC: it is the image that is full, or its author's affair
-		return exitStep
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return exitHost
-	case errors.As(err, &failed):
-		return exitVerify
-	case errors.As(err, &invalid), errors.As(err, &unmount), errors.As(err, &refused) && !refused.Ready:
-		return exitInvalid // or systemd-nspawn found it so
-	case errors.Is(err, store.ErrNotFound), errors.Is(err, fs.ErrNotExist):
-		return exitNotFound
+	}
+	if status, ok := statuses[fault.Of(err)]; ok {
+		return status
 	}
 	return exitUnexpected
 }
 
-// hinted is an error with something the user can do about it.
-type hinted struct {
-	error
-	hint string
-}
-
-func (h *hinted) Unwrap() error { return h.error }
-
-// Hint is what the user can do.
-func (h *hinted) Hint() string { return h.hint }
-
-func withHint(err error, hint string) error { return &hinted{err, hint} }
-
-// hint finds the mend that some part of the error knows.
+// hint finds the mend that some part of the error knows, or one for what only
+// the kernel has said.
 func hint(err error) string {
-	var missing *machined.MissingError
 	var step *mutate.StepError
-	switch {
-	case errors.As(err, &missing):
-		var mends []string
-		for _, c := range missing.Checks {
-			if c.Mend != "" {
-				mends = append(mends, c.Mend)
-			}
-		}
-		return strings.Join(mends, "; ")
-	case firstHint(err) != "":
-		return firstHint(err)
-	case errors.As(err, &step) && errors.Is(err, syscall.ENOSPC) && !errors.Is(err, mutate.ErrNoSpace) && !errors.Is(err, guest.ErrLostWrites):
-		return "the image's own filesystem is full: use a larger base"
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, guest.ErrLostWrites):
-		return "make room with imgmut gc, or use a store on a larger disk with --store"
+	switch mend := fault.Mend(err); {
+	case mend != "":
+		return mend
 	case errors.As(err, &step): // what it was not allowed is the guest's affair
 		return ""
-	case errors.Is(err, loop.ErrNone):
-		return "modprobe loop, or give the container /dev/loop-control and the loop devices (imgmut doctor)"
-	case errors.Is(err, store.ErrNoPlace):
-		return "choose another place with --store or $IMGMUT_STORE"
+	case errors.Is(err, syscall.ENOSPC):
+		return "make room with imgmut gc, or use a store on a larger disk with --store"
 	case errors.Is(err, fs.ErrPermission):
-		return "imgmut needs root, as systemd-nspawn --image does"
-	}
-	return ""
-}
-
-// firstHint asks each part of an error, outermost first.
-func firstHint(err error) string {
-	if h, ok := err.(interface{ Hint() string }); ok && h.Hint() != "" {
-		return h.Hint()
-	}
-	switch e := err.(type) {
-	case interface{ Unwrap() error }:
-		if inner := e.Unwrap(); inner != nil {
-			return firstHint(inner)
-		}
-	case interface{ Unwrap() []error }:
-		for _, inner := range e.Unwrap() {
-			if h := firstHint(inner); h != "" {
-				return h
-			}
-		}
+		return "imgmut needs root, as systemd-nspawn does"
 	}
 	return ""
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/imgmut/imgmut/machined"
 	"github.com/imgmut/imgmut/mutate"
 	"github.com/imgmut/imgmut/mutate/agent"
-	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/tool"
@@ -31,13 +31,11 @@ func TestExitStatus(t *testing.T) {
 	}{
 		{"nothing", nil, exitDone, ""},
 		{"anything", errors.New("x"), exitUnexpected, ""},
-		{"wrong use", fmt.Errorf("x: %w", mutate.ErrUsage), exitUsage, ""},
+		{"wrong use", fault.New(fault.Usage, "", "x"), exitUsage, ""},
 		{"recipe", recipes.Problems{{Message: "x"}}, exitRecipe, ""},
 		{"host", &machined.MissingError{Checks: []machined.Check{{Err: errors.New("x"), Mend: "install y"}}}, exitHost, "install y"},
-		{"program", &tool.MissingError{Program: "p", Why: "f", Package: "q"}, exitHost, "install the package q"},
-		{"agent", &guest.AgentError{Path: "p"}, exitHost, "CGO_ENABLED=0"},
+		{"program", missingProgram(t), exitHost, "install the package mtools"},
 		{"no rights", &fs.PathError{Op: "mkdir", Path: "/x", Err: syscall.EACCES}, exitHost, "root"},
-		{"hidden store", fmt.Errorf("/run/x %w", errHidden), exitHost, ""},
 		{"full store", mutate.ErrNoSpace, exitHost, "imgmut gc"},
 		{"full store in a step", inStep(fmt.Errorf("%w: %w", guest.ErrLostWrites, &agent.ExitError{})), exitHost, "imgmut gc"},
 		{"full image", inStep(&agent.GuestError{Text: "no space left on device", Errno: syscall.ENOSPC}), exitStep, "larger base"},
@@ -47,7 +45,7 @@ func TestExitStatus(t *testing.T) {
 		{"interrupted step", inStep(errInterrupted), exitInterrupted, ""},
 		{"cancelled", context.Canceled, exitInterrupted, ""},
 		{"verdict", &mutate.VerifyError{Failed: []verify.Check{{}}}, exitVerify, ""},
-		{"invalid base", fmt.Errorf("import: %w", &disk.InvalidError{Fault: "f", Mend: "do m"}), exitInvalid, "do m"},
+		{"invalid base", fmt.Errorf("import: %w", fault.New(fault.Image, "do m", "f")), exitInvalid, "do m"},
 		{"no such image", fmt.Errorf("x: %w", store.ErrNotFound), exitNotFound, ""},
 		{"no such file", fs.ErrNotExist, exitNotFound, ""},
 	} {
@@ -60,6 +58,13 @@ func TestExitStatus(t *testing.T) {
 			}
 		})
 	}
+}
+
+// missingProgram is what a run of a program says that is not installed.
+func missingProgram(t *testing.T) error {
+	t.Setenv("PATH", t.TempDir())
+	_, err := tool.Run(context.Background(), tool.Call{Program: "mcopy", What: "write x"})
+	return err
 }
 
 // TestOneLine: an error is one line, and nothing a terminal would obey.

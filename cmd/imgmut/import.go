@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/recipes"
 )
 
@@ -26,7 +27,7 @@ EXIT STATUS: 7 the image is invalid, 8 there is no such file.`,
 		Action: c.action(1, 2, "a file and, if you like, a name for it", func(ctx *cli.Context, e *mutate.Engine) error {
 			name := ctx.Args().Get(1)
 			if err := recipes.CheckName(name); name != "" && err != nil {
-				return fmt.Errorf("%w: name %q: %w", mutate.ErrUsage, name, err)
+				return fault.New(fault.Usage, "", "name %q: %w", name, err)
 			}
 			b, err := e.Import(ctx.Context, ctx.Args().First(), name, "")
 			if err != nil {

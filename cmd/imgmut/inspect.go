@@ -3,12 +3,12 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/store"
 )
 
@@ -23,7 +23,7 @@ func (c *commands) inspectCommand() *cli.Command {
 				record, err = e.FindBase(ctx.Args().First())
 			}
 			if errors.Is(err, store.ErrNotFound) {
-				return withHint(fmt.Errorf("image or base %s: %w", ctx.Args().First(), store.ErrNotFound), "imgmut ls lists them")
+				return fault.New(fault.NotFound, "imgmut ls lists them", "image or base %s: %w", ctx.Args().First(), store.ErrNotFound)
 			}
 			if err != nil {
 				return err

@@ -19,6 +19,7 @@ import (
 
 	"github.com/imgmut/imgmut/machined"
 	"github.com/imgmut/imgmut/mutate/agent"
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 func main() { os.Exit(run(os.Args, os.Stdout, os.Stderr)) }
@@ -63,7 +64,7 @@ func inner(err error) int {
 }
 
 // errInterrupted is the cause of a context that a signal ended.
-var errInterrupted = errors.New("interrupted")
+var errInterrupted = fault.New(fault.Interrupted, "", "interrupted")
 
 // interruptible gives a context that ends with the first SIGINT, SIGTERM or
 // SIGHUP; all that was started is then cleared away. A second one does not wait.

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/store"
 )
 
@@ -28,7 +29,7 @@ EXIT STATUS: 6 the image is not what it should be, 7 it is invalid, 8 there is n
 				if base, baseErr := e.FindBase(name); baseErr == nil {
 					file = e.Store.Path(store.Bases, base.Digest, "raw")
 				} else if _, statErr := os.Stat(name); statErr != nil {
-					return withHint(fmt.Errorf("image, base or file %s: %w", name, store.ErrNotFound), "imgmut ls lists images and bases")
+					return fault.New(fault.NotFound, "imgmut ls lists images and bases", "image, base or file %s: %w", name, store.ErrNotFound)
 				}
 				v, err = e.Verify(ctx.Context, file)
 			}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/imgmut/imgmut/machined"
 	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/store"
 )
@@ -76,9 +76,6 @@ func (w *wire) close() error {
 	return err
 }
 
-// errHidden says that a file is where a private host does not see it.
-var errHidden = errors.New("is below /run, which a private host has anew")
-
 // checkVisible refuses what systemd-nspawn would say is not there.
 func (h host) checkVisible(s guest.Spec) error {
 	if h.Mode() != machined.Private {
@@ -86,7 +83,8 @@ func (h host) checkVisible(s guest.Spec) error {
 	}
 	for _, path := range append(slices.Collect(maps.Values(s.Binds)), s.Image) {
 		if strings.HasPrefix(path, "/run/") {
-			return withHint(fmt.Errorf("%s %w", path, errHidden), "keep the store and imgmut itself elsewhere, or use --host system")
+			return fault.New(fault.Host, "keep the store and imgmut itself elsewhere, or use --host system",
+				"%s is below /run, which a private host has anew", path)
 		}
 	}
 	return nil

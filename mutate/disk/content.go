@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"regexp"
 	"strings"
+
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // maxText bounds what is read of a text file of a foreign image, in bytes.
@@ -96,8 +98,8 @@ func machineArch(t *Tree) (string, error) {
 		case elf.EM_AARCH64:
 			return "arm64", nil
 		}
-		return "", &InvalidError{Fault: fmt.Sprintf("the image is for %s: imgmut knows x86-64 and arm64", program.Machine)}
+		return "", fault.New(fault.Image, "", "the image is for %s: imgmut knows x86-64 and arm64", program.Machine)
 	}
-	return "", &InvalidError{Fault: "the image's root holds no program that tells its architecture (no /bin/sh, no systemd)",
-		Mend: "check that the root filesystem is whole"}
+	return "", fault.New(fault.Image, "check that the root filesystem is whole",
+		"the image's root holds no program that tells its architecture (no /bin/sh, no systemd)")
 }

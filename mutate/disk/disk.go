@@ -24,6 +24,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/gpt"
 	"github.com/imgmut/imgmut/mutate/loop"
 )
@@ -103,28 +104,16 @@ func (l *Layout) Find(r Role) (Volume, bool) {
 	return Volume{}, false
 }
 
-// InvalidError says that an image is not one that imgmut can work on: damaged,
-// empty, truncated, without a usable root.
-type InvalidError struct {
-	Fault string
-	Mend  string // what the user can do, if anything
-}
-
-func (e *InvalidError) Error() string { return e.Fault }
-
-// Hint is what the user can do about it.
-func (e *InvalidError) Hint() string { return e.Mend }
-
 // List finds out what is in the image f without mounting anything: the volumes,
-// and what filesystem is in each. It is an [InvalidError] if f is damaged. Roles
-// are for [Layout.AssignRoles].
+// and what filesystem is in each. The error is of class [fault.Image]
+// if f is damaged. Roles are for [Layout.AssignRoles].
 func List(ctx context.Context, f *os.File) (*Layout, error) {
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if fi.Size() == 0 {
-		return nil, &InvalidError{Fault: "the image is empty", Mend: "check how the file was made or downloaded"}
+		return nil, fault.New(fault.Image, "check how the file was made or downloaded", "the image is empty")
 	}
 	l, err := readTable(f)
 	if err != nil {
@@ -148,7 +137,7 @@ func readTable(f *os.File) (*Layout, error) {
 		}
 		return l, nil
 	case errors.As(err, &damage):
-		return nil, &InvalidError{Fault: damage.Error(), Mend: damage.Mend}
+		return nil, fault.New(fault.Image, damage.Mend, "%w", damage)
 	case !errors.Is(err, gpt.ErrNoTable):
 		return nil, err
 	}
@@ -162,7 +151,7 @@ func readTable(f *os.File) (*Layout, error) {
 		return l, nil
 	}
 	if errors.As(err, &damage) {
-		return nil, &InvalidError{Fault: damage.Error(), Mend: damage.Mend}
+		return nil, fault.New(fault.Image, damage.Mend, "%w", damage)
 	}
 	if !errors.Is(err, gpt.ErrNoTable) {
 		return nil, err
@@ -247,19 +236,17 @@ func (l *Layout) findRoot(f *os.File) (_ *Volume, tree *Tree, err error) {
 	case len(roots) == 1:
 		return roots[0], trees[roots[0]], nil
 	case len(roots) > 1:
-		return nil, nil, &InvalidError{
-			Fault: fmt.Sprintf("the image has %d roots: %s and %s each hold an operating system", len(roots), roots[0], roots[1]),
-			Mend:  "give the one that is meant the root type: sgdisk -t SLOT:8304 IMAGE (8305 for arm64)",
-		}
+		return nil, nil, fault.New(fault.Image, "give the one that is meant the root type: sgdisk -t SLOT:8304 IMAGE (8305 for arm64)",
+			"the image has %d roots: %s and %s each hold an operating system", len(roots), roots[0], roots[1])
 	case len(obstacles) > 0:
 		mend := "imgmut works on a root of ext4, XFS or btrfs that this kernel can mount"
 		if damaged {
 			mend = "check the filesystem with its own program (e2fsck, xfs_repair, btrfs check) on a copy of the image"
 		}
-		return nil, nil, &InvalidError{Fault: "the image has no usable root: " + strings.Join(obstacles, "; "), Mend: mend}
+		return nil, nil, fault.New(fault.Image, mend, "the image has no usable root: %s", strings.Join(obstacles, "; "))
 	}
-	return nil, nil, &InvalidError{Fault: "the image has no partition table and no filesystem that holds an operating system (no /etc/os-release)",
-		Mend: "check that the file is a raw disk image: qemu-img convert -O raw makes one of qcow2 and others"}
+	return nil, nil, fault.New(fault.Image, "check that the file is a raw disk image: qemu-img convert -O raw makes one of qcow2 and others",
+		"the image has no partition table and no filesystem that holds an operating system (no /etc/os-release)")
 }
 
 // hostFault tells an error of this machine, which lacks rights or loop devices,

@@ -5,12 +5,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"strconv"
 	"sync"
 
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/tool"
 )
 
@@ -53,22 +52,19 @@ func (v *Volume) probe(ctx context.Context, f *os.File) error {
 	if v.Slot != 0 {
 		args = append(args, "--offset", strconv.FormatInt(v.Offset, 10), "--size", strconv.FormatInt(v.Size, 10))
 	}
-	// /proc/self/fd would do without a path, but blkid opens by name and
-	// inherits nothing; ExtraFiles gives it descriptor 3.
-	cmd := exec.CommandContext(ctx, "blkid", append(args, "/proc/self/fd/3")...)
-	cmd.ExtraFiles = []*os.File{f}
-	out, err := cmd.Output()
-	var exit *exec.ExitError
+	// blkid opens by name, and descriptor 3 has one.
+	out, err := tool.Run(ctx, tool.Call{
+		Program: "blkid", Args: append(args, "/proc/self/fd/3"), What: "probe " + v.String(), Files: []*os.File{f},
+	})
+	var exit *tool.ExitError
 	switch {
-	case errors.As(err, &exit) && exit.ExitCode() == 2: // nothing is there
+	case errors.As(err, &exit) && exit.Status == 2: // nothing is there
 		return nil
-	case errors.As(err, &exit) && exit.ExitCode() == 8:
-		return &InvalidError{Fault: fmt.Sprintf("%s holds the marks of more than one filesystem", v),
-			Mend: "wipefs shows them; remove those of the old one with wipefs --backup --offset"}
-	case errors.Is(err, exec.ErrNotFound):
-		return tool.Missing(err, "blkid", fmt.Sprintf("probe %s", v), "util-linux")
+	case errors.As(err, &exit) && exit.Status == 8:
+		return fault.New(fault.Image, "wipefs shows them; remove those of the old one with wipefs --backup --offset",
+			"%s holds the marks of more than one filesystem", v)
 	case err != nil:
-		return fmt.Errorf("probe %s: blkid: %w: %s", v, err, stderr(err))
+		return err
 	}
 	for line := range bytes.Lines(out) {
 		key, value, _ := bytes.Cut(bytes.TrimSpace(line), []byte("="))
@@ -82,14 +78,6 @@ func (v *Volume) probe(ctx context.Context, f *os.File) error {
 		}
 	}
 	return nil
-}
-
-func stderr(err error) string {
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return string(bytes.TrimSpace(exit.Stderr))
-	}
-	return ""
 }
 
 // unescape undoes the backslashes of blkid's export format.

@@ -1,11 +1,12 @@
 package disk
 
 import (
-	"fmt"
 	"io/fs"
 	"path"
 	"regexp"
 	"strings"
+
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // Reference is a place where a file of the image names a volume.
@@ -66,9 +67,9 @@ func (v Volume) References(t fs.FS) []Reference {
 
 // Rename puts other partition UUIDs in place of those that the files of the
 // volume name. write gets each changed file; partUUIDs maps old, in lower case,
-// to new, of the same length. It is an [InvalidError] if a file that would have
-// to change must not, because it is signed,
-// or is too large to be looked at.
+// to new, of the same length. It is an error of class [fault.Image] if a file
+// that would have to change must not, because it is signed, or is too large to
+// be looked at.
 func (v Volume) Rename(t fs.FS, partUUIDs map[string]string, write func(name string, b []byte) error) error {
 	renamed := func(text string) string {
 		return partUUID.ReplaceAllStringFunc(text, func(old string) string {
@@ -80,8 +81,8 @@ func (v Volume) Rename(t fs.FS, partUUIDs map[string]string, write func(name str
 	}
 	for _, name := range v.glob(t, refFiles) {
 		if fi, err := fs.Stat(t, name); err == nil && fi.Mode().IsRegular() && fi.Size() > maxText {
-			return &InvalidError{Fault: fmt.Sprintf("%s has %d bytes, too many to look for the volumes that it names", name, fi.Size()),
-				Mend: "make it smaller, or remove it"}
+			return fault.New(fault.Image, "make it smaller, or remove it",
+				"%s has %d bytes, too many to look for the volumes that it names", name, fi.Size())
 		}
 		before := readText(t, name)
 		if after := renamed(before); after != before {

@@ -1,7 +1,6 @@
 package disk_test
 
 import (
-	"errors"
 	"io/fs"
 	"maps"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 func file(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text), Mode: 0o644} }
@@ -69,8 +69,8 @@ func TestReferences(t *testing.T) {
 func TestRenameRefusesWhatIsTooLarge(t *testing.T) {
 	files := fstest.MapFS{"boot/grub/grub.cfg": {Data: make([]byte, 8<<20+1), Mode: 0o644}}
 	err := disk.Volume{}.Rename(files, nil, func(string, []byte) error { return nil })
-	if invalid := new(disk.InvalidError); !errors.As(err, &invalid) || !strings.Contains(err.Error(), "boot/grub/grub.cfg has 8388609 bytes") {
-		t.Errorf("Rename = %v, want an InvalidError", err)
+	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "boot/grub/grub.cfg has 8388609 bytes") {
+		t.Errorf("Rename = %v, want one about the image", err)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"debug/pe"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 const ukiName = "EFI/Linux/debian.efi"
@@ -69,8 +69,8 @@ func TestUKI(t *testing.T) {
 
 	files = fstest.MapFS{ukiName: {Data: uki(true, lines...)}}
 	err := disk.Volume{}.Rename(files, map[string]string{old: fresh}, func(string, []byte) error { return nil })
-	if invalid := new(disk.InvalidError); !errors.As(err, &invalid) || !strings.Contains(err.Error(), ukiName+" is signed") || invalid.Mend == "" {
-		t.Errorf("Rename of a signed image = %v, want an InvalidError", err)
+	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), ukiName+" is signed") || fault.Mend(err) == "" {
+		t.Errorf("Rename of a signed image = %v, want one about the image", err)
 	}
 	if got := rename(t, files, map[string]string{fresh: old}); len(got) > 0 {
 		t.Error("Rename writes a signed image")

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/agent"
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // Host starts guests: the machine's own systemd, or a private one.
@@ -80,17 +81,8 @@ func (e *LostError) Error() string {
 
 func (e *LostError) Unwrap() error { return e.Cause }
 
-// AgentError says that imgmut was built so that it cannot be the agent.
-type AgentError struct{ Path string }
-
-func (e *AgentError) Error() string {
-	return e.Path + " needs a C library, which the image may not have, so it cannot be the agent in it"
-}
-
-// Hint is how to build it.
-func (e *AgentError) Hint() string { return "build imgmut with CGO_ENABLED=0" }
-
-// checkAgent looks for the interpreter that a dynamic program names.
+// checkAgent refuses an agent that names an interpreter: imgmut was built so
+// that it needs a C library, which the image may not have.
 func checkAgent(path string) error {
 	program, err := elf.Open(path)
 	if err != nil {
@@ -99,7 +91,8 @@ func checkAgent(path string) error {
 	defer program.Close()
 	for _, p := range program.Progs {
 		if p.Type == elf.PT_INTERP {
-			return &AgentError{path}
+			return fault.New(fault.Host, "build imgmut with CGO_ENABLED=0",
+				"%s needs a C library, which the image may not have, so it cannot be the agent in it", path)
 		}
 	}
 	return nil

@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // ioctls on a mounted filesystem (linux/fs.h).
@@ -25,19 +27,14 @@ const freezeTime = 60 * time.Second
 
 // ErrLostWrites says that data which a step wrote never reached the store,
 // most often because the store is full. The step itself has seen no error.
-var ErrLostWrites = errors.New("what the step wrote was lost on the way to the store (is it full?)")
+var ErrLostWrites = fault.New(fault.Host, "make room with imgmut gc, or use a store on a larger disk with --store",
+	"what the step wrote was lost on the way to the store (is it full?)")
 
-// NotMountedError says that systemd-nspawn did not mount a volume that the
-// image mounts: what a step puts there would be hidden when the image starts.
-type NotMountedError struct{ Mountpoint string }
-
-func (e *NotMountedError) Error() string {
-	return fmt.Sprintf("systemd-nspawn does not mount the image's volume for %s", e.Mountpoint)
-}
-
-// Hint is what is known to be the reason.
-func (e *NotMountedError) Hint() string {
-	return "systemd 254 and later mounts a volume for /boot only if the root's own " + e.Mountpoint + " is empty: empty it in a copy of the image"
+// notMounted says that systemd-nspawn did not mount a volume that the image
+// mounts: what a step puts there would be hidden when the image starts.
+func notMounted(place string) error {
+	mend := "systemd 254 and later mounts a volume for /boot only if the root's own " + place + " is empty: empty it in a copy of the image"
+	return fault.New(fault.Image, mend, "systemd-nspawn does not mount the image's volume for %s", place)
 }
 
 // openMounts opens the root of each volume of the guest. The descriptors are
@@ -75,7 +72,7 @@ func openMounts(ctx context.Context, m Machine, mountpoints []string) (_ []*os.F
 			return nil, fmt.Errorf("stat the guest's %s: %w", name, err)
 		}
 		if stat.Dev == rootStat.Dev {
-			return nil, &NotMountedError{name}
+			return nil, notMounted(name)
 		}
 	}
 	return mounts, nil

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // Device is an attached loop device. Close it once it is mounted: the mount
@@ -37,7 +39,7 @@ type Options struct {
 const sectorSize = 512
 
 // ErrNone says that the machine has no loop devices: no /dev/loop-control.
-var ErrNone = errors.New("this machine has no loop devices")
+var ErrNone = fault.New(fault.Host, "modprobe loop, or give the container /dev/loop-control and the loop devices (imgmut doctor)", "this machine has no loop devices")
 
 // Attach shows f as a block device with 512-byte sectors.
 func Attach(f *os.File, o Options) (*Device, error) {

@@ -1,23 +1,22 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/loop"
 	"github.com/imgmut/imgmut/mutate/tool"
 )
 
 // ErrNoPool says that this host lacks what a pool needs.
-var ErrNoPool = errors.New("the store needs a filesystem that can reflink (XFS, btrfs), or loop devices and root to make one in a file")
+var ErrNoPool = fault.New(fault.Host, "", "the store needs a filesystem that can reflink (XFS, btrfs), or loop devices and root to make one in a file")
 
 // poolFloor is the least room, in bytes, that makes a pool worth while: one
 // image and its layers.
@@ -65,13 +64,11 @@ func (s *Store) formatPool(ctx context.Context, size int64) error {
 		return err
 	}
 	// rmapbt, on by default in newer xfsprogs, triples the cost of a clone.
-	mkfs := exec.CommandContext(ctx, "mkfs.xfs", "-q", "-f", "-K", "-m", "reflink=1,rmapbt=0", "-L", "imgmut", tmp)
-	if out, err := mkfs.CombinedOutput(); err != nil {
-		os.Remove(tmp)
-		if errors.Is(err, exec.ErrNotFound) {
-			return tool.Missing(err, "mkfs.xfs", "make pool", "xfsprogs")
-		}
-		return fmt.Errorf("make pool: mkfs.xfs: %w: %s", err, bytes.TrimSpace(out))
+	_, err = tool.Run(ctx, tool.Call{
+		Program: "mkfs.xfs", Args: []string{"-q", "-f", "-K", "-m", "reflink=1,rmapbt=0", "-L", "imgmut", tmp}, What: "make pool",
+	})
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp))
 	}
 	if err := f.Sync(); err != nil {
 		return err

@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
-	"github.com/imgmut/imgmut/mutate/tool"
 )
 
 func TestPoolWhereReflinksDoNotWork(t *testing.T) {
@@ -170,8 +170,7 @@ func TestPoolWithoutItsTools(t *testing.T) {
 	dir := ext4Dir(t)
 	t.Setenv("PATH", t.TempDir())
 	_, err := store.Open(t.Context(), dir, func(line string) { t.Errorf("note: %s", line) })
-	var missing *tool.MissingError
-	if !errors.As(err, &missing) || missing.Program != "mkfs.xfs" {
+	if fault.Of(err) != fault.Host || !strings.Contains(err.Error(), "mkfs.xfs is not installed") {
 		t.Errorf("Open = %v, want it to miss mkfs.xfs", err)
 	}
 	if exists(filepath.Join(dir, "pool.xfs")) {

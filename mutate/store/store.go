@@ -36,14 +36,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/reflink"
 )
 
 // ErrNotFound says that the store has no object of that name.
-var ErrNotFound = errors.New("not found in the store")
+var ErrNotFound = fault.New(fault.NotFound, "", "not found in the store")
 
 // ErrNoPlace says that a store cannot be where the user wants it.
-var ErrNoPlace = errors.New("there can be no store")
+var ErrNoPlace = fault.New(fault.Host, "choose another place with --store or $IMGMUT_STORE", "there can be no store")
 
 // Kind is a kind of object: a directory of the store.
 type Kind string

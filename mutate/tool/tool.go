@@ -1,33 +1,73 @@
-// Package tool is about the programs of the host that imgmut runs: blkid,
-// mkfs.xfs, the checkers of filesystems, mcopy. Each is the one that a
-// filesystem's own authors keep, and each may be missing.
+// Package tool runs programs of the host: blkid, mkfs.xfs, the checkers of
+// filesystems, mcopy. Each is the one that a filesystem's own authors keep, and
+// each may be missing, or speak the user's language.
+//
+// All of them stand in one list (programs.go), which imgmut doctor prints, and
+// all run through [Run]: in the C locale, because their words are read, and
+// with one answer for a program that is not installed.
 package tool
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"os/exec"
+	"strings"
+
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
-// MissingError says that a program is not installed.
-type MissingError struct {
+// Call is one run of a program.
+type Call struct {
+	Program string   // its name in the list
+	Args    []string // without the program's name
+	What    string   // what it is wanted for, as "check partition 2 (xfs)"
+	Stdin   io.Reader
+	Files   []*os.File // open in it as descriptors 3, 4, …
+}
+
+// ExitError says that a program ran and ended with another status than 0.
+type ExitError struct {
+	What    string
 	Program string
-	Why     string // what it is wanted for, as "check partition 2 (xfs)"
-	Package string // Debian's, which other distributions mostly follow
+	Status  int    // exit status, -1 after a signal
+	Report  string // all that it printed, standard output first
+	err     error
 }
 
-func (e *MissingError) Error() string {
-	return fmt.Sprintf("%s: %s is not installed", e.Why, e.Program)
-}
-
-// Hint is how to get it.
-func (e *MissingError) Hint() string { return "install the package " + e.Package }
-
-// Missing turns the error of a command whose program is not there into a
-// [*MissingError], and leaves all others.
-func Missing(err error, program, why, pkg string) error {
-	if errors.Is(err, exec.ErrNotFound) {
-		return &MissingError{program, why, pkg}
+func (e *ExitError) Error() string {
+	msg := fmt.Sprintf("%s: %s: %v", e.What, e.Program, e.err)
+	if said := strings.Join(strings.Fields(e.Report), " "); said != "" {
+		msg += ": " + said
 	}
-	return err
+	return msg
+}
+
+// Run runs a program and gives what it printed on standard output. The error is
+// an [*ExitError] if it ran and failed, one of class [fault.Host] if it is not
+// installed, and the cause of the context if that ended.
+func Run(ctx context.Context, c Call) ([]byte, error) {
+	p := find(c.Program)
+	cmd := exec.CommandContext(ctx, c.Program, c.Args...)
+	// os/exec takes the last of two equal names.
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "LANGUAGE=")
+	cmd.Stdin, cmd.ExtraFiles = c.Stdin, c.Files
+	var out, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &said
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return out.Bytes(), nil
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case errors.Is(err, exec.ErrNotFound):
+		return nil, fault.New(fault.Host, p.Mend(), "%s: %s is not installed", c.What, c.Program)
+	case errors.As(err, &exit):
+		return out.Bytes(), &ExitError{c.What, c.Program, exit.ExitCode(), out.String() + said.String(), err}
+	}
+	return nil, fmt.Errorf("%s: %w", c.What, err)
 }

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/disk"
@@ -17,46 +17,41 @@ import (
 
 // checker is the read-only checker of one filesystem.
 type checker struct {
-	argv    []string // the file is appended; any exit status but 0 is bad news
-	Package string   // Debian's, for the hint
+	program string
+	args    []string // the file is appended; any exit status but 0 is bad news
 }
 
 // checkers by blkid's name of the filesystem.
 var checkers = map[string]checker{
 	// With -n e2fsck(8) never repairs, so 1 cannot happen and 4 is what it found.
-	"ext2": {[]string{"e2fsck", "-fn"}, "e2fsprogs"},
-	"ext3": {[]string{"e2fsck", "-fn"}, "e2fsprogs"},
-	"ext4": {[]string{"e2fsck", "-fn"}, "e2fsprogs"},
-	"xfs":  {[]string{"xfs_repair", "-n", "-f"}, "xfsprogs"},
+	"ext2": {"e2fsck", []string{"-fn"}},
+	"ext3": {"e2fsck", []string{"-fn"}},
+	"ext4": {"e2fsck", []string{"-fn"}},
+	"xfs":  {"xfs_repair", []string{"-n", "-f"}},
 	// Read-only is the default, but saying so is cheap.
-	"btrfs": {[]string{"btrfs", "check", "--readonly"}, "btrfs-progs"},
-	"vfat":  {[]string{"fsck.vfat", "-n"}, "dosfstools"},
+	"btrfs": {"btrfs", []string{"check", "--readonly"}},
+	"vfat":  {"fsck.vfat", []string{"-n"}},
 }
 
 // check runs the checker on a carve-out of the volume.
 func (c checker) check(ctx context.Context, r Request, v disk.Volume) (Check, error) {
 	result := Check{Name: fmt.Sprintf("%s: %s", v, v.FS)}
-	program, err := exec.LookPath(c.argv[0])
-	if err != nil {
-		return result, tool.Missing(err, c.argv[0], fmt.Sprintf("check %s (%s)", v, v.FS), c.Package)
-	}
 	file := filepath.Join(r.Scratch, fmt.Sprintf("volume-%d", v.Slot))
 	if err := carve(ctx, file, r.File, v); err != nil {
 		return result, fmt.Errorf("check %s: %w", v, err)
 	}
 	defer os.Remove(file)
-	cmd := exec.CommandContext(ctx, program, append(c.argv[1:], file)...)
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
+	_, err := tool.Run(ctx, tool.Call{
+		Program: c.program, Args: append(slices.Clone(c.args), file), What: fmt.Sprintf("check %s (%s)", v, v.FS),
+	})
+	var exit *tool.ExitError
 	switch {
-	case ctx.Err() != nil:
-		return result, context.Cause(ctx)
 	case err == nil:
 		result.OK = true
-	case errors.As(err, &exit) && exit.Exited():
-		result.Detail = strings.Join(findings(string(out)), "; ")
-	case err != nil:
-		return result, fmt.Errorf("check %s: %w", v, err)
+	case errors.As(err, &exit) && exit.Status >= 0:
+		result.Detail = strings.Join(findings(exit.Report), "; ")
+	default:
+		return result, err
 	}
 	return result, nil
 }

@@ -2,7 +2,6 @@ package verify_test
 
 import (
 	"context"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,7 +11,7 @@ import (
 
 	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/content"
-	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/verify"
 )
 
@@ -208,9 +207,8 @@ func TestImageUnusable(t *testing.T) {
 			path := small(t)
 			tc.change(t, path)
 			v, err := judge(t, path, verify.Request{})
-			var invalid *disk.InvalidError
-			if !errors.As(err, &invalid) {
-				t.Errorf("Image = %+v, %v; want an InvalidError", v, err)
+			if fault.Of(err) != fault.Image {
+				t.Errorf("Image = %+v, %v; want an error about the image", v, err)
 			}
 		})
 	}

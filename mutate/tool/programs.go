@@ -1,0 +1,39 @@
+package tool
+
+import "os/exec"
+
+// Program is a program of the host that imgmut runs.
+type Program struct {
+	Name    string
+	Package string // Debian's, which other distributions mostly follow
+	Use     string // which images need it; empty if all do
+}
+
+// programs is the one list of them. Those of systemd are machined's.
+var programs = []Program{
+	{"blkid", "util-linux", ""},
+	{"mkfs.xfs", "xfsprogs", "making a pool"},
+	{"e2fsck", "e2fsprogs", "images with ext4"},
+	{"xfs_repair", "xfsprogs", "images with XFS"},
+	{"btrfs", "btrfs-progs", "images with btrfs"},
+	{"fsck.vfat", "dosfstools", "images with an EFI system partition"},
+	{"mcopy", "mtools", "images whose EFI system partition names a PARTUUID"},
+}
+
+// Programs lists the programs of the host that imgmut runs.
+func Programs() []Program { return programs }
+
+// Path is where a program is, or an error that says that it is nowhere.
+func (p Program) Path() (string, error) { return exec.LookPath(p.Name) }
+
+// Mend is how to get a program that is missing.
+func (p Program) Mend() string { return "install the package " + p.Package }
+
+func find(name string) Program {
+	for _, p := range programs {
+		if p.Name == name {
+			return p
+		}
+	}
+	panic("tool: " + name + " is not in the list of programs")
+}

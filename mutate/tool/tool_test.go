@@ -1,0 +1,75 @@
+package tool
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/imgmut/imgmut/mutate/fault"
+)
+
+// program puts a shell script into the PATH under the name of a program of the
+// list, so that what Run makes of each outcome can be told without a disk.
+func program(t *testing.T, name, script string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":/usr/bin:/bin")
+}
+
+func TestRun(t *testing.T) {
+	t.Setenv("LC_ALL", "de_DE.UTF-8")
+	t.Setenv("LANGUAGE", "de")
+	program(t, "blkid", `echo "$LC_ALL,$LANGUAGE,$1,$(cat)"; echo aside >&2`)
+	out, err := Run(context.Background(), Call{Program: "blkid", Args: []string{"arg"}, Stdin: strings.NewReader("in")})
+	if err != nil || string(out) != "C,,arg,in\n" {
+		t.Errorf("Run = %q, %v", out, err)
+	}
+}
+
+func TestRunFails(t *testing.T) {
+	program(t, "blkid", "echo found; echo why >&2; exit 8")
+	out, err := Run(context.Background(), Call{Program: "blkid", What: "probe x"})
+	var exit *ExitError
+	if !errors.As(err, &exit) || exit.Status != 8 || exit.Report != "found\nwhy\n" || string(out) != "found\n" {
+		t.Fatalf("Run = %q, %#v", out, err)
+	}
+	if want := "probe x: blkid: exit status 8: found why"; err.Error() != want {
+		t.Errorf("error %q, want %q", err, want)
+	}
+}
+
+func TestRunMissing(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	_, err := Run(context.Background(), Call{Program: "mcopy", What: "write x"})
+	if fault.Of(err) != fault.Host || fault.Mend(err) != "install the package mtools" || !strings.Contains(err.Error(), "write x: mcopy is not installed") {
+		t.Errorf("Run = %v, hint %q", err, fault.Mend(err))
+	}
+}
+
+func TestRunInterrupted(t *testing.T) {
+	program(t, "blkid", "exec sleep 60")
+	cause := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(cause)
+	if _, err := Run(ctx, Call{Program: "blkid"}); !errors.Is(err, cause) {
+		t.Errorf("Run = %v, want the cause of the interrupt", err)
+	}
+}
+
+// TestPrograms: each is there once and says where to get it.
+func TestPrograms(t *testing.T) {
+	var names []string
+	for _, p := range Programs() {
+		if slices.Contains(names, p.Name) || p.Package == "" {
+			t.Errorf("program %+v is there twice, or has no package", p)
+		}
+		names = append(names, p.Name)
+	}
+}
