@@ -161,8 +161,9 @@ func TestPlanSaysWhatRunsAndWhy(t *testing.T) {
 			want: []string{"reused", "reused", "changed: env"}},
 		{name: "network", files: before.edit(t, "env: {LANG: C}", "env: {LANG: C}\n    network: true"),
 			want: []string{"reused", "reused", "changed: network"}},
-		{name: "the network that the step has anyway", files: before.edit(t, "env: {LANG: C}", "env: {LANG: C}\n    network: false"),
-			want: []string{"reused", "reused", "reused"}},
+		{name: "the network that the step has anyway",
+			files: before.edit(t, "env: {LANG: C}", "env: {LANG: C}\n    network: false"),
+			want:  []string{"reused", "reused", "reused"}},
 		{name: "another input", files: before.with("site/b", "B"),
 			want: []string{"reused", "changed: input site/b", "follows step 2"}},
 		{name: "an input more", files: before.with("site/c", "c"),
@@ -182,7 +183,8 @@ func TestPlanSaysWhatRunsAndWhy(t *testing.T) {
 			want: []string{"older than 7d", "follows step 1", "follows step 1"}},
 		{name: "a shorter age", files: before.edit(t, "max-age: 7d", "max-age: 36h"), later: 37 * time.Hour,
 			want: []string{"older than 36h0m0s", "follows step 1", "follows step 1"}},
-		{name: "an age of any step", files: before.edit(t, "max-age: 7d", "max-age: 1h").edit(t, "    env:", "    max-age: 30m\n    env:"),
+		{name: "an age of any step",
+			files: before.edit(t, "max-age: 7d", "max-age: 1h").edit(t, "    env:", "    max-age: 30m\n    env:"),
 			later: 45 * time.Minute, want: []string{"reused", "reused", "older than 30m0s"}},
 		{name: "another base", files: before, base: &Base{Digest: strings.Repeat("cd", 32), Imported: day},
 			want: []string{"new", "follows step 1", "follows step 1"}},
@@ -190,7 +192,8 @@ func TestPlanSaysWhatRunsAndWhy(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
 			first := w.planned(t, before, planBase, ApplyOptions{})
-			if got := w.announced(t, first, ApplyOptions{}); !slices.Equal(got, []string{"new", "follows step 1", "follows step 1"}) {
+			all := []string{"new", "follows step 1", "follows step 1"}
+			if got := w.announced(t, first, ApplyOptions{}); !slices.Equal(got, all) {
 				t.Fatalf("in an empty store: %q", got)
 			}
 			w.build(t, first)
@@ -223,7 +226,8 @@ func TestStepsRunAgainAfterARefresh(t *testing.T) {
 	}
 	w.build(t, p)
 	p = w.planned(t, threeSteps(), planBase, ApplyOptions{})
-	if got := w.announced(t, p, ApplyOptions{}); !slices.Equal(got, []string{"reused", "reused", "reused"}) {
+	want = []string{"reused", "reused", "reused"}
+	if got := w.announced(t, p, ApplyOptions{}); !slices.Equal(got, want) {
 		t.Errorf("announced %q after it was built", got)
 	}
 }
@@ -236,10 +240,14 @@ func TestPlanStopsAtTheFirstGap(t *testing.T) {
 		remove func(p *plan) layer.Key
 		want   []string
 	}{
-		{"the layer below the steps", func(p *plan) layer.Key { return p.prepare.key }, []string{"new", "follows step 1", "follows step 1"}},
-		{"of the first step", func(p *plan) layer.Key { return p.steps[0].key }, []string{"new", "follows step 1", "follows step 1"}},
-		{"of a step in the middle", func(p *plan) layer.Key { return p.steps[1].key }, []string{"reused", "new", "follows step 2"}},
-		{"of the last step", func(p *plan) layer.Key { return p.last() }, []string{"reused", "reused", "new"}},
+		{"the layer below the steps", func(p *plan) layer.Key { return p.prepare.key },
+			[]string{"new", "follows step 1", "follows step 1"}},
+		{"of the first step", func(p *plan) layer.Key { return p.steps[0].key },
+			[]string{"new", "follows step 1", "follows step 1"}},
+		{"of a step in the middle", func(p *plan) layer.Key { return p.steps[1].key },
+			[]string{"reused", "new", "follows step 2"}},
+		{"of the last step", func(p *plan) layer.Key { return p.last() },
+			[]string{"reused", "reused", "new"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)

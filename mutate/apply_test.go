@@ -1,0 +1,156 @@
+package mutate
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/imgmut/imgmut/mutate/store"
+	"github.com/imgmut/imgmut/mutate/verify"
+	"github.com/imgmut/imgmut/recipes"
+)
+
+// TestWhatIsAskedForMustFitTheRecipe, or it would silently do nothing.
+func TestWhatIsAskedForMustFitTheRecipe(t *testing.T) {
+	recipe := threeSteps()
+	var problems recipes.Problems
+	r, _ := recipe.load(t, t.TempDir())
+	for _, name := range []string{"first", "copy", "run"} {
+		if err := (ApplyOptions{Refresh: []string{name}}).check(r); err != nil {
+			t.Errorf("refresh %s: %v", name, err)
+		}
+	}
+	for _, names := range [][]string{{"frist"}, {"first", "write"}, {"web"}} {
+		if err := (ApplyOptions{Refresh: names}).check(r); !errors.Is(err, ErrUsage) {
+			t.Errorf("refresh %q: error %v, want one of use", names, err)
+		}
+	}
+	r, _ = recipe.edit(t, "base: debian-12", "base: web").load(t, t.TempDir())
+	if err := (ApplyOptions{}).check(r); !errors.As(err, &problems) {
+		t.Errorf("an image as its own base: error %v", err)
+	}
+}
+
+// TestInputsAreCheckedWithoutAnImage, all of them.
+func TestInputsAreCheckedWithoutAnImage(t *testing.T) {
+	recipe := threeSteps().edit(t, "name: last", "name: more\n    copy: {from: gone, to: /x}\n  - name: last")
+	r, _ := recipe.load(t, t.TempDir())
+	var problems recipes.Problems
+	if err := CheckInputs(r); !errors.As(err, &problems) || len(problems) != 1 {
+		t.Errorf("error %v, want one problem", err)
+	}
+	if err := os.RemoveAll(filepath.Join(r.Dir, "site")); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckInputs(r); !errors.As(err, &problems) || len(problems) != 2 {
+		t.Errorf("error %v, want two problems", err)
+	}
+	r, _ = threeSteps().load(t, t.TempDir())
+	if err := CheckInputs(r); err != nil {
+		t.Error(err)
+	}
+}
+
+// imageOf is the record of the image that an apply of p leaves, and its file.
+func (w *world) imageOf(t *testing.T, p *plan, assertions []verify.Assertion) {
+	t.Helper()
+	asked, err := verify.Record(assertions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := &Image{Name: p.recipe.Name, Made: w.now, Assertions: asked, Verdict: verify.Verdict{OK: true},
+		Identity: derive(&p.base.Layout, p.last(), p.recipe.Name)}
+	i.Keys = append(i.Keys, p.prepare.key)
+	for _, l := range p.steps {
+		i.Keys = append(i.Keys, l.key)
+	}
+	w.publish(t, store.Images, i.Name, i)
+	w.record(t, i.Name, func(i *Image) {
+		if i.File, err = idOf(w.imagePath(i.Name)); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func (w *world) record(t *testing.T, name string, change func(*Image)) {
+	t.Helper()
+	var i Image
+	err := w.Store.Update(t.Context(), store.Images, name, &i, func() error { change(&i); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWhenAnImageIsMadeAnew: it is not as long as chain, assertions and file
+// are what they were, and its verdict was good.
+func TestWhenAnImageIsMadeAnew(t *testing.T) {
+	recipe := threeSteps().with("recipe.yaml", threeSteps()["recipe.yaml"]+"verify:\n  - file: {path: /a}\n")
+	for _, tc := range []struct {
+		name   string
+		change func(t *testing.T, w *world)
+		recipe files
+		there  bool
+	}{
+		{"nothing is changed", nil, recipe, true},
+		{"another name", nil, recipe.edit(t, "name: web", "name: shop"), false},
+		{"another assertion", nil, recipe.edit(t, "path: /a", "path: /c"), false},
+		{"one assertion more", nil, recipe.with("recipe.yaml", recipe["recipe.yaml"]+"  - absent: /b\n"), false},
+		{"no last step", nil, recipe.edit(t, "  - name: last\n    run: touch /c\n    env: {LANG: C}\n", ""), false},
+		{"another last step", nil, recipe.edit(t, "touch /c", "touch /d"), false},
+		{"its file is gone", func(t *testing.T, w *world) {
+			if err := os.Remove(w.imagePath("web")); err != nil {
+				t.Fatal(err)
+			}
+		}, recipe, false},
+		{"its file was written to", func(t *testing.T, w *world) {
+			later := w.now.Add(time.Hour)
+			if err := os.Chtimes(w.imagePath("web"), later, later); err != nil {
+				t.Fatal(err)
+			}
+		}, recipe, false},
+		{"its verdict is bad", func(t *testing.T, w *world) {
+			w.record(t, "web", func(i *Image) { i.Verdict.OK = false })
+		}, recipe, false},
+		{"its last layer was made again since", func(t *testing.T, w *world) {
+			w.record(t, "web", func(i *Image) { i.Made = i.Made.Add(-time.Second) })
+		}, recipe, false},
+		{"identities are made otherwise since", func(t *testing.T, w *world) {
+			w.record(t, "web", func(i *Image) { i.Identity.Disk = "00000000-0000-5000-8000-000000000000" })
+		}, recipe, false},
+		{"a record of no layers", func(t *testing.T, w *world) {
+			w.record(t, "web", func(i *Image) { i.Keys = nil })
+		}, recipe, false},
+		{"it was removed", func(t *testing.T, w *world) {
+			if err := w.Store.Remove(store.Images, "web"); err != nil {
+				t.Fatal(err)
+			}
+		}, recipe, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			base := &Base{Digest: planBase.Digest, Imported: planBase.Imported, Layout: *gptImage(nil)}
+			p := w.planned(t, recipe, base, ApplyOptions{})
+			w.build(t, p)
+			w.imageOf(t, p, assertionsOf(t, p))
+			if tc.change != nil {
+				tc.change(t, w)
+			}
+			p = w.planned(t, tc.recipe, base, ApplyOptions{})
+			if _, there, err := w.finished(p, assertionsOf(t, p)); err != nil || there != tc.there {
+				t.Errorf("it is there: %t, error %v, want %t", there, err, tc.there)
+			}
+		})
+	}
+}
+
+func assertionsOf(t *testing.T, p *plan) []verify.Assertion {
+	t.Helper()
+	_, assertions, err := decode(p.recipe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Clip(assertions)
+}

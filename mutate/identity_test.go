@@ -1,0 +1,165 @@
+package mutate
+
+import (
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/gpt"
+	"github.com/imgmut/imgmut/mutate/layer"
+)
+
+// TestIdentitiesAreStable: another identity for the same build would change
+// every image there is.
+func TestIdentitiesAreStable(t *testing.T) {
+	got := derive(gptImage(nil), "0123", "web")
+	want := Identity{Disk: "9b3eee95-2c81-537c-9233-0501ab11fcd1", Partitions: map[string]string{
+		"aaaaaaaa-0000-0000-0000-000000000001": "8d8a8d36-f76a-5083-8f04-2eb5bed5b0dc",
+		"aaaaaaaa-0000-0000-0000-000000000002": "c006d273-323d-5cdd-b0d2-152961d687d2",
+		"aaaaaaaa-0000-0000-0000-00000000000f": "eef8d174-69cf-501a-b62c-0c59fc6391a5",
+	}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("identity (-want +got):\n%s", diff)
+	}
+}
+
+// TestIdentitiesAreApart: images that differ in their name, their chain or both
+// share no GUID, with each other or with their base.
+func TestIdentitiesAreApart(t *testing.T) {
+	seen := map[string]string{}
+	for _, v := range gptImage(nil).Volumes {
+		seen[strings.ToLower(v.PartUUID)] = "the base"
+	}
+	for _, tc := range []struct {
+		key  layer.Key
+		name string
+	}{{"a", "web"}, {"b", "web"}, {"a", "db"}, {"b", "db"}} {
+		id := derive(gptImage(nil), tc.key, tc.name)
+		if len(id.Partitions) != 3 {
+			t.Errorf("%d partitions get a GUID, want 3", len(id.Partitions))
+		}
+		for what, guid := range maps.All(id.Partitions) {
+			if what != strings.ToLower(what) {
+				t.Errorf("a partition is called %s: references are compared in lower case", what)
+			}
+			if other, ok := seen[guid]; ok {
+				t.Errorf("%q %s: a partition has a GUID that %s has", tc.key, tc.name, other)
+			}
+			seen[guid] = string(tc.key) + " " + tc.name
+		}
+		if other, ok := seen[id.Disk]; ok {
+			t.Errorf("%q %s: the disk has a GUID that %s has", tc.key, tc.name, other)
+		}
+		seen[id.Disk] = string(tc.key) + " " + tc.name
+	}
+}
+
+// TestIdentityOfADOSTable: a signature, and names made of it as Linux does.
+func TestIdentityOfADOSTable(t *testing.T) {
+	a, b := derive(dosImage(nil), "k", "web"), derive(dosImage(nil), "k", "db")
+	if len(a.Disk) != 8 || a.Disk == b.Disk {
+		t.Errorf("signatures %s and %s, want two of eight digits", a.Disk, b.Disk)
+	}
+	want := map[string]string{"5ec0ffee-01": a.Disk + "-01", "5ec0ffee-02": a.Disk + "-02", "5ec0ffee-05": a.Disk + "-05"}
+	if !maps.Equal(a.Partitions, want) {
+		t.Errorf("partitions %v, want %v", a.Partitions, want)
+	}
+}
+
+// TestIdentifyGPT gives an image its identity, and puts the table back to what
+// the base has in all else. The references in a FAT volume follow.
+func TestIdentifyGPT(t *testing.T) {
+	base := partitioned(t, "label: gpt\n"+
+		"size=4MiB, type="+gpt.TypeHome.String()+", attrs=\"GUID:60 GUID:63\"\n"+
+		"size=8MiB, type="+gpt.TypeESP.String()+"\n")
+	names := strings.ToUpper(tableOf(t, base).Partitions[0].GUID.String())
+	fat := base + "@@5242880"
+	program(t, "", "mkfs.vfat", "--offset", "10240", base, "8192")
+	program(t, "", "mmd", "-i", fat, "::/EFI", "::/EFI/debian")
+	program(t, "set root=PARTUUID="+names+"\n", "mcopy", "-i", fat, "-", "::/EFI/debian/grub.cfg")
+
+	layout := layoutOf(t, base, map[int]disk.Role{1: disk.Home, 2: disk.ESP})
+	work := copyOf(t, base)
+	if err := prepare(work, layout); err != nil {
+		t.Fatal(err)
+	}
+	id := derive(layout, "key", "web")
+	identifyFile(t, work, base, layout, id)
+
+	before, after := tableOf(t, base), tableOf(t, work)
+	if after.Disk.String() != id.Disk {
+		t.Errorf("disk GUID %s, want %s", after.Disk, id.Disk)
+	}
+	for i, p := range after.Partitions {
+		want := before.Partitions[i]
+		want.GUID = uuid.MustParse(id.Partitions[want.GUID.String()])
+		if p != want {
+			t.Errorf("partition %+v, want %+v", p, want)
+		}
+	}
+	text := program(t, "", "mtype", "-i", strings.Replace(fat, base, work, 1), "::/EFI/debian/grub.cfg")
+	if want := "set root=PARTUUID=" + after.Partitions[0].GUID.String() + "\n"; text != want {
+		t.Errorf("grub.cfg says %q, want %q", text, want)
+	}
+}
+
+func identifyFile(t *testing.T, work, base string, l *disk.Layout, id Identity) {
+	t.Helper()
+	f, err := os.Open(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := identify(t.Context(), work, f, l, id); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestIdentifyRefusesAnotherBase: the record of a base says which partitions it
+// has, and an image of another would get GUIDs that nothing refers to.
+func TestIdentifyRefusesAnotherBase(t *testing.T) {
+	script := "label: gpt\nsize=4MiB, type=" + gpt.TypeHome.String() + "\n"
+	one, other := partitioned(t, script), partitioned(t, script)
+	layout := layoutOf(t, one, map[int]disk.Role{1: disk.Home})
+	f, err := os.Open(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := identify(t.Context(), copyOf(t, other), f, layout, derive(layout, "key", "web")); err == nil {
+		t.Error("it got an identity")
+	}
+}
+
+// TestIdentifyDOSTable puts types and flags back, also where there are several
+// active partitions or none.
+func TestIdentifyDOSTable(t *testing.T) {
+	for _, script := range []string{mbrScript, strings.Replace(mbrScript, ", bootable", "", 1),
+		strings.Replace(mbrScript, "type=82", "type=82, bootable", 1)} {
+		base := partitioned(t, script)
+		// Only root and /boot are written to, and of neither is there a file.
+		layout := layoutOf(t, base, mbrRoles)
+		work := copyOf(t, base)
+		if err := prepare(work, layout); err != nil {
+			t.Fatal(err)
+		}
+		id := derive(layout, "key", "web")
+		identifyFile(t, work, base, layoutOf(t, base, nil), id)
+		if got, want := types(t, work), types(t, base); got != want {
+			t.Errorf("types %s, want %s", got, want)
+		}
+		var got []string
+		for _, v := range layoutOf(t, work, nil).Volumes {
+			got = append(got, v.PartUUID)
+		}
+		if want := slices.Sorted(maps.Values(id.Partitions)); !slices.Equal(got, want) {
+			t.Errorf("partitions %v, want %v", got, want)
+		}
+	}
+}

@@ -1,0 +1,182 @@
+package mutate
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/imgmut/imgmut/mutate/store"
+	"github.com/imgmut/imgmut/recipes"
+)
+
+// TestWhereAnOutputMayGo is asked before any work. The table's paths are below
+// a directory that holds the recipe, its base, a few files and links.
+func TestWhereAnOutputMayGo(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	for _, name := range []string{"recipe.yaml", "base.raw", "old.raw", "sub/other.raw"} {
+		writeFile(t, filepath.Join(dir, name), name)
+	}
+	for link, to := range map[string]string{
+		"to-old": "old.raw", "to-nothing": "nothing", "to-base": "base.raw", "to-sub": "sub",
+		"to-store": w.Store.Dir(), "to-image": w.Store.Path(store.Images, "web", "raw"), "round": "round",
+	} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Link(filepath.Join(dir, "base.raw"), filepath.Join(dir, "same-as-base.raw")); err != nil {
+		t.Fatal(err)
+	}
+	w.publish(t, store.Images, "web", Image{Name: "web"})
+	r := &recipes.Recipe{File: filepath.Join(dir, "recipe.yaml"), Base: recipes.Base{Path: filepath.Join(dir, "base.raw")}}
+	for _, tc := range []struct {
+		output string
+		want   string // in the error, which is ErrUsage; accepted if empty
+	}{
+		{"new.raw", ""},
+		{"old.raw", ""},
+		{"to-old", ""},
+		{"to-nothing", ""},
+		{"to-sub/new.raw", ""},
+		{"sub/../new.raw", ""},
+		{"none/new.raw", "no directory"},
+		{"old.raw/new.raw", "no directory"},
+		{"sub", "no regular file"},
+		{"to-sub", "no regular file"},
+		{".", "no regular file"},
+		{"base.raw", "the base of the recipe"},
+		{"to-base", "the base of the recipe"},
+		{"same-as-base.raw", "the base of the recipe"},
+		{"recipe.yaml", "the recipe"},
+		{"to-store/new.raw", "in the store"},
+		{"to-store/images/web.raw", "in the store"},
+		{"to-image", "in the store"},
+		{w.Store.Dir() + "/new.raw", "in the store"},
+		{w.Store.Dir() + "-beside.raw", ""},
+		{"/dev/null", "no regular file"},
+	} {
+		output := tc.output
+		if !filepath.IsAbs(output) {
+			output = dir + "/" + output
+		}
+		err := w.checkOutput(output, r)
+		switch {
+		case tc.want == "" && err != nil:
+			t.Errorf("%s is refused: %v", tc.output, err)
+		case tc.want != "" && (!errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), tc.want)):
+			t.Errorf("%s: error %v, want one that says %q", tc.output, err, tc.want)
+		}
+	}
+	if err := w.checkOutput("", r); err != nil {
+		t.Errorf("no output is refused: %v", err)
+	}
+	if err := w.checkOutput(dir+"/round", r); err == nil {
+		t.Error("a link to itself is accepted")
+	}
+	t.Chdir(dir)
+	if err := w.checkOutput("base.raw", r); !errors.Is(err, ErrUsage) {
+		t.Errorf("a relative path to the base: error %v", err)
+	}
+}
+
+// TestOutputIsACopy of the image that has its name when it is whole.
+func TestOutputIsACopy(t *testing.T) {
+	w := newWorld(t)
+	w.publish(t, store.Images, "web", Image{Name: "web"})
+	a := &Applied{Image: Image{Name: "web"}}
+	for _, tc := range []struct {
+		name   string
+		before func(t *testing.T)
+		target string // what is written, if not the output itself
+		mode   os.FileMode
+	}{
+		{"where nothing is", func(*testing.T) {}, "out.raw", 0o644},
+		{"over a file, which keeps its mode", func(t *testing.T) {
+			writeFile(t, "out.raw", "old, and longer than what comes in its place")
+			if err := os.Chmod("out.raw", 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, "out.raw", 0o600},
+		{"through a link, which stays", func(t *testing.T) {
+			writeFile(t, "sub/real.raw", "old")
+			if err := os.Symlink("sub/real.raw", "out.raw"); err != nil {
+				t.Fatal(err)
+			}
+		}, "sub/real.raw", 0o644},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			tc.before(t)
+			path, err := w.writeOutput(t.Context(), a, "out.raw")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !filepath.IsAbs(path) || filepath.Base(path) != "out.raw" {
+				t.Errorf("the image is said to be %s", path)
+			}
+			fi, err := os.Lstat(tc.target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fi.Mode() != tc.mode {
+				t.Errorf("mode %s, want %s", fi.Mode(), tc.mode)
+			}
+			if b, err := os.ReadFile(path); string(b) != "disk of web" {
+				t.Errorf("it is %q: %v", b, err)
+			}
+			nothingBeside(t, filepath.Dir(tc.target), filepath.Base(tc.target))
+		})
+	}
+}
+
+// TestFailedOutputLeavesWhatWasThere, and says where it failed.
+func TestFailedOutputLeavesWhatWasThere(t *testing.T) {
+	w := newWorld(t)
+	w.publish(t, store.Images, "web", Image{Name: "web"})
+	a := &Applied{Image: Image{Name: "web"}}
+	t.Chdir(t.TempDir())
+	writeFile(t, "out.raw", "old")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := w.writeOutput(ctx, a, "out.raw")
+	if err == nil || !strings.Contains(err.Error(), "out.raw") {
+		t.Errorf("error %v of an output that was broken off", err)
+	}
+	if b, err := os.ReadFile("out.raw"); string(b) != "old" {
+		t.Errorf("it is %q: %v", b, err)
+	}
+	nothingBeside(t, ".", "out.raw")
+	if _, err := w.writeOutput(t.Context(), a, "gone/out.raw"); err == nil {
+		t.Error("it was written where no directory is")
+	}
+}
+
+// nothingBeside fails if a directory holds more than one file, and directories.
+func nothingBeside(t *testing.T, dir, file string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if !e.IsDir() && e.Type() != os.ModeSymlink && e.Name() != file {
+			t.Errorf("%s is left beside %s", e.Name(), file)
+		}
+	}
+}
+
+// TestHintOfAFullPlace names the place, because the store may have room.
+func TestHintOfAFullPlace(t *testing.T) {
+	full := &placeError{"/media/stick/web.raw", syscall.ENOSPC}
+	if hint := full.Hint(); !strings.Contains(hint, "/media/stick") {
+		t.Errorf("hint %q", hint)
+	}
+	if hint := (&placeError{"/media/stick/web.raw", syscall.EIO}).Hint(); hint != "" {
+		t.Errorf("hint %q, and it is not full", hint)
+	}
+}
