@@ -177,4 +177,4 @@ func (o ApplyOptions) check(r *recipes.Recipe) error {
 }
 
 // named says whether a step goes by that name or kind.
-func named(s recipes.Step, name string) bool { return s.Name == name || s.Kind == name }
+func named(s recipes.Step, name string) bool { return name != "" && (s.Name == name || s.Kind == name) }

@@ -23,7 +23,7 @@ func TestWhatIsAskedForMustFitTheRecipe(t *testing.T) {
 			t.Errorf("refresh %s: %v", name, err)
 		}
 	}
-	for _, names := range [][]string{{"frist"}, {"first", "write"}, {"web"}} {
+	for _, names := range [][]string{{"frist"}, {""}, {"first", "write"}, {"web"}} {
 		if err := (ApplyOptions{Refresh: names}).check(r); !errors.Is(err, ErrUsage) {
 			t.Errorf("refresh %q: error %v, want one of use", names, err)
 		}
