@@ -1,6 +1,9 @@
 package recipes
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // nodeKind says what a node of the tree is.
 type nodeKind int
@@ -79,6 +82,9 @@ func at(path, key string) string {
 
 // atIndex joins a place in a list to a path.
 func atIndex(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
+
+// parentPath is a path without its last key or index; empty if it has one part.
+func parentPath(path string) string { return path[:max(0, strings.LastIndexAny(path, ".["))] }
 
 // isText says whether a node fits a string.
 func (n *node) isText() bool { return n.kind == text || n.kind == untyped }

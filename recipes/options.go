@@ -40,19 +40,16 @@ func (o Options) Decode(into any) Problems {
 	return d.problems.Sorted()
 }
 
-// Validator is a target of [Options.Read]: it judges what was decoded.
-type Validator interface {
-	Validate(o Options) Problems
-}
-
 // Read decodes the options and validates them, and gives the problems of both
-// at once. Where a field could not even be decoded, what the validator thinks
-// of its empty value is left out.
+// at once. What could not be decoded is empty, so what the validator says of
+// that, or of the whole that it is part of, is left out.
 func (o Options) Read(into Validator) Problems {
 	problems := o.Decode(into)
 	undecoded := map[string]bool{}
 	for _, p := range problems {
-		undecoded[p.Path] = true
+		for path := p.Path; path != ""; path = parentPath(path) {
+			undecoded[path] = true
+		}
 	}
 	for _, p := range into.Validate(o) {
 		if !undecoded[p.Path] {
