@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/verify"
 	"github.com/imgmut/imgmut/recipes"
@@ -24,7 +25,7 @@ func TestWhatIsAskedForMustFitTheRecipe(t *testing.T) {
 		}
 	}
 	for _, names := range [][]string{{"frist"}, {""}, {"first", "write"}, {"web"}} {
-		if err := (ApplyOptions{Refresh: names}).check(r); !errors.Is(err, ErrUsage) {
+		if err := (ApplyOptions{Refresh: names}).check(r); fault.Of(err) != fault.Usage {
 			t.Errorf("refresh %q: error %v, want one of use", names, err)
 		}
 	}

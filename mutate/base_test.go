@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/recipes"
 )
@@ -117,8 +117,7 @@ func TestANameIsOfOneBase(t *testing.T) {
 	}
 
 	before := names()
-	var taken *TakenError
-	if err := name("fedora", "web"); !errors.As(err, &taken) || taken.By != "an image" || taken.Hint() == "" {
+	if err := name("fedora", "web"); fault.Of(err) != fault.Usage || !strings.Contains(err.Error(), "an image") || fault.Mend(err) == "" {
 		t.Errorf("error %v of the name of an image", err)
 	}
 	if got := names(); !slices.Equal(got["cdcd"], before["cdcd"]) {
@@ -140,8 +139,7 @@ func TestPinnedSumIsCompared(t *testing.T) {
 		ok   bool
 	}{{"", true}, {strings.Repeat("0", 64), false}, {right, true}, {strings.ToUpper(right), true}, {right[:63], false}} {
 		err := w.checkSHA256(t.Context(), b, tc.want)
-		var invalid *disk.InvalidError
-		if tc.ok && err != nil || !tc.ok && (!errors.As(err, &invalid) || !strings.Contains(err.Error(), right)) {
+		if tc.ok && err != nil || !tc.ok && (fault.Of(err) != fault.Image || !strings.Contains(err.Error(), right)) {
 			t.Errorf("pinned %q: error %v", tc.want, err)
 		}
 		if tc.want == "" && b.SHA256 != "" {
@@ -177,8 +175,7 @@ func TestImportRefusesBeforeItCopies(t *testing.T) {
 	for name, text := range map[string]string{"empty.raw": "", "text.raw": "no disk image at all"} {
 		file := filepath.Join(t.TempDir(), name)
 		writeFile(t, file, text)
-		var invalid *disk.InvalidError
-		if _, err := w.Import(t.Context(), file, "x", ""); !errors.As(err, &invalid) || !strings.Contains(err.Error(), file) {
+		if _, err := w.Import(t.Context(), file, "x", ""); fault.Of(err) != fault.Image || !strings.Contains(err.Error(), file) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // TestAChangeOfAFileShows without reading it, also where the change comes right
@@ -126,8 +126,7 @@ func TestImagesAreRegularFiles(t *testing.T) {
 		f.Close()
 	}
 	for _, name := range []string{filepath.Join(dir, "pipe"), dir, "/dev/null"} {
-		var invalid *disk.InvalidError
-		if _, err := openImage(name); !errors.As(err, &invalid) {
+		if _, err := openImage(name); fault.Of(err) != fault.Image {
 			t.Errorf("%s: error %v, want one of the image", name, err)
 		}
 	}

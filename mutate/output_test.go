@@ -2,13 +2,13 @@ package mutate
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/recipes"
 )
@@ -36,7 +36,7 @@ func TestWhereAnOutputMayGo(t *testing.T) {
 	r := &recipes.Recipe{File: filepath.Join(dir, "recipe.yaml"), Base: recipes.Base{Path: filepath.Join(dir, "base.raw")}}
 	for _, tc := range []struct {
 		output string
-		want   string // in the error, which is ErrUsage; accepted if empty
+		want   string // in the error, which is one of use; accepted if empty
 	}{
 		{"new.raw", ""},
 		{"old.raw", ""},
@@ -68,7 +68,7 @@ func TestWhereAnOutputMayGo(t *testing.T) {
 		switch {
 		case tc.want == "" && err != nil:
 			t.Errorf("%s is refused: %v", tc.output, err)
-		case tc.want != "" && (!errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), tc.want)):
+		case tc.want != "" && (fault.Of(err) != fault.Usage || !strings.Contains(err.Error(), tc.want)):
 			t.Errorf("%s: error %v, want one that says %q", tc.output, err, tc.want)
 		}
 	}
@@ -79,7 +79,7 @@ func TestWhereAnOutputMayGo(t *testing.T) {
 		t.Error("a link to itself is accepted")
 	}
 	t.Chdir(dir)
-	if err := w.checkOutput("base.raw", r); !errors.Is(err, ErrUsage) {
+	if err := w.checkOutput("base.raw", r); fault.Of(err) != fault.Usage {
 		t.Errorf("a relative path to the base: error %v", err)
 	}
 }
@@ -172,11 +172,10 @@ func nothingBeside(t *testing.T, dir, file string) {
 
 // TestHintOfAFullPlace names the place, because the store may have room.
 func TestHintOfAFullPlace(t *testing.T) {
-	full := &placeError{"/media/stick/web.raw", syscall.ENOSPC}
-	if hint := full.Hint(); !strings.Contains(hint, "/media/stick") {
+	if hint := fault.Mend(placeError("/media/stick/web.raw", syscall.ENOSPC)); !strings.Contains(hint, "/media/stick") {
 		t.Errorf("hint %q", hint)
 	}
-	if hint := (&placeError{"/media/stick/web.raw", syscall.EIO}).Hint(); hint != "" {
+	if hint := fault.Mend(placeError("/media/stick/web.raw", syscall.EIO)); hint != "" {
 		t.Errorf("hint %q, and it is not full", hint)
 	}
 }

@@ -2,7 +2,6 @@ package mutate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/gpt"
 )
 
@@ -336,13 +336,12 @@ func TestWhatIsRefusedAtImport(t *testing.T) {
 		}), "/boot"},
 	} {
 		err := workable(tc.layout)
-		var invalid *disk.InvalidError
 		switch {
 		case tc.want == "" && err != nil:
 			t.Errorf("%s is refused: %v", tc.name, err)
-		case tc.want != "" && (!errors.As(err, &invalid) || !strings.Contains(err.Error(), tc.want)):
+		case tc.want != "" && (fault.Of(err) != fault.Image || !strings.Contains(err.Error(), tc.want)):
 			t.Errorf("%s: error %v, want one that says %q", tc.name, err, tc.want)
-		case tc.want != "" && invalid.Hint() == "":
+		case tc.want != "" && fault.Mend(err) == "":
 			t.Errorf("%s: no mend is given", tc.name)
 		}
 	}
