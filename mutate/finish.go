@@ -12,7 +12,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/layer"
-	"github.com/imgmut/imgmut/mutate/loop"
+	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/verify"
@@ -103,7 +103,7 @@ func (b *build) settle(ctx context.Context, file string) error {
 			return err
 		}
 	}
-	return loop.WaitReleased(ctx, file)
+	return mount.WaitReleased(ctx, file)
 }
 
 // lastMade is when the last layer of the chain was made.
@@ -170,7 +170,7 @@ func (b *build) identified(ctx context.Context, base *os.File, id Identity) erro
 			return err
 		}
 	}
-	unlock, err := b.lockFilesystems(ctx, layout, "", "btrfs")
+	unlock, err := b.lockFilesystems(ctx, layout, "")
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (b *build) identified(ctx context.Context, base *os.File, id Identity) erro
 	if err := identify(ctx, b.imageFile(), base, layout, id); err != nil {
 		return fmt.Errorf("give %s its identity: %w", b.plan.recipe.Name, err)
 	}
-	return loop.WaitReleased(ctx, b.imageFile())
+	return mount.WaitReleased(ctx, b.imageFile())
 }
 
 // judged verifies the image and sums its bytes. It is a [*VerifyError] if the

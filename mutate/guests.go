@@ -39,7 +39,7 @@ func (gs *guests) start(ctx context.Context, file string, readOnly bool) (*guest
 			return nil, err
 		}
 	}
-	unlock, err := gs.lockFilesystems(ctx, gs.layout, file, "xfs", "btrfs")
+	unlock, err := gs.lockFilesystems(ctx, gs.layout, file)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func (gs *guests) judge(ctx context.Context, file string, assertions []verify.As
 		return nil, err
 	}
 	defer f.Close()
-	unlock, err := gs.lockFilesystems(ctx, gs.layout, "", "btrfs")
+	unlock, err := gs.lockFilesystems(ctx, gs.layout, "")
 	if err != nil {
 		return nil, err
 	}

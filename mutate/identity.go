@@ -16,7 +16,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/gpt"
 	"github.com/imgmut/imgmut/mutate/layer"
-	"github.com/imgmut/imgmut/mutate/loop"
+	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/tool"
 )
 
@@ -128,7 +128,7 @@ func rewriteReferences(ctx context.Context, f *os.File, l *disk.Layout, id Ident
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return loop.WaitReleased(ctx, f.Name())
+	return mount.WaitReleased(ctx, f.Name())
 }
 
 // rewriteVolume opens a volume for writing only if one of its files is stale.

@@ -202,7 +202,7 @@ func (e *Engine) Collect(ctx context.Context, dryRun bool) (*Removed, error) {
 		return nil, err
 	}
 	defer release()
-	if err := e.Store.Sweep(); err != nil {
+	if err := e.Store.Sweep(ctx); err != nil {
 		return nil, err
 	}
 	images, err := e.Images()

@@ -14,24 +14,25 @@ const module = "github.com/imgmut/imgmut"
 // ever point down.
 var ourImports = map[string][]string{
 	"cmd/imgmut": {
-		"machined", "mutate", "mutate/agent", "mutate/disk", "mutate/fault", "mutate/guest", "mutate/reflink",
+		"machined", "mutate", "mutate/agent", "mutate/disk", "mutate/fault", "mutate/guest", "mutate/mount", "mutate/reflink",
 		"mutate/store", "mutate/tool", "mutate/verify", "recipes",
 	},
 	"mutate": {
-		"mutate/agent", "mutate/content", "mutate/disk", "mutate/fault", "mutate/gpt", "mutate/guest", "mutate/layer",
-		"mutate/loop", "mutate/reflink", "mutate/step", "mutate/store", "mutate/tool", "mutate/verify", "recipes",
+		"mutate/agent", "mutate/content", "mutate/disk", "mutate/fault", "mutate/gpt", "mutate/guest", "mutate/layer", "mutate/lock",
+		"mutate/mount", "mutate/reflink", "mutate/step", "mutate/store", "mutate/tool", "mutate/verify", "recipes",
 	},
 	"mutate/verify":  {"mutate/agent", "mutate/disk", "mutate/reflink", "mutate/step", "mutate/tool", "recipes"},
 	"mutate/guest":   {"mutate/fault", "mutate/agent"},
 	"mutate/layer":   {"mutate/step", "mutate/store"},
 	"mutate/step":    {"mutate/agent", "mutate/content", "mutate/disk", "recipes"},
-	"mutate/store":   {"mutate/fault", "mutate/loop", "mutate/reflink", "mutate/tool"},
-	"mutate/disk":    {"mutate/fault", "mutate/gpt", "mutate/loop", "mutate/tool"},
+	"mutate/store":   {"mutate/fault", "mutate/lock", "mutate/mount", "mutate/reflink", "mutate/tool"},
+	"mutate/disk":    {"mutate/fault", "mutate/gpt", "mutate/mount", "mutate/tool"},
 	"mutate/content": {"mutate/reflink"},
 	"mutate/agent":   {},
 	"mutate/fault":   {},
 	"mutate/gpt":     {},
-	"mutate/loop":    {"mutate/fault"},
+	"mutate/lock":    {},
+	"mutate/mount":   {"mutate/fault", "mutate/lock"},
 	"mutate/reflink": {},
 	"mutate/tool":    {"mutate/fault"},
 	"machined":       {},
@@ -47,7 +48,7 @@ var onlyIn = map[string][]string{
 	"github.com/goccy/go-yaml":      {"recipes"},
 	"github.com/diskfs/go-diskfs/":  {"mutate/disk", "mutate/gpt"},
 	"github.com/urfave/cli/":        {"cmd/imgmut"},
-	"github.com/google/uuid":        {"fixtures/bench", "mutate", "mutate/gpt"},
+	"github.com/google/uuid":        {"fixtures/bench", "mutate", "mutate/gpt", "mutate/mount"},
 }
 
 func TestImportDirection(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/imgmut/imgmut/machined"
-	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/tool"
 )
@@ -115,7 +115,7 @@ func storeFindings(dir string) []finding {
 	err := reflink.Probe(dir)
 	switch {
 	case err == nil:
-	case errors.Is(err, reflink.ErrUnsupported) && !disk.KernelMounts("xfs"):
+	case errors.Is(err, reflink.ErrUnsupported) && !mount.KernelHas("xfs"):
 		f.OK, f.Fault, f.Mend = false, "its filesystem cannot reflink, and this kernel has no XFS to make a pool of", "put the store on btrfs"
 	case errors.Is(err, reflink.ErrUnsupported) && noTool != nil:
 		f.OK, f.Fault, f.Mend = false, "its filesystem cannot reflink, and there is no mkfs.xfs to make a pool", "install the package xfsprogs"

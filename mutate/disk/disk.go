@@ -26,7 +26,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/gpt"
-	"github.com/imgmut/imgmut/mutate/loop"
+	"github.com/imgmut/imgmut/mutate/mount"
 )
 
 // TableKind is how an image is partitioned.
@@ -205,14 +205,14 @@ func (l *Layout) findRoot(f *os.File) (_ *Volume, tree *Tree, err error) {
 	}()
 	for i := range l.Volumes {
 		v := &l.Volumes[i]
-		if fault := unusable[v.FS]; fault != "" {
-			obstacles = append(obstacles, fmt.Sprintf("%s holds %s, which imgmut cannot work in", v, fault))
+		if what := unusable(v.FS); what != "" {
+			obstacles = append(obstacles, fmt.Sprintf("%s holds %s, which imgmut cannot work in", v, what))
 		}
-		if !v.mountable() {
+		if !mount.Supported(v.FS) {
 			continue
 		}
 		t, err := v.Open(f, ReadOnly)
-		if hostFault(err) || errors.Is(err, loop.ErrNone) {
+		if hostFault(err) || errors.Is(err, mount.ErrNoLoop) {
 			return nil, nil, err
 		}
 		if err != nil {

@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -10,12 +9,13 @@ import (
 	"sync"
 
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/tool"
 )
 
-// unusable are things in a partition that no filesystem is read from, by
+// containers are things in a partition that no filesystem is read from, by
 // blkid's name for them.
-var unusable = map[string]string{
+var containers = map[string]string{
 	"crypto_LUKS":       "an encrypted volume (LUKS)",
 	"LVM2_member":       "an LVM volume",
 	"linux_raid_member": "a RAID member",
@@ -25,14 +25,16 @@ var unusable = map[string]string{
 	"ntfs":              "NTFS",
 }
 
-// mountable says whether it is worth asking the kernel to mount the volume
-// when looking for an operating system.
-func (v Volume) mountable() bool {
-	switch v.FS {
-	case "", "swap", "vfat":
-		return false
+// unusable says what a volume holds that could hold an operating system, but
+// not one that imgmut can work on. It is "" for all else.
+func unusable(fs string) string {
+	switch {
+	case containers[fs] != "":
+		return containers[fs]
+	case fs == "", fs == "swap", fs == "vfat", mount.Supported(fs):
+		return ""
 	}
-	return unusable[v.FS] == ""
+	return "the filesystem " + fs
 }
 
 // probe asks blkid what is in each volume, all at once.
@@ -90,26 +92,4 @@ func unescape(s string) string {
 		b = append(b, s[i])
 	}
 	return string(b)
-}
-
-// KernelMounts tells whether this kernel has that filesystem, loading a module
-// for it if it can. Asking is opening a context for it (fsopen(2)).
-func KernelMounts(fs string) bool {
-	c, err := fsopen(fs)
-	if err == nil {
-		c.Close()
-		return true
-	}
-	// Without fsopen (no rights) the list of those loaded has to do.
-	list, err := os.Open("/proc/filesystems")
-	if err != nil {
-		return false
-	}
-	defer list.Close()
-	for s := bufio.NewScanner(list); s.Scan(); {
-		if fields := bytes.Fields(s.Bytes()); len(fields) > 0 && string(fields[len(fields)-1]) == fs {
-			return true
-		}
-	}
-	return false
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strings"
 
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/fat12"
@@ -14,7 +13,7 @@ import (
 	"github.com/diskfs/go-diskfs/filesystem/fat32"
 	"golang.org/x/sys/unix"
 
-	"github.com/imgmut/imgmut/mutate/loop"
+	"github.com/imgmut/imgmut/mutate/mount"
 )
 
 // Access is how a volume is opened.
@@ -65,88 +64,17 @@ func (v Volume) Open(f *os.File, access Access) (*Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount %s (%s): %w", v, v.FS, err)
 	}
-	return &Tree{mounted{root}, root}, nil
+	return &Tree{mountedTree{root}, root}, nil
 }
 
-// mount makes a detached mount (fsmount(2), Linux 5.2): it has no place in any
-// namespace and ends when its descriptor does.
+// mount makes a detached mount of the volume.
 func (v Volume) mount(f *os.File, access Access) (*os.File, error) {
-	dev, err := loop.Attach(f, loop.Options{Offset: v.Offset, Size: v.Size, ReadOnly: access == ReadOnly})
+	dev, err := mount.Loop(f, mount.LoopOptions{Offset: v.Offset, Size: v.Size, ReadOnly: access == ReadOnly})
 	if err != nil {
 		return nil, err
 	}
 	defer dev.Close() // the mount keeps it
-	c, err := fsopen(v.FS)
-	if errors.Is(err, unix.ENODEV) {
-		return nil, fmt.Errorf("this kernel has no %s", v.FS)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	if err := unix.FsconfigSetString(int(c.Fd()), "source", dev.Name()); err != nil {
-		return nil, err
-	}
-	for _, flag := range mountFlags(v.FS, access) {
-		if err := unix.FsconfigSetFlag(int(c.Fd()), flag); err != nil {
-			return nil, fmt.Errorf("option %s: %w", flag, err)
-		}
-	}
-	if err := unix.FsconfigCreate(int(c.Fd())); err != nil {
-		return nil, fmt.Errorf("%w%s", err, kernelLog(c))
-	}
-	attrs := unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
-	if access == ReadOnly {
-		attrs |= unix.MOUNT_ATTR_RDONLY
-	}
-	fd, err := unix.Fsmount(int(c.Fd()), unix.FSMOUNT_CLOEXEC, attrs)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), v.String()), nil
-}
-
-// mountFlags keeps a read-only mount from replaying the journal, and lets an
-// XFS be mounted while a fork of it is, which has the same UUID.
-func mountFlags(fs string, access Access) []string {
-	var flags []string
-	if fs == "xfs" {
-		flags = append(flags, "nouuid")
-	}
-	if access == ReadOnly {
-		flags = append(flags, "ro")
-		switch fs {
-		case "ext3", "ext4", "xfs":
-			flags = append(flags, "norecovery")
-		}
-	}
-	return flags
-}
-
-func fsopen(fs string) (*os.File, error) {
-	fd, err := unix.Fsopen(fs, unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), "fsopen "+fs), nil
-}
-
-// kernelLog reads why the kernel refused, which it says on the context's
-// descriptor, one message a read (fsopen(2)).
-func kernelLog(c *os.File) string {
-	var said []string
-	b := make([]byte, 1024)
-	for {
-		n, err := unix.Read(int(c.Fd()), b)
-		if err != nil || n <= 0 {
-			break
-		}
-		said = append(said, strings.TrimSpace(strings.TrimPrefix(string(b[:n]), "e ")))
-	}
-	if len(said) == 0 {
-		return ""
-	}
-	return ": " + strings.Join(said, "; ")
+	return mount.Detached(mount.Request{Device: dev.Name(), FS: v.FS, ReadOnly: access == ReadOnly})
 }
 
 // openFAT reads FAT in user space: a third of the kernels that build images
@@ -236,15 +164,15 @@ func recovered(err *error) {
 	}
 }
 
-// mounted is the files below a mount's root.
-type mounted struct{ root *os.File }
+// mountedTree is the files below a mount's root.
+type mountedTree struct{ root *os.File }
 
 // Open opens a file or directory for reading.
-func (m mounted) Open(name string) (fs.File, error) {
+func (m mountedTree) Open(name string) (fs.File, error) {
 	return m.open(name, unix.O_RDONLY|unix.O_NONBLOCK)
 }
 
-func (m mounted) open(name string, flags uint64) (*os.File, error) {
+func (m mountedTree) open(name string, flags uint64) (*os.File, error) {
 	if !fs.ValidPath(name) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
 	}
@@ -266,7 +194,7 @@ func (m mounted) open(name string, flags uint64) (*os.File, error) {
 // Overwrite replaces the bytes of an existing file and keeps everything else
 // of it: owner, mode, links.
 func (t *Tree) Overwrite(name string, b []byte) error {
-	m, ok := t.files.(mounted)
+	m, ok := t.files.(mountedTree)
 	if !ok {
 		return &fs.PathError{Op: "write", Path: name, Err: errors.ErrUnsupported}
 	}

@@ -3,11 +3,8 @@ package store_test
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"testing"
 	"time"
-
-	"github.com/imgmut/imgmut/mutate/store"
 )
 
 func TestLockBetweenProcesses(t *testing.T) {
@@ -73,11 +70,4 @@ func TestLockInsideOneProcess(t *testing.T) {
 		t.Fatalf("given back, and TryLock = %v, %v", ok, err)
 	}
 	unlock()
-}
-
-func TestLockFileThatCannotBeMade(t *testing.T) {
-	_, err := store.LockFile(t.Context(), filepath.Join(t.TempDir(), "none", "lock"), nil)
-	if err == nil {
-		t.Error("locked a file in a directory that is missing")
-	}
 }

@@ -80,7 +80,7 @@ func peer(role, dir string, args ...string) error {
 			if err := publish(ctx, s, run, store.Layers, fmt.Sprintf("%s-%d", args[0], i), "x"); err != nil {
 				return err
 			}
-			if err := s.Sweep(); err != nil {
+			if err := s.Sweep(context.Background()); err != nil {
 				return err
 			}
 		}

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate/fault"
-	"github.com/imgmut/imgmut/mutate/loop"
+	"github.com/imgmut/imgmut/mutate/lock"
+	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/tool"
 )
 
@@ -28,7 +29,7 @@ func (s *Store) poolDir() string  { return filepath.Join(s.dir, "pool") }
 // makePool makes the pool and mounts it. The file gets its name when it holds
 // a whole filesystem, so a crash leaves a temporary file that is replaced.
 func (s *Store) makePool(ctx context.Context, note func(string)) error {
-	unlock, err := LockFile(ctx, filepath.Join(s.dir, "lock"), nil)
+	unlock, err := lock.Take(ctx, filepath.Join(s.dir, "lock"), lock.Exclusive, nil)
 	if err != nil {
 		return err
 	}
@@ -99,7 +100,7 @@ func (s *Store) mountPool(ctx context.Context) error {
 		s.root = s.poolDir()
 		return nil
 	}
-	unlock, err := LockFile(ctx, filepath.Join(s.dir, "lock"), nil)
+	unlock, err := lock.Take(ctx, filepath.Join(s.dir, "lock"), lock.Exclusive, nil)
 	if err != nil {
 		return err
 	}
@@ -130,12 +131,12 @@ func (s *Store) attachPool() error {
 	defer f.Close()
 	// It may be attached already, for a mount in another mount namespace. A
 	// second device over the same file would be a second, contradicting view.
-	device, err := loop.Find(f)
+	device, err := mount.FindLoop(f)
 	if err != nil {
 		return err
 	}
 	if device == "" {
-		dev, err := loop.Attach(f, loop.Options{})
+		dev, err := mount.Loop(f, mount.LoopOptions{})
 		if err != nil {
 			return fmt.Errorf("%w (%w)", ErrNoPool, err)
 		}
@@ -143,8 +144,10 @@ func (s *Store) attachPool() error {
 		device = dev.Name()
 	}
 	// discard gives the room of removed layers back to the filesystem below.
-	if err := unix.Mount(device, s.poolDir(), "xfs", unix.MS_NOATIME|unix.MS_NODEV|unix.MS_NOSUID, "discard"); err != nil {
-		return fmt.Errorf("mount pool %s: %w (does this kernel have XFS?)", s.poolFile(), err)
+	m, err := mount.Detached(mount.Request{Device: device, FS: "xfs", Options: []string{"discard"}})
+	if err != nil {
+		return fmt.Errorf("mount pool %s: %w", s.poolFile(), err)
 	}
-	return nil
+	defer m.Close()
+	return mount.Attach(m, s.poolDir())
 }

@@ -15,7 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/imgmut/imgmut/mutate/loop"
+	"github.com/imgmut/imgmut/mutate/lock"
+	"github.com/imgmut/imgmut/mutate/mount"
 )
 
 // Run is one process's working room in the store. Nothing in it has a final
@@ -28,7 +29,7 @@ type Run struct {
 
 // Begin removes what crashed runs left and makes working room for this one.
 func (s *Store) Begin(ctx context.Context) (*Run, error) {
-	if err := s.Sweep(); err != nil {
+	if err := s.Sweep(ctx); err != nil {
 		return nil, fmt.Errorf("clear what an earlier run left: %w", err)
 	}
 	for {
@@ -65,7 +66,7 @@ func lockDir(dir string) (*os.File, error) {
 
 // Sweep removes what crashed runs left: run directories that nobody locks,
 // files that never got a name, and objects without a record.
-func (s *Store) Sweep() error {
+func (s *Store) Sweep(ctx context.Context) error {
 	tmp := filepath.Join(s.root, "tmp")
 	runs, err := os.ReadDir(tmp) // not Glob: the path may hold its special characters
 	if err != nil {
@@ -80,7 +81,7 @@ func (s *Store) Sweep() error {
 		if err != nil {
 			continue // alive, or gone
 		}
-		err = errors.Join(recoverForks(dir), removeRun(dir))
+		err = errors.Join(recoverForks(ctx, dir), removeRun(dir))
 		lock.Close()
 		if errors.Is(err, errOutside) {
 			continue // for another time: what this run wants has nothing to do with it
@@ -90,7 +91,7 @@ func (s *Store) Sweep() error {
 		}
 	}
 	// Whoever publishes now will finish, and the next sweep sees a quiet store.
-	unlock, ok, err := tryLock(s.publishLock(), unix.LOCK_EX)
+	unlock, ok, err := lock.Try(s.publishLock(), lock.Exclusive)
 	if err != nil || !ok {
 		return err
 	}
@@ -107,7 +108,7 @@ func (s *Store) Sweep() error {
 // while it had a guest frozen. The names are needed for that, so it comes
 // before removing. Until it is done another fork of the same XFS cannot be
 // mounted.
-func recoverForks(dir string) error {
+func recoverForks(ctx context.Context, dir string) error {
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -116,7 +117,7 @@ func recoverForks(dir string) error {
 		if filepath.Ext(file.Name()) != ".raw" {
 			continue
 		}
-		if err := loop.Recover(filepath.Join(dir, file.Name())); err != nil {
+		if err := mount.Recover(ctx, filepath.Join(dir, file.Name())); err != nil {
 			return err
 		}
 	}
@@ -251,7 +252,7 @@ func (s *Store) Publish(ctx context.Context, file string, k Kind, name string, r
 			os.Remove(tmp) // Remove after Rename is harmless: the name is its own.
 		}
 	}()
-	unlock, err := waitLock(ctx, s.publishLock(), unix.LOCK_EX)
+	unlock, err := lock.Take(ctx, s.publishLock(), lock.Exclusive, nil)
 	if err != nil {
 		return err
 	}
@@ -304,7 +305,7 @@ func writeTemps(dir string, rec any, extra map[string][]byte) (files map[string]
 // Update changes the record of an object: it loads it into rec, in place of
 // what that held, calls change, and saves it, while nobody else can. It is [ErrNotFound] if there is none.
 func (s *Store) Update(ctx context.Context, k Kind, name string, rec any, change func() error) error {
-	unlock, err := waitLock(ctx, s.publishLock(), unix.LOCK_EX)
+	unlock, err := lock.Take(ctx, s.publishLock(), lock.Exclusive, nil)
 	if err != nil {
 		return err
 	}

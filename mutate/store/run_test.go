@@ -20,7 +20,7 @@ func TestSweepClearsTheDeadAndSparesTheLiving(t *testing.T) {
 	if !exists(filepath.Join(dead.said[0], "work.raw")) {
 		t.Fatal("a killed process cleaned up after itself")
 	}
-	if err := s.Sweep(); err != nil {
+	if err := s.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if exists(dead.said[0]) {
@@ -45,7 +45,7 @@ func TestOutside(t *testing.T) {
 	if !exists(dead.said[1]) {
 		t.Fatal("a killed process cleaned up after itself")
 	}
-	if err := s.Sweep(); err != nil {
+	if err := s.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if exists(dead.said[1]) {
@@ -103,7 +103,7 @@ func TestSweepInADirectoryOfAnyName(t *testing.T) {
 	s := reopen(t, filepath.Join(fixtures.ReflinkDir(t), "a [b] *? \\ store"))
 	dead := start(t, "run", s.Root())
 	dead.kill()
-	if err := s.Sweep(); err != nil {
+	if err := s.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if exists(dead.said[0]) {
@@ -128,7 +128,7 @@ func TestRecordIsTheCommitMark(t *testing.T) {
 	if names, err := s.Names(store.Bases); err != nil || !slices.Equal(names, []string{"whole"}) {
 		t.Errorf("Names = %v, %v", names, err)
 	}
-	if err := s.Sweep(); err != nil {
+	if err := s.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for k, want := range map[store.Kind][]string{store.Bases: {"whole.json", "whole.raw"}, store.Layers: nil, store.Images: nil} {
@@ -143,7 +143,7 @@ func TestCrashWhilePublishing(t *testing.T) {
 	s := open(t)
 	for range 12 {
 		start(t, "crash", s.Root(), "k").kill()
-		if err := s.Sweep(); err != nil {
+		if err := s.Sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		names, err := s.Names(store.Layers)
@@ -175,14 +175,14 @@ func TestSweepWaitsForNobody(t *testing.T) {
 	if err := os.WriteFile(half, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Sweep(); err != nil {
+	if err := s.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if !exists(half) {
 		t.Error("Sweep took the disk of an object whose record is being written")
 	}
 	publishing.finish(t)
-	if err := s.Sweep(); err != nil {
+	if err := s.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if exists(half) {

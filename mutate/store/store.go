@@ -37,6 +37,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/lock"
 	"github.com/imgmut/imgmut/mutate/reflink"
 )
 
@@ -99,7 +100,7 @@ func Open(ctx context.Context, dir string, note func(string)) (*Store, error) {
 	if runs, err := os.ReadDir(filepath.Join(s.root, "tmp")); err != nil || len(runs) == 0 {
 		return s, err
 	}
-	return s, s.Sweep()
+	return s, s.Sweep(ctx)
 }
 
 // findRoot decides where the objects are. The answer is on the disk already
@@ -223,7 +224,7 @@ func (s *Store) Remove(k Kind, name string) error {
 	}
 	// Alone: else it could take the disk of an object of that name which is
 	// published meanwhile, and leave its record. Publishing takes a moment.
-	unlock, err := waitLock(context.Background(), s.publishLock(), unix.LOCK_EX)
+	unlock, err := lock.Take(context.Background(), s.publishLock(), lock.Exclusive, nil)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func TestPublish(t *testing.T) {
 	if _, err := os.Lstat(file); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the run's file is still there: %v", err)
 	}
-	if err := s.Sweep(); err != nil {
+	if err := s.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -290,7 +290,7 @@ func TestPublishFails(t *testing.T) {
 	if names, err := s.Names(store.Images); len(names) != 0 || err != nil {
 		t.Errorf("a failed Publish made %v, %v", names, err)
 	}
-	if err := s.Sweep(); err != nil {
+	if err := s.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := files(t, s, store.Images); len(got) != 0 {
@@ -351,7 +351,7 @@ func TestConcurrentPublishAndSweepLoseNothing(t *testing.T) {
 				if err := publish(t.Context(), s, run, store.Layers, fmt.Sprintf("g%d-%d", g, i), "x"); err != nil {
 					t.Error(err)
 				}
-				if err := s.Sweep(); err != nil {
+				if err := s.Sweep(t.Context()); err != nil {
 					t.Error(err)
 				}
 			}

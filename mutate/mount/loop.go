@@ -1,14 +1,4 @@
-// Package loop attaches files to loop devices (loop(4)).
-//
-// Every device is attached in one LOOP_CONFIGURE call with LO_FLAGS_AUTOCLEAR
-// set, so the kernel lets go of it by itself when the last user does: a mount
-// that ends, or a process that is killed. Nothing here scans partitions; a
-// partition is reached by offset and size.
-//
-// Letting go is lazy, though. A file that some loop device still names may
-// still be written to, so who clones it as finished or renames it waits with
-// [WaitReleased] first.
-package loop
+package mount
 
 import (
 	"context"
@@ -30,22 +20,22 @@ type Device struct {
 	*os.File
 }
 
-// Options say how a file is attached.
-type Options struct {
+// LoopOptions say how a file is attached.
+type LoopOptions struct {
 	Offset, Size int64 // bytes of the file to show; Size 0 is all that follows
 	ReadOnly     bool
 }
 
 const sectorSize = 512
 
-// ErrNone says that the machine has no loop devices: no /dev/loop-control.
-var ErrNone = fault.New(fault.Host, "modprobe loop, or give the container /dev/loop-control and the loop devices (imgmut doctor)", "this machine has no loop devices")
+// ErrNoLoop says that the machine has no loop devices: no /dev/loop-control.
+var ErrNoLoop = fault.New(fault.Host, "modprobe loop, or give the container /dev/loop-control and the loop devices (imgmut doctor)", "this machine has no loop devices")
 
-// Attach shows f as a block device with 512-byte sectors.
-func Attach(f *os.File, o Options) (*Device, error) {
+// Loop shows f as a block device with 512-byte sectors.
+func Loop(f *os.File, o LoopOptions) (*Device, error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("attach %s: %w", f.Name(), ErrNone)
+		return nil, fmt.Errorf("attach %s: %w", f.Name(), ErrNoLoop)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("attach %s to a loop device: %w", f.Name(), err)
@@ -98,10 +88,10 @@ func openNode(n, mode int) (*os.File, error) {
 	}
 }
 
-// Find gives the path of the loop device that f is attached to as a whole, or
+// FindLoop gives the path of the loop device that f is attached to as a whole, or
 // "" if there is none. It goes by device and inode, so it finds a file that
 // was attached by another name, or from another mount namespace.
-func Find(f *os.File) (string, error) {
+func FindLoop(f *os.File) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return "", fmt.Errorf("stat %s: %w", f.Name(), err)

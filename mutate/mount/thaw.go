@@ -1,4 +1,4 @@
-package loop
+package mount
 
 import (
 	"context"
@@ -20,7 +20,7 @@ const recoverTime = 10 * time.Second
 // Recover lets go of a fork whose owner was killed: it ends a freeze, and waits
 // until the mounts of the dead have ended and no loop device names path. It is
 // no error if there is nothing to let go of, nor if the file is gone.
-func Recover(path string) error {
+func Recover(ctx context.Context, path string) error {
 	if f, err := os.Open(path); err == nil {
 		err = Thaw(f)
 		f.Close()
@@ -28,18 +28,17 @@ func Recover(path string) error {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), recoverTime)
+	ctx, cancel := context.WithTimeout(ctx, recoverTime)
 	defer cancel()
 	return WaitReleased(ctx, path)
 }
 
 // Thaw ends a freeze of the filesystems on the loop device that f is attached
 // to, if there are any. A filesystem that was frozen when its last mount went,
-// because who froze it was killed, stays with its device until then: the
-// freeze holds it. The way back in is another mount of the device, which gets
-// the filesystem as it is.
+// because whoever froze it was killed, stays with its device until then: the
+// freeze holds it. Mounting the device again reaches the frozen filesystem.
 func Thaw(f *os.File) error {
-	device, err := Find(f)
+	device, err := FindLoop(f)
 	if err != nil || device == "" {
 		return err
 	}
@@ -61,26 +60,13 @@ func Thaw(f *os.File) error {
 // thawOne mounts a device where nobody sees it and thaws what it gets. That
 // the device holds something else, or nothing frozen, is no error.
 func thawOne(node, fs string) error {
-	c, err := unix.Fsopen(fs, unix.FSOPEN_CLOEXEC)
+	m, err := Detached(Request{Device: node, FS: fs})
 	if err != nil {
 		return nil
 	}
-	defer unix.Close(c)
-	if err := unix.FsconfigSetString(c, "source", node); err != nil {
-		return nil
-	}
-	if fs == "xfs" {
-		unix.FsconfigSetFlag(c, "nouuid") // without it a fork that is in use elsewhere is in the way
-	}
-	if unix.FsconfigCreate(c) != nil {
-		return nil
-	}
-	m, err := unix.Fsmount(c, unix.FSMOUNT_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(m)
-	root, err := unix.Openat(m, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) // m itself is only a place
+	defer m.Close()
+	// m is an O_PATH descriptor, and ioctls need another.
+	root, err := unix.Openat(int(m.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}

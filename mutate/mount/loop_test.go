@@ -1,4 +1,4 @@
-package loop_test
+package mount_test
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/fixtures"
-	"github.com/imgmut/imgmut/mutate/loop"
+	"github.com/imgmut/imgmut/mutate/mount"
 )
 
 const mib = 1 << 20
@@ -26,15 +26,15 @@ func TestAttachShowsTheFile(t *testing.T) {
 	fixtures.Require(t, fixtures.Root)
 	for _, c := range []struct {
 		name   string
-		o      loop.Options
+		o      mount.LoopOptions
 		offset int64
 		size   int64
 	}{
-		{"whole", loop.Options{}, 0, 4 * mib},
-		{"from an offset", loop.Options{Offset: mib}, mib, 3 * mib},
-		{"a part", loop.Options{Offset: mib, Size: mib}, mib, mib},
-		{"a part at an odd sector", loop.Options{Offset: 63 * 512, Size: 513 * 512}, 63 * 512, 513 * 512},
-		{"read-only", loop.Options{ReadOnly: true}, 0, 4 * mib},
+		{"whole", mount.LoopOptions{}, 0, 4 * mib},
+		{"from an offset", mount.LoopOptions{Offset: mib}, mib, 3 * mib},
+		{"a part", mount.LoopOptions{Offset: mib, Size: mib}, mib, mib},
+		{"a part at an odd sector", mount.LoopOptions{Offset: 63 * 512, Size: 513 * 512}, 63 * 512, 513 * 512},
+		{"read-only", mount.LoopOptions{ReadOnly: true}, 0, 4 * mib},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f, bytesOf := disk(t)
@@ -66,7 +66,7 @@ func flag(b bool) string { return map[bool]string{false: "0", true: "1"}[b] }
 func TestAttachWritesThrough(t *testing.T) {
 	fixtures.Require(t, fixtures.Root)
 	f, want := disk(t)
-	dev := attach(t, f, loop.Options{Offset: mib, Size: mib})
+	dev := attach(t, f, mount.LoopOptions{Offset: mib, Size: mib})
 	sector := bytes.Repeat([]byte{0xa5}, 512)
 	if _, err := dev.WriteAt(sector, 1024); err != nil {
 		t.Fatal(err)
@@ -83,7 +83,7 @@ func TestAttachWritesThrough(t *testing.T) {
 func TestAttachReadOnlyRefusesWriting(t *testing.T) {
 	fixtures.Require(t, fixtures.Root)
 	f, _ := disk(t)
-	dev := attach(t, f, loop.Options{ReadOnly: true})
+	dev := attach(t, f, mount.LoopOptions{ReadOnly: true})
 	w, err := os.OpenFile(dev.Name(), os.O_WRONLY, 0)
 	if err != nil {
 		return
@@ -99,7 +99,7 @@ func TestAttachRefuses(t *testing.T) {
 	fixtures.Require(t, fixtures.Root)
 	f, _ := disk(t)
 	f.Close()
-	if dev, err := loop.Attach(f, loop.Options{}); err == nil {
+	if dev, err := mount.Loop(f, mount.LoopOptions{}); err == nil {
 		dev.Close()
 		t.Error("attached a closed file")
 	}
@@ -109,7 +109,7 @@ func TestAttachRefuses(t *testing.T) {
 	}
 	defer pipe.Close()
 	defer w.Close()
-	if dev, err := loop.Attach(pipe, loop.Options{}); !errors.Is(err, unix.EINVAL) {
+	if dev, err := mount.Loop(pipe, mount.LoopOptions{}); !errors.Is(err, unix.EINVAL) {
 		t.Errorf("attach a pipe: %v, want EINVAL", err)
 		if err == nil {
 			dev.Close()
@@ -121,14 +121,14 @@ func TestAttachRefuses(t *testing.T) {
 func TestAttachAtOnce(t *testing.T) {
 	fixtures.Require(t, fixtures.Root)
 	const n = 12
-	files, devices := make([]*os.File, n), make([]*loop.Device, n)
+	files, devices := make([]*os.File, n), make([]*mount.Device, n)
 	for i := range files {
 		files[i], _ = disk(t)
 	}
 	var wg sync.WaitGroup
 	for i, f := range files {
 		wg.Go(func() {
-			dev, err := loop.Attach(f, loop.Options{})
+			dev, err := mount.Loop(f, mount.LoopOptions{})
 			if err != nil {
 				t.Error(err)
 				return
@@ -141,7 +141,7 @@ func TestAttachAtOnce(t *testing.T) {
 		if dev == nil {
 			continue
 		}
-		if got, err := loop.Find(files[i]); got != dev.Name() || err != nil {
+		if got, err := mount.FindLoop(files[i]); got != dev.Name() || err != nil {
 			t.Errorf("Find = %q, %v; want %s", got, err, dev.Name())
 		}
 		dev.Close()
@@ -168,7 +168,7 @@ func TestAttachWaitsForAClaim(t *testing.T) {
 	}
 	time.AfterFunc(150*time.Millisecond, func() { claim.Close() })
 	f, _ := disk(t)
-	attach(t, f, loop.Options{})
+	attach(t, f, mount.LoopOptions{})
 }
 
 func TestFindGoesByTheFile(t *testing.T) {
@@ -176,7 +176,7 @@ func TestFindGoesByTheFile(t *testing.T) {
 	f, _ := disk(t)
 	find := func(f *os.File) string {
 		t.Helper()
-		path, err := loop.Find(f)
+		path, err := mount.FindLoop(f)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -185,12 +185,12 @@ func TestFindGoesByTheFile(t *testing.T) {
 	if got := find(f); got != "" {
 		t.Errorf("not attached, and found at %s", got)
 	}
-	part := attach(t, f, loop.Options{Offset: mib})
-	limited := attach(t, f, loop.Options{Size: mib})
+	part := attach(t, f, mount.LoopOptions{Offset: mib})
+	limited := attach(t, f, mount.LoopOptions{Size: mib})
 	if got := find(f); got != "" {
 		t.Errorf("attached in part at %s and %s, and found at %s", part.Name(), limited.Name(), got)
 	}
-	dev := attach(t, f, loop.Options{})
+	dev := attach(t, f, mount.LoopOptions{})
 	if got := find(f); got != dev.Name() {
 		t.Errorf("found at %q, want %s", got, dev.Name())
 	}
@@ -218,7 +218,7 @@ func TestFindGoesByTheFile(t *testing.T) {
 func TestCloseLetsGo(t *testing.T) {
 	fixtures.Require(t, fixtures.Root)
 	f, _ := disk(t)
-	dev, err := loop.Attach(f, loop.Options{})
+	dev, err := mount.Loop(f, mount.LoopOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +226,7 @@ func TestCloseLetsGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	released(t, f.Name())
-	if got, err := loop.Find(f); got != "" || err != nil {
+	if got, err := mount.FindLoop(f); got != "" || err != nil {
 		t.Errorf("still found at %s, %v", got, err)
 	}
 }
@@ -236,7 +236,7 @@ func TestMountKeepsTheDevice(t *testing.T) {
 	fixtures.Require(t, fixtures.Root, fixtures.Tools)
 	f, _ := disk(t)
 	mkfs(t, f)
-	dev := attach(t, f, loop.Options{})
+	dev := attach(t, f, mount.LoopOptions{})
 	dir := t.TempDir()
 	if err := unix.Mount(dev.Name(), dir, "ext4", 0, ""); err != nil {
 		t.Fatal(err)
@@ -246,10 +246,10 @@ func TestMountKeepsTheDevice(t *testing.T) {
 	dev.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := loop.WaitReleased(ctx, f.Name()); !errors.Is(err, context.DeadlineExceeded) {
+	if err := mount.WaitReleased(ctx, f.Name()); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("mounted, and WaitReleased = %v", err)
 	}
-	if got, err := loop.Find(f); got != dev.Name() || err != nil {
+	if got, err := mount.FindLoop(f); got != dev.Name() || err != nil {
 		t.Errorf("mounted, and found at %q, %v", got, err)
 	}
 	if err := unmount(); err != nil {
@@ -262,11 +262,11 @@ func TestWaitReleased(t *testing.T) {
 	fixtures.Require(t, fixtures.Root)
 	released(t, filepath.Join(t.TempDir(), "never-attached"))
 	f, _ := disk(t)
-	dev := attach(t, f, loop.Options{ReadOnly: true})
+	dev := attach(t, f, mount.LoopOptions{ReadOnly: true})
 
 	t.Run("waits until the last user is gone", func(t *testing.T) {
 		done := make(chan error, 1)
-		go func() { done <- loop.WaitReleased(t.Context(), f.Name()) }()
+		go func() { done <- mount.WaitReleased(t.Context(), f.Name()) }()
 		select {
 		case err := <-done:
 			t.Fatalf("returned %v while %s is attached", err, dev.Name())
@@ -288,11 +288,11 @@ func TestWaitReleased(t *testing.T) {
 		}
 	})
 	t.Run("names the holder when the context ends", func(t *testing.T) {
-		dev := attach(t, f, loop.Options{})
+		dev := attach(t, f, mount.LoopOptions{})
 		cause := errors.New("enough")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(cause)
-		err := loop.WaitReleased(ctx, f.Name())
+		err := mount.WaitReleased(ctx, f.Name())
 		if !errors.Is(err, cause) || !strings.Contains(err.Error(), dev.Name()) || !strings.Contains(err.Error(), f.Name()) {
 			t.Errorf("%v, want the cause, the device and the file", err)
 		}
@@ -314,28 +314,28 @@ func TestWaitReleased(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			attach(t, f, loop.Options{})
+			attach(t, f, mount.LoopOptions{})
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 			defer cancel()
-			if err := loop.WaitReleased(ctx, path(t)); !errors.Is(err, context.DeadlineExceeded) {
+			if err := mount.WaitReleased(ctx, path(t)); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%v while the file is attached", err)
 			}
 		})
 	}
 	t.Run("of a removed file", func(t *testing.T) {
 		gone, _ := disk(t)
-		attach(t, gone, loop.Options{})
+		attach(t, gone, mount.LoopOptions{})
 		if err := os.Remove(gone.Name()); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 		defer cancel()
-		if err := loop.WaitReleased(ctx, gone.Name()); !errors.Is(err, context.DeadlineExceeded) {
+		if err := mount.WaitReleased(ctx, gone.Name()); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v while the file is attached", err)
 		}
 	})
 	t.Run("ignores files with a longer or shorter name", func(t *testing.T) {
-		attach(t, f, loop.Options{})
+		attach(t, f, mount.LoopOptions{})
 		released(t, f.Name()+"x")
 		released(t, f.Name()[:len(f.Name())-1])
 	})
@@ -362,9 +362,9 @@ func disk(t *testing.T) (*os.File, []byte) {
 	return f, b
 }
 
-func attach(t *testing.T, f *os.File, o loop.Options) *loop.Device {
+func attach(t *testing.T, f *os.File, o mount.LoopOptions) *mount.Device {
 	t.Helper()
-	dev, err := loop.Attach(f, o)
+	dev, err := mount.Loop(f, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,7 +377,7 @@ func released(t *testing.T, path string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := loop.WaitReleased(ctx, path); err != nil {
+	if err := mount.WaitReleased(ctx, path); err != nil {
 		t.Error(err)
 	}
 }

@@ -1,0 +1,87 @@
+// Package lock keeps processes out of each other's way, by flock(2) on files.
+// A lock ends with the process that holds it, however that ends, so there are
+// no stale ones. The content of a lock file means nothing and it is never
+// renamed; it may stay for ever.
+package lock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mode says who else may hold a lock.
+type Mode int
+
+// The modes of a lock.
+const (
+	Exclusive Mode = unix.LOCK_EX // nobody
+	Shared    Mode = unix.LOCK_SH // others that take it shared
+)
+
+// machineDir is where the locks are that all stores of a machine share: there
+// is one kernel to mount filesystems, and one machined.
+const machineDir = "/run/imgmut"
+
+// Take takes the lock that is the file path, made if need be, and waits while
+// others hold it. busy, if not nil, is called if there is a wait. unlock gives
+// the lock back.
+func Take(ctx context.Context, path string, m Mode, busy func()) (unlock func(), err error) {
+	// A flock(2) that waits cannot be given up when the context ends, so this
+	// polls. The first tries are fast: most locks are held for milliseconds.
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		unlock, ok, err := Try(path, m)
+		if ok || err != nil {
+			return unlock, err
+		}
+		if busy != nil {
+			busy()
+			busy = nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for lock %s: %w", path, context.Cause(ctx))
+		case <-time.After(wait):
+		}
+	}
+}
+
+// Try is [Take] without waiting: ok is false if another holds the lock.
+func Try(path string, m Mode) (unlock func(), ok bool, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, false, err
+	}
+	err = unix.Flock(int(f.Fd()), int(m)|unix.LOCK_NB)
+	if err == nil {
+		return func() { f.Close() }, true, nil
+	}
+	f.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, false, nil
+	}
+	return nil, false, fmt.Errorf("lock %s: %w", path, err)
+}
+
+// Machine takes an exclusive lock of the whole machine; see [Take].
+func Machine(ctx context.Context, name string, busy func()) (unlock func(), err error) {
+	path, err := MachineFile(name + ".lock")
+	if err != nil {
+		return nil, err
+	}
+	return Take(ctx, path, Exclusive, busy)
+}
+
+// MachineFile is the path of a file beside the locks of the machine. Its
+// directory is there, and is root's alone to write.
+func MachineFile(name string) (string, error) {
+	if err := os.MkdirAll(machineDir, 0o755); err != nil {
+		return "", err
+	}
+	return filepath.Join(machineDir, name), nil
+}

@@ -1,0 +1,106 @@
+package lock_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/imgmut/imgmut/mutate/lock"
+)
+
+func TestModes(t *testing.T) {
+	for _, tc := range []struct {
+		held, wanted lock.Mode
+		ok           bool
+	}{
+		{lock.Exclusive, lock.Exclusive, false},
+		{lock.Exclusive, lock.Shared, false},
+		{lock.Shared, lock.Exclusive, false},
+		{lock.Shared, lock.Shared, true},
+	} {
+		path := filepath.Join(t.TempDir(), "l")
+		unlock, ok, err := lock.Try(path, tc.held)
+		if !ok || err != nil {
+			t.Fatalf("Try of a free lock = %v, %v", ok, err)
+		}
+		second, ok, err := lock.Try(path, tc.wanted)
+		if ok != tc.ok || err != nil {
+			t.Errorf("held %d, Try %d = %v, %v", tc.held, tc.wanted, ok, err)
+		}
+		if ok {
+			second()
+		}
+		unlock()
+		if unlock, ok, err = lock.Try(path, tc.wanted); !ok || err != nil {
+			t.Fatalf("given back, and Try = %v, %v", ok, err)
+		}
+		unlock()
+	}
+}
+
+// TestTakeWaits until the lock is given back, and says once that it does.
+func TestTakeWaits(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "l")
+	unlock, err := lock.Take(t.Context(), path, lock.Exclusive, func() { t.Error("busy, and nobody holds it") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy := make(chan bool, 100)
+	got := make(chan error, 1)
+	go func() {
+		unlock, err := lock.Take(t.Context(), path, lock.Exclusive, func() { busy <- true })
+		if err == nil {
+			unlock()
+		}
+		got <- err
+	}()
+	<-busy
+	select {
+	case err := <-got:
+		t.Errorf("held, and Take = %v", err)
+	case <-time.After(30 * time.Millisecond):
+	}
+	unlock()
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+	if len(busy) > 0 {
+		t.Error("said more than once that it waits")
+	}
+}
+
+func TestTakeGivesUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "l")
+	unlock, _, err := lock.Try(path, lock.Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	cause := errors.New("enough")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, cause)
+	defer cancel()
+	if _, err := lock.Take(ctx, path, lock.Shared, nil); !errors.Is(err, cause) {
+		t.Errorf("Take = %v, want the cause of the context's end", err)
+	}
+}
+
+// TestNoLock: where no lock file can be, and where somebody put a link in its
+// place, nothing is locked.
+func TestNoLock(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(filepath.Join(dir, "elsewhere"), link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{filepath.Join(dir, "none", "lock"), link} {
+		if _, err := lock.Take(t.Context(), path, lock.Exclusive, nil); err == nil {
+			t.Errorf("locked %s", path)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "elsewhere")); err == nil {
+		t.Error("made a file where a link led")
+	}
+}

@@ -1,0 +1,146 @@
+// Package mount is the kernel's block and mount layer: files attached to loop
+// devices, filesystems mounted where nobody sees them, and what stands in the
+// way of mounting one twice.
+//
+// Everything here ends by itself when the process does. A loop device is
+// attached with LO_FLAGS_AUTOCLEAR, so the kernel lets go of it with its last
+// user; a mount is detached ([Detached]), so it has no place in any namespace
+// and ends with its descriptor. Nothing here scans partitions: one is reached
+// by offset and size.
+//
+// Letting go is lazy, though. A file that some loop device still names may
+// still be written to, so whoever clones it as finished or renames it waits
+// with [WaitReleased] first.
+//
+// A foreign filesystem is a program that the kernel runs as root. Only those
+// that imgmut can work on are ever given to it ([Supported]), and what their
+// superblock asks the kernel to do about damage is overruled: an ext4 can ask
+// for a panic of the machine.
+package mount
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// supported are the filesystems that imgmut has the kernel mount.
+var supported = []string{"ext2", "ext3", "ext4", "xfs", "btrfs"}
+
+// Supported says whether imgmut has the kernel mount that filesystem, by the
+// name that blkid(8) and the kernel have for it.
+func Supported(fs string) bool { return slices.Contains(supported, fs) }
+
+// Request says how to mount a block device.
+type Request struct {
+	Device string // path of its node
+	FS     string
+	// ReadOnly changes no byte of the device, not even to replay a journal.
+	ReadOnly bool
+	Options  []string // of the filesystem, "key=value" or "flag"
+}
+
+// Detached mounts a device where nobody sees it (fsmount(2), Linux 5.2) and
+// gives the mount, an O_PATH descriptor of its root directory. Closing it ends
+// the mount. In it no file is a device, or runs as another user, or runs at all.
+func Detached(r Request) (*os.File, error) {
+	if !Supported(r.FS) {
+		return nil, fmt.Errorf("%s is no filesystem that imgmut mounts", r.FS)
+	}
+	c, err := unix.Fsopen(r.FS, unix.FSOPEN_CLOEXEC)
+	if errors.Is(err, unix.ENODEV) {
+		return nil, fmt.Errorf("this kernel has no %s", r.FS)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(c)
+	if err := unix.FsconfigSetString(c, "source", r.Device); err != nil {
+		return nil, err
+	}
+	for _, option := range r.options() {
+		if key, value, ok := strings.Cut(option, "="); ok {
+			err = unix.FsconfigSetString(c, key, value)
+		} else {
+			err = unix.FsconfigSetFlag(c, key)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("option %s: %w", option, err)
+		}
+	}
+	if err := unix.FsconfigCreate(c); err != nil {
+		return nil, fmt.Errorf("%w%s", err, kernelLog(c))
+	}
+	attrs := unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOATIME
+	if r.ReadOnly {
+		attrs |= unix.MOUNT_ATTR_RDONLY
+	}
+	fd, err := unix.Fsmount(c, unix.FSMOUNT_CLOEXEC, attrs)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), r.Device), nil
+}
+
+// options are those of the request and those that imgmut always wants.
+func (r Request) options() []string {
+	options := slices.Clone(r.Options)
+	switch r.FS {
+	case "ext2", "ext3", "ext4":
+		options = append(options, "errors=remount-ro") // not what the superblock says
+	case "xfs":
+		options = append(options, "nouuid") // a fork of it, which has the same UUID, may be mounted
+	}
+	if r.ReadOnly {
+		options = append(options, "ro")
+		if r.FS == "ext3" || r.FS == "ext4" || r.FS == "xfs" {
+			options = append(options, "norecovery")
+		}
+	}
+	return options
+}
+
+// kernelLog reads why the kernel refused, which it says on the context's
+// descriptor, one message a read (fsopen(2)).
+func kernelLog(c int) string {
+	var said []string
+	b := make([]byte, 1024)
+	for {
+		n, err := unix.Read(c, b)
+		if err != nil || n <= 0 {
+			break
+		}
+		said = append(said, strings.TrimSpace(strings.TrimPrefix(string(b[:n]), "e ")))
+	}
+	if len(said) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(said, "; ")
+}
+
+// Attach gives a detached mount a place. The directory stays covered until
+// somebody unmounts it.
+func Attach(m *os.File, dir string) error {
+	err := unix.MoveMount(int(m.Fd()), "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	if err != nil {
+		return &os.PathError{Op: "mount on", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// KernelHas tells whether this kernel has that filesystem, loading a module for
+// it if it can. Asking is opening a context for it (fsopen(2)).
+func KernelHas(fs string) bool {
+	c, err := unix.Fsopen(fs, unix.FSOPEN_CLOEXEC)
+	if err == nil {
+		unix.Close(c)
+		return true
+	}
+	// Without fsopen (no rights) the list of those loaded has to do.
+	list, err := os.ReadFile("/proc/filesystems")
+	return err == nil && slices.Contains(strings.Fields(string(list)), fs)
+}
