@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/step"
 	"github.com/imgmut/imgmut/mutate/verify"
 	"github.com/imgmut/imgmut/recipes"
@@ -23,7 +24,7 @@ type ApplyOptions struct {
 
 // Applied is a finished image.
 type Applied struct {
-	Image
+	record.Image
 	Path    string // of the raw file
 	Reused  int    // how many steps were layers already
 	Steps   int
@@ -55,8 +56,15 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 		return nil, err
 	}
 	defer release()
-	if _, err := e.FindBase(r.Name); err == nil {
-		return nil, taken(r.Name, "a base")
+	// The name is held from here on, so nobody else comes to have it before the
+	// image is published, and registered.
+	letGo, err := e.Catalog().HoldName(ctx, r.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer letGo()
+	if err := e.Catalog().FreeForImage(r.Name); err != nil {
+		return nil, err
 	}
 	base, err := e.Resolve(ctx, r)
 	if err != nil {
@@ -86,7 +94,7 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 			return nil, err
 		}
 	}
-	a := &Applied{Image: *image, Path: e.imagePath(image.Name), Reused: p.reused, Steps: len(p.steps), Nothing: ok}
+	a := &Applied{Image: *image, Path: e.Catalog().ImageFile(image.Name), Reused: p.reused, Steps: len(p.steps), Nothing: ok}
 	if err := e.register(ctx, r, a); err != nil {
 		return nil, err
 	}
@@ -101,7 +109,7 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 
 // make makes the image of a plan: the layers that are missing, then the image
 // of the last.
-func (e *Engine) make(ctx context.Context, p *plan, assertions []verify.Assertion, o ApplyOptions) (_ *Image, err error) {
+func (e *Engine) make(ctx context.Context, p *plan, assertions []verify.Assertion, o ApplyOptions) (_ *record.Image, err error) {
 	b, err := e.begin(ctx, p)
 	if err != nil {
 		return nil, err

@@ -8,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/verify"
 	"github.com/imgmut/imgmut/recipes"
@@ -62,23 +64,23 @@ func (w *world) imageOf(t *testing.T, p *plan, assertions []verify.Assertion) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &Image{Name: p.recipe.Name, Made: w.now, Assertions: asked, Verdict: verify.Verdict{OK: true},
+	i := &record.Image{Name: p.recipe.Name, Made: w.now, Assertions: asked, Verdict: record.Verdict{OK: true},
 		Identity: derive(&p.base.Layout, p.last(), p.recipe.Name)}
 	i.Keys = append(i.Keys, p.prepare.key)
 	for _, l := range p.steps {
 		i.Keys = append(i.Keys, l.key)
 	}
 	w.publish(t, store.Images, i.Name, i)
-	w.record(t, i.Name, func(i *Image) {
-		if i.File, err = idOf(w.imagePath(i.Name)); err != nil {
+	w.record(t, i.Name, func(i *record.Image) {
+		if i.File, err = content.IDOfPath(w.Catalog().ImageFile(i.Name)); err != nil {
 			t.Fatal(err)
 		}
 	})
 }
 
-func (w *world) record(t *testing.T, name string, change func(*Image)) {
+func (w *world) record(t *testing.T, name string, change func(*record.Image)) {
 	t.Helper()
-	var i Image
+	var i record.Image
 	err := w.Store.Update(t.Context(), store.Images, name, &i, func() error { change(&i); return nil })
 	if err != nil {
 		t.Fatal(err)
@@ -102,37 +104,37 @@ func TestWhenAnImageIsMadeAnew(t *testing.T) {
 		{"no last step", nil, recipe.edit(t, "  - name: last\n    run: touch /c\n    env: {LANG: C}\n", ""), false},
 		{"another last step", nil, recipe.edit(t, "touch /c", "touch /d"), false},
 		{"its file is gone", func(t *testing.T, w *world) {
-			if err := os.Remove(w.imagePath("web")); err != nil {
+			if err := os.Remove(w.Catalog().ImageFile("web")); err != nil {
 				t.Fatal(err)
 			}
 		}, recipe, false},
 		{"its file was written to", func(t *testing.T, w *world) {
 			later := w.now.Add(time.Hour)
-			if err := os.Chtimes(w.imagePath("web"), later, later); err != nil {
+			if err := os.Chtimes(w.Catalog().ImageFile("web"), later, later); err != nil {
 				t.Fatal(err)
 			}
 		}, recipe, false},
 		{"its verdict is bad", func(t *testing.T, w *world) {
-			w.record(t, "web", func(i *Image) { i.Verdict.OK = false })
+			w.record(t, "web", func(i *record.Image) { i.Verdict.OK = false })
 		}, recipe, false},
 		{"its last layer was made again since", func(t *testing.T, w *world) {
-			w.record(t, "web", func(i *Image) { i.Made = i.Made.Add(-time.Second) })
+			w.record(t, "web", func(i *record.Image) { i.Made = i.Made.Add(-time.Second) })
 		}, recipe, false},
 		{"identities are made otherwise since", func(t *testing.T, w *world) {
-			w.record(t, "web", func(i *Image) { i.Identity.Disk = "00000000-0000-5000-8000-000000000000" })
+			w.record(t, "web", func(i *record.Image) { i.Identity.Disk = "00000000-0000-5000-8000-000000000000" })
 		}, recipe, false},
 		{"a record of no layers", func(t *testing.T, w *world) {
-			w.record(t, "web", func(i *Image) { i.Keys = nil })
+			w.record(t, "web", func(i *record.Image) { i.Keys = nil })
 		}, recipe, false},
 		{"it was removed", func(t *testing.T, w *world) {
-			if err := w.Store.Remove(store.Images, "web"); err != nil {
+			if err := w.Store.Remove(t.Context(), store.Images, "web"); err != nil {
 				t.Fatal(err)
 			}
 		}, recipe, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
-			base := &Base{Digest: planBase.Digest, Imported: planBase.Imported, Layout: *gptImage(nil)}
+			base := &record.Base{Digest: planBase.Digest, Imported: planBase.Imported, Layout: *gptImage(nil)}
 			p := w.planned(t, recipe, base, ApplyOptions{})
 			w.build(t, p)
 			w.imageOf(t, p, assertionsOf(t, p))

@@ -11,36 +11,24 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/recipes"
 )
 
-// Base is the record of an imported raw image.
-type Base struct {
-	Digest   string      `json:"digest"` // content digest, its name in the store
-	Names    []string    `json:"names"`
-	Size     int64       `json:"size"`             // bytes
-	SHA256   string      `json:"sha256,omitempty"` // plain sha256 of the file, if it was ever asked for
-	Source   string      `json:"source"`           // path it was imported from
-	Imported time.Time   `json:"imported"`
-	Layout   disk.Layout `json:"layout"`
-	Seen     []FileID    `json:"seen"` // files known to have these bytes
-}
-
 // Resolve finds the base of a recipe, and imports it if it is a file
 // that the store has not seen.
-func (e *Engine) Resolve(ctx context.Context, r *recipes.Recipe) (*Base, error) {
+func (e *Engine) Resolve(ctx context.Context, r *recipes.Recipe) (*record.Base, error) {
 	b := r.Base
 	if b.Path != "" {
 		return e.Import(ctx, b.Path, "", b.SHA256)
 	}
-	base, err := e.FindBase(b.Name)
+	base, err := e.Catalog().FindBase(b.Name)
 	if errors.Is(err, store.ErrNotFound) {
 		base, err = e.imageAsBase(ctx, b.Name)
 	}
@@ -55,55 +43,19 @@ func (e *Engine) Resolve(ctx context.Context, r *recipes.Recipe) (*Base, error) 
 	return base, err
 }
 
-// FindBase finds a base by name or by digest, which may be shortened to no
-// less than 12 digits.
-func (e *Engine) FindBase(name string) (*Base, error) {
-	bases, err := e.Bases()
-	if err != nil {
-		return nil, err
-	}
-	for _, b := range bases {
-		if slices.Contains(b.Names, name) || len(name) >= 12 && strings.HasPrefix(b.Digest, name) {
-			return b, nil
-		}
-	}
-	return nil, fmt.Errorf("base %s: %w", name, store.ErrNotFound)
-}
-
-// Bases lists all bases.
-func (e *Engine) Bases() ([]*Base, error) {
-	digests, err := e.Store.Names(store.Bases)
-	if err != nil {
-		return nil, err
-	}
-	var bases []*Base
-	for _, d := range digests {
-		b := new(Base)
-		err := e.Store.Load(store.Bases, d, b)
-		if errors.Is(err, store.ErrNotFound) { // removed since
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		bases = append(bases, b)
-	}
-	return bases, nil
-}
-
 // imageAsBase lets a recipe build on an image that another recipe made.
-func (e *Engine) imageAsBase(ctx context.Context, name string) (*Base, error) {
-	if _, err := e.FindImage(name); err != nil {
+func (e *Engine) imageAsBase(ctx context.Context, name string) (*record.Base, error) {
+	if _, err := e.Catalog().FindImage(name); err != nil {
 		return nil, fmt.Errorf("base %s: %w", name, store.ErrNotFound)
 	}
-	return e.Import(ctx, e.imagePath(name), "", "")
+	return e.Import(ctx, e.Catalog().ImageFile(name), "", "")
 }
 
 // Import makes the raw image in file a base of the store, under a name if one
 // is given, and returns its record. A file that was imported before is known
 // again by its identity and not read. wantSHA256, if not empty, is what
 // sha256sum says of the file.
-func (e *Engine) Import(ctx context.Context, file, name, wantSHA256 string) (_ *Base, err error) {
+func (e *Engine) Import(ctx context.Context, file, name, wantSHA256 string) (_ *record.Base, err error) {
 	file, err = filepath.Abs(file)
 	if err != nil {
 		return nil, err
@@ -118,7 +70,17 @@ func (e *Engine) Import(ctx context.Context, file, name, wantSHA256 string) (_ *
 		return nil, err
 	}
 	defer release()
-	id, err := settledID(ctx, f)
+	if name != "" {
+		letGo, err := e.Catalog().HoldName(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		defer letGo()
+		if err := e.Catalog().FreeForBase(name); err != nil {
+			return nil, err
+		}
+	}
+	id, err := content.SettledID(ctx, f)
 	if err != nil {
 		return nil, err
 	}
@@ -135,20 +97,14 @@ func (e *Engine) Import(ctx context.Context, file, name, wantSHA256 string) (_ *
 		return nil, fmt.Errorf("base %s: %w", file, err)
 	}
 	if name != "" {
-		return base, e.nameBase(ctx, base, name)
+		return base, e.Catalog().NameBase(ctx, base, name)
 	}
 	return base, nil
 }
 
-// taken says that a name is that of something else: by is "an image" or "a
-// base". Recipes name both alike, so what is meant must be clear.
-func taken(name, by string) error {
-	return fault.New(fault.Usage, "choose another, or remove what has it with imgmut rm "+name, "name %s: %s has it", name, by)
-}
-
 // seen finds the base that a file is known to hold.
-func (e *Engine) seen(id FileID) (*Base, error) {
-	bases, err := e.Bases()
+func (e *Engine) seen(id content.FileID) (*record.Base, error) {
+	bases, err := e.Catalog().Bases()
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +118,7 @@ func (e *Engine) seen(id FileID) (*Base, error) {
 
 // importNew takes a file into the store. It is looked into before anything is
 // copied, so that what cannot be used costs nothing.
-func (e *Engine) importNew(ctx context.Context, f *os.File, id FileID) (*Base, error) {
+func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (*record.Base, error) {
 	layout, err := disk.List(ctx, f)
 	if err != nil {
 		return nil, err
@@ -188,7 +144,7 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id FileID) (*Base, e
 	if err := e.take(ctx, out, f); err != nil {
 		return nil, err
 	}
-	if now, err := fileID(f); err != nil {
+	if now, err := content.IDOf(f); err != nil {
 		return nil, err
 	} else if now != id {
 		return nil, fault.New(fault.Image, "stop what writes to it, a virtual machine perhaps", "the file changed while it was read")
@@ -203,8 +159,8 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id FileID) (*Base, e
 		return nil, err
 	}
 	defer unlock()
-	b := &Base{Digest: sums.Digest(), Size: id.Size, Source: f.Name(), Imported: e.Now().UTC(), Layout: *layout, Seen: []FileID{id}}
-	var known Base
+	b := &record.Base{Digest: sums.Digest(), Size: id.Size, Source: f.Name(), Imported: e.Now().UTC(), Layout: *layout, Seen: []content.FileID{id}}
+	var known record.Base
 	err = e.Store.Update(ctx, store.Bases, b.Digest, &known, func() error { // the same bytes in another file
 		known.Seen = append(known.Seen, id)
 		return nil
@@ -240,46 +196,15 @@ func (e *Engine) take(ctx context.Context, out, f *os.File) error {
 	return reflink.Copy(ctx, out, f, e.progress("copy"))
 }
 
-// nameBase gives a base a name, which no other base has afterwards.
-func (e *Engine) nameBase(ctx context.Context, b *Base, name string) error {
-	if _, err := e.FindImage(name); err == nil {
-		return taken(name, "an image")
-	}
-	bases, err := e.Bases()
-	if err != nil {
-		return err
-	}
-	for _, other := range bases {
-		if other.Digest == b.Digest || !slices.Contains(other.Names, name) {
-			continue
-		}
-		e.note(fmt.Sprintf("%s was the name of the base %.12s until now", name, other.Digest))
-		err := e.Store.Update(ctx, store.Bases, other.Digest, other, func() error {
-			other.Names = slices.DeleteFunc(other.Names, func(n string) bool { return n == name })
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	if slices.Contains(b.Names, name) {
-		return nil
-	}
-	return e.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
-		b.Names = append(b.Names, name)
-		return nil
-	})
-}
-
 // checkSHA256 compares a base with the plain sha256 that a recipe pins. The
 // sum is made once and remembered.
-func (e *Engine) checkSHA256(ctx context.Context, b *Base, want string) error {
+func (e *Engine) checkSHA256(ctx context.Context, b *record.Base, want string) error {
 	if want == "" {
 		return nil
 	}
 	if b.SHA256 == "" {
 		e.phase("sha256 of the base")
-		f, err := os.Open(e.Store.Path(store.Bases, b.Digest, "raw"))
+		f, err := os.Open(e.Catalog().BaseFile(b.Digest))
 		if err != nil {
 			return err
 		}

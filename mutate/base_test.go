@@ -5,11 +5,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
+	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/recipes"
 )
@@ -18,50 +19,21 @@ import (
 func withBases(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t)
-	for _, b := range []*Base{
-		{Digest: strings.Repeat("ab", 32), Names: []string{"debian-12", "bookworm"}, Seen: []FileID{{Ino: 1}, {Ino: 2}}},
-		{Digest: strings.Repeat("cd", 32), Names: []string{"fedora"}, Seen: []FileID{{Ino: 3}}},
+	for _, b := range []*record.Base{
+		{Digest: strings.Repeat("ab", 32), Names: []string{"debian-12", "bookworm"}, Seen: []content.FileID{{Ino: 1}, {Ino: 2}}},
+		{Digest: strings.Repeat("cd", 32), Names: []string{"fedora"}, Seen: []content.FileID{{Ino: 3}}},
 	} {
 		w.publish(t, store.Bases, b.Digest, b)
 	}
-	w.publish(t, store.Images, "web", Image{Name: "web"})
+	w.publish(t, store.Images, "web", record.Image{Name: "web"})
 	return w
-}
-
-func TestBasesAreFoundByNameAndDigest(t *testing.T) {
-	w := withBases(t)
-	for _, tc := range []struct {
-		name string
-		want string // the start of the digest; none if empty
-	}{
-		{"debian-12", "abab"},
-		{"bookworm", "abab"},
-		{"fedora", "cdcd"},
-		{strings.Repeat("ab", 32), "abab"},
-		{"abababababab", "abab"},
-		{"cdcdcdcdcdcdc", "cdcd"},
-		{"ababababab", ""}, // too short to be sure
-		{"abababababa", ""},
-		{"bababababababa", ""}, // not from the start
-		{"debian", ""},
-		{"web", ""},
-		{"", ""},
-	} {
-		b, err := w.FindBase(tc.name)
-		switch {
-		case tc.want == "" && !errors.Is(err, store.ErrNotFound):
-			t.Errorf("%q: base %v, error %v, want none", tc.name, b, err)
-		case tc.want != "" && (err != nil || !strings.HasPrefix(b.Digest, tc.want)):
-			t.Errorf("%q: base %v, error %v", tc.name, b, err)
-		}
-	}
 }
 
 // TestFilesThatWereImportedAreKnownAgain by their identity alone.
 func TestFilesThatWereImportedAreKnownAgain(t *testing.T) {
 	w := withBases(t)
 	for ino, want := range map[uint64]string{1: "abab", 2: "abab", 3: "cdcd", 4: ""} {
-		b, err := w.seen(FileID{Ino: ino})
+		b, err := w.seen(content.FileID{Ino: ino})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -71,64 +43,10 @@ func TestFilesThatWereImportedAreKnownAgain(t *testing.T) {
 	}
 }
 
-// TestANameIsOfOneBase: the last to be given it, and never an image's.
-func TestANameIsOfOneBase(t *testing.T) {
-	w := withBases(t)
-	name := func(base, name string) error {
-		b, err := w.FindBase(base)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return w.nameBase(t.Context(), b, name)
-	}
-	names := func() map[string][]string {
-		all := map[string][]string{}
-		bases, err := w.Bases()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, b := range bases {
-			all[b.Digest[:4]] = b.Names
-		}
-		return all
-	}
-
-	if err := name("fedora", "rawhide"); err != nil {
-		t.Fatal(err)
-	}
-	if err := name("fedora", "rawhide"); err != nil { // which it has
-		t.Fatal(err)
-	}
-	if got := names(); !slices.Equal(got["cdcd"], []string{"fedora", "rawhide"}) || len(w.notes()) > 0 {
-		t.Errorf("names %q after it got one more", got)
-	}
-
-	if err := name("fedora", "debian-12"); err != nil {
-		t.Fatal(err)
-	}
-	got := names()
-	if !slices.Equal(got["cdcd"], []string{"fedora", "rawhide", "debian-12"}) ||
-		!slices.Equal(got["abab"], []string{"bookworm"}) {
-		t.Errorf("names %q after one moved", got)
-	}
-	notes := w.notes()
-	if len(notes) != 1 || !strings.Contains(notes[0], "debian-12") || !strings.Contains(notes[0], "abababababab") {
-		t.Errorf("said %q of a name that moved", notes)
-	}
-
-	before := names()
-	if err := name("fedora", "web"); fault.Of(err) != fault.Usage || !strings.Contains(err.Error(), "an image") || fault.Mend(err) == "" {
-		t.Errorf("error %v of the name of an image", err)
-	}
-	if got := names(); !slices.Equal(got["cdcd"], before["cdcd"]) {
-		t.Errorf("names %q after one was refused", got)
-	}
-}
-
 // TestPinnedSumIsCompared with the base's, which is made once.
 func TestPinnedSumIsCompared(t *testing.T) {
 	w := withBases(t)
-	b, err := w.FindBase("fedora")
+	b, err := w.Catalog().FindBase("fedora")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +64,7 @@ func TestPinnedSumIsCompared(t *testing.T) {
 			t.Error("it was summed, and nobody asked for that")
 		}
 	}
-	if b, err = w.FindBase("fedora"); err != nil || b.SHA256 != right {
+	if b, err = w.Catalog().FindBase("fedora"); err != nil || b.SHA256 != right {
 		t.Errorf("the record has the sum %q: %v", b.SHA256, err)
 	}
 }
@@ -179,7 +97,7 @@ func TestImportRefusesBeforeItCopies(t *testing.T) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
-	if bases, err := w.Bases(); len(bases) != 2 {
+	if bases, err := w.Catalog().Bases(); len(bases) != 2 {
 		t.Errorf("%d bases, error %v, want the two that were there", len(bases), err)
 	}
 }

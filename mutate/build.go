@@ -8,8 +8,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/imgmut/imgmut/mutate/catalog"
 	"github.com/imgmut/imgmut/mutate/guest"
-	"github.com/imgmut/imgmut/mutate/layer"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/verify"
@@ -33,12 +34,12 @@ func (e *Engine) begin(ctx context.Context, p *plan) (*build, error) {
 	}
 	return &build{
 		Engine: e, plan: p, run: run,
-		commits: newCommitter(ctx, e.Store), guests: &guests{Engine: e, run: run, layout: &p.base.Layout},
+		commits: newCommitter(ctx, e.Catalog()), guests: &guests{Engine: e, run: run, layout: &p.base.Layout},
 	}, nil
 }
 
-// claim takes a lock on every layer that is missing and on the image, so that
-// no two applies make the same thing at once: the second finds it made when it
+// claim takes a lock on every layer that is missing, so that no two applies make
+// the same one at once: the second finds it made when it
 // gets the lock. Locks are taken in the order of the chain, and chains that
 // share a layer share all before it, so no two wait for each other.
 func (e *Engine) claim(ctx context.Context, p *plan, o ApplyOptions) (unlock func(), err error) {
@@ -69,10 +70,6 @@ func (e *Engine) claim(ctx context.Context, p *plan, o ApplyOptions) (unlock fun
 			return nil, err
 		}
 	}
-	if err := take("image-" + p.recipe.Name); err != nil {
-		unlock()
-		return nil, err
-	}
 	if waited { // much may be there now
 		if err := e.longestPrefix(p, o); err != nil {
 			unlock()
@@ -94,9 +91,9 @@ func (b *build) close() error {
 }
 
 // build makes the layers that are missing, and of the last the image.
-func (b *build) build(ctx context.Context, assertions []verify.Assertion, o ApplyOptions) (*Image, error) {
+func (b *build) build(ctx context.Context, assertions []verify.Assertion, o ApplyOptions) (*record.Image, error) {
 	err := b.layers(ctx)
-	var image *Image
+	var image *record.Image
 	if err == nil {
 		image, err = b.finish(ctx, assertions)
 	}
@@ -127,7 +124,7 @@ func (b *build) layers(ctx context.Context) (err error) {
 		}
 	}
 	if b.last == nil {
-		b.last, err = os.Open(b.Store.Path(store.Layers, string(p.last()), "raw"))
+		b.last, err = os.Open(b.Catalog().LayerFile(p.last()))
 	}
 	return err
 }
@@ -137,7 +134,7 @@ func (b *build) layers(ctx context.Context) (err error) {
 func (b *build) fork(ctx context.Context, work string) error {
 	p := b.plan
 	if !p.ready {
-		if err := reflink.CloneFile(work, b.Store.Path(store.Bases, p.base.Digest, "raw"), 0o600); err != nil {
+		if err := reflink.CloneFile(work, b.Catalog().BaseFile(p.base.Digest), 0o600); err != nil {
 			return err
 		}
 		if err := prepare(work, &p.base.Layout); err != nil {
@@ -149,15 +146,15 @@ func (b *build) fork(ctx context.Context, work string) error {
 		}
 		// Whoever makes it makes the same, so it is as old as its base: layers
 		// above it fit each other, whichever of several is kept.
-		p.prepare.record = layer.Record{Material: p.prepare.material, Made: p.base.Imported, Settled: true}
+		p.prepare.record = record.Layer{Material: p.prepare.material, Made: p.base.Imported, Settled: true}
 		p.ready = true
-		return layer.Commit(ctx, b.Store, made, p.prepare.key, p.prepare.record)
+		return b.Catalog().CommitLayer(ctx, made, p.prepare.key, p.prepare.record)
 	}
 	from := p.prepare.key
 	if p.reused > 0 {
 		from = p.steps[p.reused-1].key
 	}
-	return reflink.CloneFile(work, b.Store.Path(store.Layers, string(from), "raw"), 0o600)
+	return reflink.CloneFile(work, b.Catalog().LayerFile(from), 0o600)
 }
 
 // runSteps runs the steps that are left and makes a layer after each.
@@ -179,7 +176,7 @@ func (b *build) runSteps(ctx context.Context, work string) error {
 		err := b.step(ctx, g, l, lines)
 		lines.flush()
 		if err == nil {
-			l.record = layer.Record{Material: l.material, Name: l.spec.Name, Made: b.Now().UTC(), ParentMade: parent.Made, Took: time.Since(started)}
+			l.record = record.Layer{Material: l.material, Name: l.spec.Name, Made: b.Now().UTC(), ParentMade: parent.Made, Took: time.Since(started)}
 			err = b.seal(g, work, i)
 		}
 		if err != nil {
@@ -257,12 +254,12 @@ type committer struct {
 	queue chan func() error
 	ended func() error
 	ctx   context.Context
-	store *store.Store
+	to    catalog.Catalog
 }
 
-func newCommitter(ctx context.Context, s *store.Store) *committer {
+func newCommitter(ctx context.Context, to catalog.Catalog) *committer {
 	// A layer that is complete is kept even if the apply is interrupted.
-	c := &committer{queue: make(chan func() error, 64), ctx: context.WithoutCancel(ctx), store: s}
+	c := &committer{queue: make(chan func() error, 64), ctx: context.WithoutCancel(ctx), to: to}
 	done := make(chan error, 1)
 	c.ended = sync.OnceValue(func() error {
 		close(c.queue)
@@ -280,8 +277,8 @@ func newCommitter(ctx context.Context, s *store.Store) *committer {
 	return c
 }
 
-func (c *committer) add(file string, k layer.Key, rec layer.Record) {
-	c.queue <- func() error { return layer.Commit(c.ctx, c.store, file, k, rec) }
+func (c *committer) add(file string, k record.Key, rec record.Layer) {
+	c.queue <- func() error { return c.to.CommitLayer(c.ctx, file, k, rec) }
 }
 
 // wait returns when every layer has its name. It may be called again.
@@ -302,7 +299,7 @@ func (b *build) keep(failed error) error {
 		if step.Index > 1 {
 			parent = b.plan.steps[step.Index-2].key
 		}
-		from, what = b.Store.Path(store.Layers, string(parent), "raw"), fmt.Sprintf("the image as it was before step %d", step.Index)
+		from, what = b.Catalog().LayerFile(parent), fmt.Sprintf("the image as it was before step %d", step.Index)
 	case errors.As(failed, &verdict):
 		from, what = b.imageFile(), "the image that did not pass"
 	default:

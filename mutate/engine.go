@@ -31,6 +31,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/imgmut/imgmut/mutate/catalog"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -97,6 +98,9 @@ const (
 	EventNote     EventType = "note"     // something the user should know: Text
 	EventImage    EventType = "image"    // the image is finished: Name, Text is its path
 )
+
+// Catalog is what the store holds.
+func (e *Engine) Catalog() catalog.Catalog { return catalog.Catalog{Store: e.Store, Note: e.note} }
 
 func (e *Engine) phase(text string) { e.Events(Event{Type: EventPhase, Text: text}) }
 func (e *Engine) note(text string)  { e.Events(Event{Type: EventNote, Text: text}) }

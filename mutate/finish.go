@@ -11,37 +11,17 @@ import (
 	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
-	"github.com/imgmut/imgmut/mutate/layer"
 	"github.com/imgmut/imgmut/mutate/mount"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/verify"
 )
 
-// Image is the record of a finished image.
-type Image struct {
-	Name       string            `json:"name"`
-	Digest     string            `json:"digest"` // content digest
-	Size       int64             `json:"size"`   // bytes
-	File       FileID            `json:"file"`   // of the raw file as it was published
-	Made       time.Time         `json:"made"`
-	Base       string            `json:"base"`               // content digest
-	BaseName   string            `json:"baseName,omitempty"` // as the recipe names it
-	Keys       []layer.Key       `json:"keys"`               // of the chain, "prepare" first
-	Recipe     string            `json:"recipe"`             // path
-	RecipeSum  string            `json:"recipeSHA256"`       // sha256 of its bytes
-	Identity   Identity          `json:"identity"`
-	Assertions []verify.Recorded `json:"assertions,omitempty"` // what the recipe's verify: asks
-	Verdict    verify.Verdict    `json:"verdict"`
-	Imgmut     string            `json:"imgmut"`               // version
-	Systemd    int               `json:"systemd,omitempty"`    // major version of the host's, 0 if none was started
-	PoolFile   *PoolFile         `json:"registered,omitempty"` // in machined's pool, of this image or of one before it of that name
-}
-
 // VerifyError says that an image is not what it should be.
 type VerifyError struct {
 	Name   string
-	Failed []verify.Check
+	Failed []record.Check
 }
 
 // Error has a line for each check that failed.
@@ -58,13 +38,12 @@ func (e *VerifyError) Fault() string { return string(fault.Verdict) }
 
 // finished gives the image of the plan if it is there already: same chain,
 // same assertions, and a file that nobody has touched since.
-func (e *Engine) finished(p *plan, assertions []verify.Assertion) (*Image, bool, error) {
+func (e *Engine) finished(p *plan, assertions []verify.Assertion) (*record.Image, bool, error) {
 	if p.reused != len(p.steps) || !p.ready {
 		return nil, false, nil
 	}
-	var i Image
-	err := e.Store.Load(store.Images, p.recipe.Name, &i)
-	if errors.Is(err, store.ErrNotFound) {
+	i, err := e.Catalog().FindImage(p.recipe.Name)
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrBadRecord) {
 		return nil, false, nil
 	}
 	if err != nil {
@@ -74,9 +53,9 @@ func (e *Engine) finished(p *plan, assertions []verify.Assertion) (*Image, bool,
 	if err != nil {
 		return nil, false, err
 	}
-	same := len(i.Keys) > 0 && i.Keys[len(i.Keys)-1] == p.last() && verify.SameRecorded(i.Assertions, asked) && i.Verdict.OK && e.untouched(&i)
+	same := len(i.Keys) > 0 && i.Keys[len(i.Keys)-1] == p.last() && record.SameAssertions(i.Assertions, asked) && i.Verdict.OK && e.untouched(i)
 	same = same && !i.Made.Before(p.lastMade()) && i.Identity.Disk == derive(&p.base.Layout, p.last(), p.recipe.Name).Disk
-	return &i, same, nil
+	return i, same, nil
 }
 
 // settle has the kernel replay the journals of a fork of a layer that was taken
@@ -115,20 +94,20 @@ func (p *plan) lastMade() time.Time {
 }
 
 // untouched says that an image's file is the one that was published.
-func (e *Engine) untouched(i *Image) bool {
-	f, err := os.Open(e.imagePath(i.Name))
+func (e *Engine) untouched(i *record.Image) bool {
+	f, err := os.Open(e.Catalog().ImageFile(i.Name))
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	id, err := fileID(f)
-	return err == nil && id.sameFile(i.File)
+	id, err := content.IDOf(f)
+	return err == nil && id.SameFile(i.File)
 }
 
 // finish makes the image of the last layer: identity, verdict, record.
-func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*Image, error) {
+func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*record.Image, error) {
 	p := b.plan
-	base, err := os.Open(b.Store.Path(store.Bases, p.base.Digest, "raw"))
+	base, err := os.Open(b.Catalog().BaseFile(p.base.Digest))
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +128,7 @@ func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*Ima
 		return nil, err
 	}
 	i.Digest = sums.Digest()
-	if i.File, err = idOf(b.imageFile()); err != nil {
+	if i.File, err = content.IDOfPath(b.imageFile()); err != nil {
 		return nil, err
 	}
 	return i, b.Store.Publish(ctx, b.imageFile(), store.Images, i.Name, i, nil)
@@ -159,7 +138,7 @@ func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*Ima
 func (b *build) imageFile() string { return b.run.Path("image.raw") }
 
 // identified makes a fork of the last layer that is an image of its own.
-func (b *build) identified(ctx context.Context, base *os.File, id Identity) error {
+func (b *build) identified(ctx context.Context, base *os.File, id record.Identity) error {
 	layout := &b.plan.base.Layout
 	b.phase("identity")
 	if err := b.forkLast(b.imageFile()); err != nil {
@@ -186,7 +165,7 @@ func (b *build) identified(ctx context.Context, base *os.File, id Identity) erro
 
 // judged verifies the image and sums its bytes. It is a [*VerifyError] if the
 // image is not what it should be.
-func (b *build) judged(ctx context.Context, base *os.File, assertions []verify.Assertion) (*verify.Verdict, *content.Sums, error) {
+func (b *build) judged(ctx context.Context, base *os.File, assertions []verify.Assertion) (*record.Verdict, *content.Sums, error) {
 	b.phase("verify")
 	// Both only read, and each leaves a core idle.
 	summed := make(chan error, 1)
@@ -200,7 +179,7 @@ func (b *build) judged(ctx context.Context, base *os.File, assertions []verify.A
 	err = errors.Join(err, <-summed)
 	switch {
 	case fault.Of(err) == fault.Image: // the base was not, so the recipe made it so
-		err = &VerifyError{b.plan.recipe.Name, []verify.Check{{Name: "operating system", Detail: err.Error()}}}
+		err = &VerifyError{b.plan.recipe.Name, []record.Check{{Name: "operating system", Detail: err.Error()}}}
 	case err == nil && !verdict.OK:
 		err = &VerifyError{b.plan.recipe.Name, verdict.Failed()}
 	}
@@ -217,21 +196,21 @@ func (b *build) forkLast(file string) (err error) {
 }
 
 // record is what will be known of the image, but for its file and digest.
-func (b *build) record(ctx context.Context, id Identity, v verify.Verdict, assertions []verify.Assertion) (*Image, error) {
+func (b *build) record(ctx context.Context, id record.Identity, v record.Verdict, assertions []verify.Assertion) (*record.Image, error) {
 	p := b.plan
 	asked, err := verify.Record(assertions)
 	if err != nil {
 		return nil, err
 	}
-	i := &Image{
+	i := &record.Image{
 		Name: p.recipe.Name, Size: p.base.Size, Made: b.Now().UTC(),
-		Base: p.base.Digest, BaseName: p.recipe.Base.Name, Keys: []layer.Key{p.prepare.key},
+		Base: p.base.Digest, BaseName: p.recipe.Base.Name, Keys: []record.Key{p.prepare.key},
 		Recipe: p.recipe.File, RecipeSum: p.recipe.Digest, Identity: id, Assertions: asked, Verdict: v, Imgmut: b.Version,
 	}
 	for _, l := range p.steps {
 		i.Keys = append(i.Keys, l.key)
 	}
-	if before, err := b.FindImage(i.Name); err == nil { // to be found by who removes the image
+	if before, err := b.Catalog().FindImage(i.Name); err == nil { // to be found by who removes the image
 		i.PoolFile = before.PoolFile
 	}
 	if p.reused < len(p.steps) || len(assertions) > 0 { // else none was started

@@ -11,6 +11,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/guest"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/verify"
@@ -84,7 +85,7 @@ func (gs *guests) close() error {
 // judge judges a finished image. Assertions run on a fork of it that
 // systemd-nspawn accepts, because the image itself shows its EFI system
 // partition.
-func (gs *guests) judge(ctx context.Context, file string, assertions []verify.Assertion) (*verify.Verdict, error) {
+func (gs *guests) judge(ctx context.Context, file string, assertions []verify.Assertion) (*record.Verdict, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err

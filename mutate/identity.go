@@ -15,8 +15,8 @@ import (
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/gpt"
-	"github.com/imgmut/imgmut/mutate/layer"
 	"github.com/imgmut/imgmut/mutate/mount"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/tool"
 )
 
@@ -27,20 +27,14 @@ const identityVersion = 1
 // UUIDv5).
 var identitySpace = uuid.MustParse("6f6d7a5e-3c1b-5d0a-9d0e-1a2b3c4d5e6f")
 
-// Identity is what sets an image apart from all others with the same bytes.
-type Identity struct {
-	Disk       string            `json:"disk"`       // disk GUID, or the MBR's signature
-	Partitions map[string]string `json:"partitions"` // partition UUIDs: those of the base to those of the image, lower case
-}
-
 // derive gives the image of that name made by that chain its identity. Equal
 // builds are equal; two images differ in their name, their chain, or both, and
 // never share a GUID.
-func derive(l *disk.Layout, k layer.Key, name string) Identity {
+func derive(l *disk.Layout, k record.Key, name string) record.Identity {
 	made := func(what string) uuid.UUID {
 		return uuid.NewSHA1(identitySpace, fmt.Appendf(nil, "%d\n%s\n%s\n%s", identityVersion, k, name, what))
 	}
-	id := Identity{Disk: made("disk").String(), Partitions: map[string]string{}}
+	id := record.Identity{Disk: made("disk").String(), Partitions: map[string]string{}}
 	if l.Table == disk.MBR {
 		id.Disk = id.Disk[:8] // a signature of 32 bits is all an MBR has
 	}
@@ -58,7 +52,7 @@ func derive(l *disk.Layout, k layer.Key, name string) Identity {
 // identify turns a fork of the last layer into an image with an identity of
 // its own: GUIDs, the attribute bits and active flags of the base, and the
 // references to partition UUIDs in the image's files.
-func identify(ctx context.Context, file string, base *os.File, l *disk.Layout, id Identity) error {
+func identify(ctx context.Context, file string, base *os.File, l *disk.Layout, id record.Identity) error {
 	if l.Table == disk.Bare {
 		return nil
 	}
@@ -91,7 +85,7 @@ func identify(ctx context.Context, file string, base *os.File, l *disk.Layout, i
 	return gpt.Apply(f, e)
 }
 
-func identifyMBR(f, base *os.File, id Identity) error {
+func identifyMBR(f, base *os.File, id record.Identity) error {
 	m, err := gpt.ReadMBR(base)
 	if err != nil {
 		return err
@@ -116,7 +110,7 @@ func identifyMBR(f, base *os.File, id Identity) error {
 
 // rewriteReferences puts the new partition UUIDs where the image's files name
 // the old ones, in all volumes at once.
-func rewriteReferences(ctx context.Context, f *os.File, l *disk.Layout, id Identity) error {
+func rewriteReferences(ctx context.Context, f *os.File, l *disk.Layout, id record.Identity) error {
 	errs := make([]error, len(l.Volumes))
 	var wg sync.WaitGroup
 	for i, v := range l.Volumes {
@@ -132,7 +126,7 @@ func rewriteReferences(ctx context.Context, f *os.File, l *disk.Layout, id Ident
 }
 
 // rewriteVolume opens a volume for writing only if one of its files is stale.
-func rewriteVolume(ctx context.Context, f *os.File, v disk.Volume, id Identity) error {
+func rewriteVolume(ctx context.Context, f *os.File, v disk.Volume, id record.Identity) error {
 	changed, err := staleFiles(f, v, id)
 	if err != nil || len(changed) == 0 {
 		return err
@@ -155,7 +149,7 @@ func rewriteVolume(ctx context.Context, f *os.File, v disk.Volume, id Identity) 
 
 // staleFiles gives the files of a volume that name an old partition UUID, with
 // the content they should have.
-func staleFiles(f *os.File, v disk.Volume, id Identity) (map[string][]byte, error) {
+func staleFiles(f *os.File, v disk.Volume, id record.Identity) (map[string][]byte, error) {
 	tree, err := v.Open(f, disk.ReadOnly)
 	if err != nil {
 		return nil, err

@@ -12,14 +12,14 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/gpt"
-	"github.com/imgmut/imgmut/mutate/layer"
+	"github.com/imgmut/imgmut/mutate/record"
 )
 
 // TestIdentitiesAreStable: another identity for the same build would change
 // every image there is.
 func TestIdentitiesAreStable(t *testing.T) {
 	got := derive(gptImage(nil), "0123", "web")
-	want := Identity{Disk: "9b3eee95-2c81-537c-9233-0501ab11fcd1", Partitions: map[string]string{
+	want := record.Identity{Disk: "9b3eee95-2c81-537c-9233-0501ab11fcd1", Partitions: map[string]string{
 		"aaaaaaaa-0000-0000-0000-000000000001": "8d8a8d36-f76a-5083-8f04-2eb5bed5b0dc",
 		"aaaaaaaa-0000-0000-0000-000000000002": "c006d273-323d-5cdd-b0d2-152961d687d2",
 		"aaaaaaaa-0000-0000-0000-00000000000f": "eef8d174-69cf-501a-b62c-0c59fc6391a5",
@@ -37,7 +37,7 @@ func TestIdentitiesAreApart(t *testing.T) {
 		seen[strings.ToLower(v.PartUUID)] = "the base"
 	}
 	for _, tc := range []struct {
-		key  layer.Key
+		key  record.Key
 		name string
 	}{{"a", "web"}, {"b", "web"}, {"a", "db"}, {"b", "db"}} {
 		id := derive(gptImage(nil), tc.key, tc.name)
@@ -109,7 +109,7 @@ func TestIdentifyGPT(t *testing.T) {
 	}
 }
 
-func identifyFile(t *testing.T, work, base string, l *disk.Layout, id Identity) {
+func identifyFile(t *testing.T, work, base string, l *disk.Layout, id record.Identity) {
 	t.Helper()
 	f, err := os.Open(base)
 	if err != nil {

@@ -105,7 +105,7 @@ func (e *Engine) place(ctx context.Context, a *Applied, target string, fill func
 		return err
 	}
 	defer func() { err = errors.Join(err, run.Close()) }()
-	in, err := os.Open(e.imagePath(a.Name))
+	in, err := os.Open(e.Catalog().ImageFile(a.Name))
 	if err != nil {
 		return err
 	}

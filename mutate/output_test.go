@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/recipes"
 )
@@ -32,7 +33,7 @@ func TestWhereAnOutputMayGo(t *testing.T) {
 	if err := os.Link(filepath.Join(dir, "base.raw"), filepath.Join(dir, "same-as-base.raw")); err != nil {
 		t.Fatal(err)
 	}
-	w.publish(t, store.Images, "web", Image{Name: "web"})
+	w.publish(t, store.Images, "web", record.Image{Name: "web"})
 	r := &recipes.Recipe{File: filepath.Join(dir, "recipe.yaml"), Base: recipes.Base{Path: filepath.Join(dir, "base.raw")}}
 	for _, tc := range []struct {
 		output string
@@ -87,8 +88,8 @@ func TestWhereAnOutputMayGo(t *testing.T) {
 // TestOutputIsACopy of the image that has its name when it is whole.
 func TestOutputIsACopy(t *testing.T) {
 	w := newWorld(t)
-	w.publish(t, store.Images, "web", Image{Name: "web"})
-	a := &Applied{Image: Image{Name: "web"}}
+	w.publish(t, store.Images, "web", record.Image{Name: "web"})
+	a := &Applied{Image: record.Image{Name: "web"}}
 	for _, tc := range []struct {
 		name   string
 		before func(t *testing.T)
@@ -137,8 +138,8 @@ func TestOutputIsACopy(t *testing.T) {
 // TestFailedOutputLeavesWhatWasThere, and says where it failed.
 func TestFailedOutputLeavesWhatWasThere(t *testing.T) {
 	w := newWorld(t)
-	w.publish(t, store.Images, "web", Image{Name: "web"})
-	a := &Applied{Image: Image{Name: "web"}}
+	w.publish(t, store.Images, "web", record.Image{Name: "web"})
+	a := &Applied{Image: record.Image{Name: "web"}}
 	t.Chdir(t.TempDir())
 	writeFile(t, "out.raw", "old")
 	ctx, cancel := context.WithCancel(t.Context())

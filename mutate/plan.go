@@ -10,7 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/imgmut/imgmut/mutate/layer"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/step"
 	"github.com/imgmut/imgmut/recipes"
 )
@@ -19,7 +19,7 @@ import (
 // how far it exists.
 type plan struct {
 	recipe *recipes.Recipe
-	base   *Base
+	base   *record.Base
 	source *step.Source
 	// prepare is the first layer of every chain: the base with the partition
 	// table that systemd-nspawn needs. It is no step of the recipe.
@@ -31,9 +31,9 @@ type plan struct {
 
 // link is one layer of the chain.
 type link struct {
-	key      layer.Key
-	material layer.Material
-	record   layer.Record // if it exists
+	key      record.Key
+	material record.Material
+	record   record.Layer // if it exists
 }
 
 // stepLink is a layer that a step of the recipe makes.
@@ -52,7 +52,7 @@ func (l *stepLink) title() string {
 }
 
 // last is the key of the whole chain.
-func (p *plan) last() layer.Key {
+func (p *plan) last() record.Key {
 	if n := len(p.steps); n > 0 {
 		return p.steps[n-1].key
 	}
@@ -60,7 +60,7 @@ func (p *plan) last() layer.Key {
 }
 
 // plan computes the keys and finds the longest prefix of layers that exist.
-func (e *Engine) plan(ctx context.Context, r *recipes.Recipe, base *Base, steps []step.Decoded, src *step.Source, o ApplyOptions) (*plan, error) {
+func (e *Engine) plan(ctx context.Context, r *recipes.Recipe, base *record.Base, steps []step.Decoded, src *step.Source, o ApplyOptions) (*plan, error) {
 	p := &plan{recipe: r, base: base, source: src}
 	if err := p.chain(ctx, steps); err != nil {
 		return nil, err
@@ -87,7 +87,7 @@ func (e *Engine) announce(p *plan, o ApplyOptions) error {
 // chain computes the key of every layer. It is a pure function of the base's
 // digest, the recipe and the files beside it.
 func (p *plan) chain(ctx context.Context, steps []step.Decoded) (err error) {
-	p.prepare.material = layer.Material{Parent: layer.Key(p.base.Digest), Kind: "prepare", Version: prepareVersion}
+	p.prepare.material = record.Material{Parent: record.Key(p.base.Digest), Kind: "prepare", Version: prepareVersion}
 	if p.prepare.key, err = p.prepare.material.Key(); err != nil {
 		return err
 	}
@@ -125,8 +125,8 @@ func isInputError(err error) bool {
 	return errors.As(err, &pe) || errors.Is(err, step.ErrNotAFile)
 }
 
-func material(ctx context.Context, parent layer.Key, s recipes.Step, d step.Decoded, src *step.Source) (layer.Material, error) {
-	m := layer.Material{Parent: parent, Kind: d.Kind.Name, Version: d.Kind.Version, Env: maps.Clone(s.Env), Network: usesNetwork(s, d)}
+func material(ctx context.Context, parent record.Key, s recipes.Step, d step.Decoded, src *step.Source) (record.Material, error) {
+	m := record.Material{Parent: parent, Kind: d.Kind.Name, Version: d.Kind.Version, Env: maps.Clone(s.Env), Network: usesNetwork(s, d)}
 	var err error
 	if m.Options, err = json.Marshal(d.Step); err != nil {
 		return m, fmt.Errorf("hash the options of a %s step: %w", s.Kind, err)
@@ -152,9 +152,9 @@ func (e *Engine) longestPrefix(p *plan, o ApplyOptions) (err error) {
 	now := e.Now()
 	p.ready, p.reused = false, 0
 	for i := range p.steps {
-		p.steps[i].record = layer.Record{}
+		p.steps[i].record = record.Layer{}
 	}
-	if p.prepare.record, p.ready, err = layer.Find(e.Store, p.prepare.key, 0, now); err != nil || !p.ready || o.NoCache {
+	if p.prepare.record, p.ready, err = e.Catalog().FindLayer(p.prepare.key, 0, now); err != nil || !p.ready || o.NoCache {
 		return err
 	}
 	made := p.prepare.record.Made
@@ -164,7 +164,7 @@ func (e *Engine) longestPrefix(p *plan, o ApplyOptions) (err error) {
 			return nil
 		}
 		var ok bool
-		if l.record, ok, err = layer.Find(e.Store, l.key, l.spec.MaxAge, now); err != nil || !ok {
+		if l.record, ok, err = e.Catalog().FindLayer(l.key, l.spec.MaxAge, now); err != nil || !ok {
 			return err
 		}
 		// A refreshed layer keeps its key, so what was built on the one before
@@ -193,7 +193,7 @@ func (e *Engine) reason(p *plan, i int, o ApplyOptions) (string, error) {
 	case i > p.reused:
 		return fmt.Sprintf("follows step %d", p.reused+1), nil
 	case l.record.Made.IsZero():
-		return layer.Why(e.Store, &l.material)
+		return e.Catalog().Why(&l.material)
 	case l.spec.MaxAge > 0 && e.Now().Sub(l.record.Made) > l.spec.MaxAge:
 		return fmt.Sprintf("older than %s", age(l.spec.MaxAge)), nil
 	}

@@ -12,7 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/recipes"
@@ -58,7 +60,7 @@ func (e *Engine) register(ctx context.Context, r *recipes.Recipe, a *Applied) er
 		return nil
 	}
 	if a.PoolFile != nil && a.PoolFile.Digest == a.Digest {
-		if id, err := idOf(a.PoolFile.Path); err == nil && id.sameFile(a.PoolFile.ID) {
+		if id, err := content.IDOfPath(a.PoolFile.Path); err == nil && id.SameFile(a.PoolFile.ID) {
 			return nil // and no host need be started to say so
 		}
 	}
@@ -70,12 +72,12 @@ func (e *Engine) register(ctx context.Context, r *recipes.Recipe, a *Applied) er
 	if err != nil {
 		return fmt.Errorf("register %s with machined: %w", a.Name, err)
 	}
-	id, err := idOf(target)
+	id, err := content.IDOfPath(target)
 	if err != nil {
 		return err
 	}
 	return e.Store.Update(ctx, store.Images, a.Name, &a.Image, func() error {
-		a.PoolFile = &PoolFile{Path: target, Digest: a.Digest, ID: id}
+		a.PoolFile = &record.PoolFile{Path: target, Digest: a.Digest, ID: id}
 		return nil
 	})
 }
@@ -106,13 +108,6 @@ func (e *Engine) publishIn(ctx context.Context, h Host, target string, a *Applie
 		}
 	}
 	return errors.Join(unread, os.Remove(target))
-}
-
-// PoolFile is a file in machined's pool.
-type PoolFile struct {
-	Path   string `json:"path"`
-	Digest string `json:"digest"` // of the image that was put there
-	ID     FileID `json:"id"`     // as it was put there
 }
 
 // notOurs says that machined's pool has an image of that name which was not put

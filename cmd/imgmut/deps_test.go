@@ -14,17 +14,18 @@ const module = "github.com/imgmut/imgmut"
 // ever point down.
 var ourImports = map[string][]string{
 	"cmd/imgmut": {
-		"machined", "mutate", "mutate/agent", "mutate/disk", "mutate/fault", "mutate/guest", "mutate/mount", "mutate/reflink",
-		"mutate/store", "mutate/tool", "mutate/verify", "recipes",
+		"machined", "mutate", "mutate/agent", "mutate/fault", "mutate/guest", "mutate/mount", "mutate/record", "mutate/reflink",
+		"mutate/store", "mutate/tool", "recipes",
 	},
 	"mutate": {
-		"mutate/agent", "mutate/content", "mutate/disk", "mutate/fault", "mutate/gpt", "mutate/guest", "mutate/layer", "mutate/lock",
-		"mutate/mount", "mutate/reflink", "mutate/step", "mutate/store", "mutate/tool", "mutate/verify", "recipes",
+		"mutate/agent", "mutate/catalog", "mutate/content", "mutate/disk", "mutate/fault", "mutate/gpt", "mutate/guest", "mutate/lock",
+		"mutate/mount", "mutate/record", "mutate/reflink", "mutate/step", "mutate/store", "mutate/tool", "mutate/verify", "recipes",
 	},
-	"mutate/verify":  {"mutate/agent", "mutate/disk", "mutate/reflink", "mutate/step", "mutate/tool", "recipes"},
+	"mutate/verify":  {"mutate/agent", "mutate/disk", "mutate/record", "mutate/reflink", "mutate/step", "mutate/tool", "recipes"},
 	"mutate/guest":   {"mutate/fault", "mutate/agent"},
-	"mutate/layer":   {"mutate/step", "mutate/store"},
-	"mutate/step":    {"mutate/agent", "mutate/content", "mutate/disk", "recipes"},
+	"mutate/catalog": {"mutate/fault", "mutate/record", "mutate/store"},
+	"mutate/record":  {"mutate/content", "mutate/disk"},
+	"mutate/step":    {"mutate/agent", "mutate/content", "mutate/disk", "mutate/record", "recipes"},
 	"mutate/store":   {"mutate/fault", "mutate/lock", "mutate/mount", "mutate/reflink", "mutate/tool"},
 	"mutate/disk":    {"mutate/fault", "mutate/gpt", "mutate/mount", "mutate/tool"},
 	"mutate/content": {"mutate/reflink"},

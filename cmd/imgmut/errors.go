@@ -11,7 +11,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate"
 	"github.com/imgmut/imgmut/mutate/fault"
-	"github.com/imgmut/imgmut/mutate/verify"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/recipes"
 )
 
@@ -76,7 +76,7 @@ type failure struct {
 	Hint     string           `json:"hint"`
 	Status   int              `json:"status"` // exit status
 	Problems recipes.Problems `json:"problems,omitempty"`
-	Failed   []verify.Check   `json:"failed,omitempty"` // of a verdict
+	Failed   []record.Check   `json:"failed,omitempty"` // of a verdict
 	Output   []string         `json:"output,omitempty"` // the last lines of a step that failed
 }
 

@@ -14,9 +14,9 @@ import (
 	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/guest"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/tool"
-	"github.com/imgmut/imgmut/mutate/verify"
 	"github.com/imgmut/imgmut/recipes"
 )
 
@@ -44,7 +44,7 @@ func TestExitStatus(t *testing.T) {
 		{"a step finds nothing", inStep(&agent.GuestError{Text: "no", Errno: syscall.ENOENT}), exitStep, ""},
 		{"interrupted step", inStep(errInterrupted), exitInterrupted, ""},
 		{"cancelled", context.Canceled, exitInterrupted, ""},
-		{"verdict", &mutate.VerifyError{Failed: []verify.Check{{}}}, exitVerify, ""},
+		{"verdict", &mutate.VerifyError{Failed: []record.Check{{}}}, exitVerify, ""},
 		{"invalid base", fmt.Errorf("import: %w", fault.New(fault.Image, "do m", "f")), exitInvalid, "do m"},
 		{"no such image", fmt.Errorf("x: %w", store.ErrNotFound), exitNotFound, ""},
 		{"no such file", fs.ErrNotExist, exitNotFound, ""},

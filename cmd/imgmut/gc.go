@@ -14,7 +14,7 @@ func (c *commands) gcCommand() *cli.Command {
 		Name: "gc", Usage: "remove layers that no image is made of, unnamed unused bases, what --keep-failed kept and what crashes left", OnUsageError: usageError,
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "dry-run", Usage: "only tell what would go"}},
 		Action: c.existing(0, 0, "no argument", func(ctx *cli.Context, e *mutate.Engine) error {
-			r, err := e.Collect(ctx.Context, ctx.Bool("dry-run"))
+			r, err := e.Catalog().Collect(ctx.Context, ctx.Bool("dry-run"))
 			if err != nil {
 				return err
 			}
@@ -25,8 +25,8 @@ func (c *commands) gcCommand() *cli.Command {
 				for _, d := range r.Bases {
 					fmt.Fprintln(w, "base", d)
 				}
-				for _, f := range r.Kept {
-					fmt.Fprintln(w, "kept", f)
+				for _, f := range r.Failed {
+					fmt.Fprintln(w, "failed", f)
 				}
 			})
 		}),

@@ -18,9 +18,9 @@ func (c *commands) inspectCommand() *cli.Command {
 		Action: c.existing(1, 1, "the name of an image or base", func(ctx *cli.Context, e *mutate.Engine) error {
 			var record any
 			var err error
-			record, err = e.FindImage(ctx.Args().First())
+			record, err = e.Catalog().FindImage(ctx.Args().First())
 			if errors.Is(err, store.ErrNotFound) {
-				record, err = e.FindBase(ctx.Args().First())
+				record, err = e.Catalog().FindBase(ctx.Args().First())
 			}
 			if errors.Is(err, store.ErrNotFound) {
 				return fault.New(fault.NotFound, "imgmut ls lists them", "image or base %s: %w", ctx.Args().First(), store.ErrNotFound)

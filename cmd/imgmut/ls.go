@@ -48,7 +48,7 @@ func (c *commands) lsCommand() *cli.Command {
 
 func entries(e *mutate.Engine) ([]entry, error) {
 	list := []entry{}
-	bases, err := e.Bases()
+	bases, err := e.Catalog().Bases()
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func entries(e *mutate.Engine) ([]entry, error) {
 		}
 		list = append(list, l)
 	}
-	images, err := e.Images()
+	images, err := e.Catalog().Images()
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ EXIT STATUS: 6 the image is not what it should be, 7 it is invalid, 8 there is n
 			v, err := e.VerifyImage(ctx.Context, name)
 			if errors.Is(err, store.ErrNotFound) {
 				file := name
-				if base, baseErr := e.FindBase(name); baseErr == nil {
+				if base, baseErr := e.Catalog().FindBase(name); baseErr == nil {
 					file = e.Store.Path(store.Bases, base.Digest, "raw")
 				} else if _, statErr := os.Stat(name); statErr != nil {
 					return fault.New(fault.NotFound, "imgmut ls lists images and bases", "image, base or file %s: %w", name, store.ErrNotFound)

@@ -22,16 +22,8 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/mutate/content"
+	"github.com/imgmut/imgmut/mutate/record"
 )
-
-// Input is one file that a step reads from beside the recipe, with the digest
-// of all that a copy of it carries over: type, mode, owner, size, link target,
-// extended attributes and bytes. Times are not among them: a fresh checkout
-// has new ones.
-type Input struct {
-	Path   string
-	Digest string
-}
 
 // Source is the directory of a recipe. Nothing outside it is read, whatever
 // its symbolic links say ([os.Root]).
@@ -51,15 +43,15 @@ var ErrInputChanged = errors.New("changed while the image was being built")
 var ErrNotAFile = errors.New("neither a file, a directory nor a symbolic link")
 
 // Digest lists the files below each of names with their digests, in order.
-func (s *Source) Digest(ctx context.Context, names []string) ([]Input, error) {
-	var inputs []Input
+func (s *Source) Digest(ctx context.Context, names []string) ([]record.Input, error) {
+	var inputs []record.Input
 	for _, name := range names {
 		err := s.walk(name, func(f *inputFile) error {
 			h := sha256.New()
 			if err := f.digest(ctx, h, io.Discard); err != nil {
 				return err
 			}
-			inputs = append(inputs, Input{f.path, hex.EncodeToString(h.Sum(nil))})
+			inputs = append(inputs, record.Input{Path: f.path, Digest: hex.EncodeToString(h.Sum(nil))})
 			return nil
 		})
 		if err != nil {

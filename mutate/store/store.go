@@ -44,6 +44,9 @@ import (
 // ErrNotFound says that the store has no object of that name.
 var ErrNotFound = fault.New(fault.NotFound, "", "not found in the store")
 
+// ErrBadRecord says that the record of an object cannot be read.
+var ErrBadRecord = errors.New("unreadable record")
+
 // ErrNoPlace says that a store cannot be where the user wants it.
 var ErrNoPlace = fault.New(fault.Host, "choose another place with --store or $IMGMUT_STORE", "there can be no store")
 
@@ -196,7 +199,11 @@ func (s *Store) Load(k Kind, name string, rec any) error {
 	// What the record does not say is not said, whatever rec held before.
 	reflect.ValueOf(rec).Elem().SetZero()
 	if err := json.Unmarshal(b, rec); err != nil {
-		return fmt.Errorf("read record %s: %w", s.Path(k, name, "json"), err)
+		mend := "imgmut rm " + name + " removes it"
+		if k == Layers {
+			mend = "it is made again when it is needed"
+		}
+		return fault.New("", mend, "%w %s: %w", ErrBadRecord, s.Path(k, name, "json"), err)
 	}
 	return nil
 }
@@ -218,13 +225,13 @@ func (s *Store) Names(k Kind) ([]string, error) {
 
 // Remove removes an object; it is gone when its record is. Removing what is
 // not there is [ErrNotFound].
-func (s *Store) Remove(k Kind, name string) error {
+func (s *Store) Remove(ctx context.Context, k Kind, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
 	// Alone: else it could take the disk of an object of that name which is
 	// published meanwhile, and leave its record. Publishing takes a moment.
-	unlock, err := lock.Take(context.Background(), s.publishLock(), lock.Exclusive, nil)
+	unlock, err := lock.Take(ctx, s.publishLock(), lock.Exclusive, nil)
 	if err != nil {
 		return err
 	}

@@ -197,7 +197,7 @@ func TestNotFound(t *testing.T) {
 	if err := s.Load(store.Images, "web", &record{}); !errors.Is(err, store.ErrNotFound) || err.Error() != "image web: not found in the store" {
 		t.Errorf("Load: %v", err)
 	}
-	if err := s.Remove(store.Bases, "b"); !errors.Is(err, store.ErrNotFound) || err.Error() != "base b: not found in the store" {
+	if err := s.Remove(t.Context(), store.Bases, "b"); !errors.Is(err, store.ErrNotFound) || err.Error() != "base b: not found in the store" {
 		t.Errorf("Remove: %v", err)
 	}
 	if err := os.WriteFile(s.Path(store.Images, "web", "json"), []byte("{"), 0o644); err != nil {
@@ -220,7 +220,7 @@ func TestRemove(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Remove(store.Bases, "a"); err != nil {
+	if err := s.Remove(t.Context(), store.Bases, "a"); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := files(t, s, store.Bases), []string{"b.json", "b.raw", "b.sums"}; !slices.Equal(got, want) {
@@ -239,7 +239,7 @@ func TestRemoveTakesTheRecordFirst(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(raw, "in-the-way"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Remove(store.Images, "web"); err == nil {
+	if err := s.Remove(t.Context(), store.Images, "web"); err == nil {
 		t.Error("removed a directory that is not empty")
 	}
 	if err := s.Load(store.Images, "web", &record{}); !errors.Is(err, store.ErrNotFound) {
@@ -255,7 +255,7 @@ func TestPublishAgainstRemove(t *testing.T) {
 		mustPublish(t, s, run, store.Layers, "k", "old")
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if err := s.Remove(store.Layers, "k"); err != nil {
+			if err := s.Remove(t.Context(), store.Layers, "k"); err != nil {
 				t.Error(err)
 			}
 		})

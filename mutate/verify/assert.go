@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/agent"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/step"
 	"github.com/imgmut/imgmut/recipes"
 )
@@ -75,12 +76,12 @@ func (u unmet) Error() string { return string(u) }
 func unmetf(format string, args ...any) error { return unmet(fmt.Sprintf(format, args...)) }
 
 // assertAll checks the assertions in one guest.
-func assertAll(ctx context.Context, r Request) ([]Check, error) {
+func assertAll(ctx context.Context, r Request) ([]record.Check, error) {
 	g, err := r.Guest(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var checks []Check
+	var checks []record.Check
 	for _, a := range r.Assertions {
 		started := time.Now()
 		err := a.Check(ctx, g)
@@ -91,7 +92,7 @@ func assertAll(ctx context.Context, r Request) ([]Check, error) {
 		} else if err != nil && !errors.As(err, &why) {
 			return nil, fmt.Errorf("check %s: %w", a, err)
 		}
-		checks = append(checks, Check{Name: a.String(), OK: err == nil, Detail: string(why), Took: time.Since(started)})
+		checks = append(checks, record.Check{Name: a.String(), OK: err == nil, Detail: string(why), Took: time.Since(started)})
 	}
 	return checks, nil
 }

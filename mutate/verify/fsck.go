@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/tool"
 )
@@ -34,8 +35,8 @@ var checkers = map[string]checker{
 }
 
 // check runs the checker on a carve-out of the volume.
-func (c checker) check(ctx context.Context, r Request, v disk.Volume) (Check, error) {
-	result := Check{Name: fmt.Sprintf("%s: %s", v, v.FS)}
+func (c checker) check(ctx context.Context, r Request, v disk.Volume) (record.Check, error) {
+	result := record.Check{Name: fmt.Sprintf("%s: %s", v, v.FS)}
 	file := filepath.Join(r.Scratch, fmt.Sprintf("volume-%d", v.Slot))
 	if err := carve(ctx, file, r.File, v); err != nil {
 		return result, fmt.Errorf("check %s: %w", v, err)

@@ -12,6 +12,7 @@ import (
 	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/verify"
 )
 
@@ -52,7 +53,7 @@ func sum(t *testing.T, f *os.File) string {
 
 // judge verifies an image, and that this changes no byte of it and leaves
 // nothing in the scratch directory.
-func judge(t *testing.T, path string, r verify.Request) (*verify.Verdict, error) {
+func judge(t *testing.T, path string, r verify.Request) (*record.Verdict, error) {
 	t.Helper()
 	f := open(t, path)
 	before := sum(t, f)

@@ -7,7 +7,7 @@
 // no loop device, and one that would repair something repairs nothing that
 // anybody keeps.
 //
-// An image that fails is a [Verdict] that is not OK. An error says that it
+// An image that fails is a [record.Verdict] that is not OK. An error says that it
 // could not be judged.
 package verify
 
@@ -21,33 +21,8 @@ import (
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/record"
 )
-
-// Verdict is the outcome for one image.
-type Verdict struct {
-	OK     bool      `json:"ok"`
-	Checks []Check   `json:"checks"`
-	At     time.Time `json:"at"`
-}
-
-// Check is one thing that was looked at.
-type Check struct {
-	Name   string        `json:"name"` // what, as "partition 2: ext4"
-	OK     bool          `json:"ok"`
-	Detail string        `json:"detail,omitempty"` // what is wrong
-	Took   time.Duration `json:"took"`             // nanoseconds
-}
-
-// Failed lists the checks that are not OK.
-func (v *Verdict) Failed() []Check {
-	var failed []Check
-	for _, c := range v.Checks {
-		if !c.OK {
-			failed = append(failed, c)
-		}
-	}
-	return failed
-}
 
 // Request says what to judge.
 type Request struct {
@@ -61,14 +36,14 @@ type Request struct {
 
 // Image judges an image. What it finds first that makes the image unusable as
 // a whole (a damaged table, no root) is a [disk.InvalidError].
-func Image(ctx context.Context, r Request) (*Verdict, error) {
+func Image(ctx context.Context, r Request) (*record.Verdict, error) {
 	started := time.Now()
 	layout, err := disk.List(ctx, r.File)
 	if err != nil {
 		return nil, err
 	}
-	v := &Verdict{At: started.UTC()}
-	v.Checks = append(v.Checks, Check{Name: "partition table: " + string(layout.Table), OK: true, Took: time.Since(started)})
+	v := &record.Verdict{At: started.UTC()}
+	v.Checks = append(v.Checks, record.Check{Name: "partition table: " + string(layout.Table), OK: true, Took: time.Since(started)})
 	checks, err := structural(ctx, r, layout)
 	if err != nil {
 		return nil, err
@@ -87,15 +62,15 @@ func Image(ctx context.Context, r Request) (*Verdict, error) {
 
 // structural runs the checks of the volumes and of the references at once:
 // each mostly waits for a program.
-func structural(ctx context.Context, r Request, l *disk.Layout) ([]Check, error) {
+func structural(ctx context.Context, r Request, l *disk.Layout) ([]record.Check, error) {
 	// Roles are needed for the references alone, and finding them takes a while.
-	tasks := []func() (Check, error){func() (Check, error) { return references(r.File, l.Clone()) }}
+	tasks := []func() (record.Check, error){func() (record.Check, error) { return references(r.File, l.Clone()) }}
 	for _, v := range l.Volumes {
 		if c, ok := checkers[v.FS]; ok {
-			tasks = append(tasks, func() (Check, error) { return c.check(ctx, r, v) })
+			tasks = append(tasks, func() (record.Check, error) { return c.check(ctx, r, v) })
 		}
 	}
-	checks, errs := make([]Check, len(tasks)), make([]error, len(tasks))
+	checks, errs := make([]record.Check, len(tasks)), make([]error, len(tasks))
 	var wg sync.WaitGroup
 	for i, task := range tasks {
 		wg.Go(func() {
@@ -117,8 +92,8 @@ func structural(ctx context.Context, r Request, l *disk.Layout) ([]Check, error)
 const maxDangling = 10
 
 // references checks that each volume that a file of the image names is there.
-func references(f *os.File, l *disk.Layout) (Check, error) {
-	c := Check{Name: "references", OK: true}
+func references(f *os.File, l *disk.Layout) (record.Check, error) {
+	c := record.Check{Name: "references", OK: true}
 	if err := l.AssignRoles(f); err != nil {
 		return c, err
 	}

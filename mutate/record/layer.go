@@ -1,30 +1,14 @@
-// Package layer names and keeps layers: the whole disk after one step.
-//
-// A layer is named before it exists, by a key: the hash of all that decides
-// what is in it ([Material]). Keys are chained, so a key stands for a base and
-// every step up to it, and recipes that begin with the same steps share those
-// layers without knowing of each other. What is given to a finished image
-// afterwards, its name and its identity, is in no key.
-//
-// The material is kept with the layer. It explains the key, and it tells why a
-// layer could not be reused: what differs between the material wanted and that
-// of its nearest relative in the store ([Why]).
-package layer
+package record
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
-
-	"github.com/imgmut/imgmut/mutate/step"
-	"github.com/imgmut/imgmut/mutate/store"
 )
 
 // Key names a layer: 64 hexadecimal digits.
@@ -38,7 +22,7 @@ type Material struct {
 	Options json.RawMessage
 	Env     map[string]string `json:",omitempty"`
 	Network bool              `json:",omitempty"`
-	Inputs  []step.Input      `json:",omitempty"`
+	Inputs  []Input           `json:",omitempty"`
 }
 
 // Key hashes the material: its canonical JSON, which has a fixed order of
@@ -52,8 +36,8 @@ func (m *Material) Key() (Key, error) {
 	return Key(hex.EncodeToString(sum[:])), nil
 }
 
-// Record is what the store keeps beside a layer.
-type Record struct {
+// Layer is what the store keeps beside a layer.
+type Layer struct {
 	Material Material  `json:"material"`
 	Name     string    `json:"name,omitempty"` // of the step, when it was made
 	Made     time.Time `json:"made"`
@@ -66,54 +50,15 @@ type Record struct {
 	Took    time.Duration `json:"took"` // of the step, nanoseconds
 }
 
-// Find looks a layer up. ok is false if there is none, or if it is older than
-// maxAge (0 is any age).
-func Find(s *store.Store, k Key, maxAge time.Duration, now time.Time) (rec Record, ok bool, err error) {
-	err = s.Load(store.Layers, string(k), &rec)
-	if errors.Is(err, store.ErrNotFound) {
-		return rec, false, nil
-	}
-	if err != nil {
-		return rec, false, err
-	}
-	return rec, maxAge == 0 || now.Sub(rec.Made) <= maxAge, nil
+// Input is one file that a step reads from beside the recipe, with the digest
+// of all that matters of it.
+type Input struct {
+	Path   string
+	Digest string
 }
 
-// Commit gives the run's file the name of its key. It is the last moment at
-// which a crash leaves no layer.
-func Commit(ctx context.Context, s *store.Store, file string, k Key, rec Record) error {
-	if err := s.Publish(ctx, file, store.Layers, string(k), rec, nil); err != nil {
-		return fmt.Errorf("commit layer: %w", err)
-	}
-	return nil
-}
-
-// Why tells what keeps a layer of this material from being there: "new", or
-// what differs from the layer that the same parent has for the same kind of
-// step, the newest if there are several.
-func Why(s *store.Store, m *Material) (string, error) {
-	keys, err := s.Names(store.Layers)
-	if err != nil {
-		return "", err
-	}
-	var nearest *Record
-	for _, k := range keys {
-		var rec Record
-		if err := s.Load(store.Layers, k, &rec); err != nil {
-			continue // removed since
-		}
-		if rec.Material.Parent == m.Parent && rec.Material.Kind == m.Kind && (nearest == nil || rec.Made.After(nearest.Made)) {
-			nearest = &rec
-		}
-	}
-	if nearest == nil {
-		return "new", nil
-	}
-	return m.difference(&nearest.Material), nil
-}
-
-// difference says in few words what m has otherwise than old.
-func (m *Material) difference(old *Material) string {
+// Difference says in few words what m has that old has not: "new" if nothing.
+func (m *Material) Difference(old *Material) string {
 	switch {
 	case m.Version != old.Version:
 		return "changed: imgmut's own " + m.Kind

@@ -1,0 +1,209 @@
+package catalog_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imgmut/imgmut/mutate/catalog"
+	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/record"
+	"github.com/imgmut/imgmut/mutate/store"
+)
+
+// withBases is a catalog of two bases and an image, and what it notes.
+func withBases(t *testing.T) (catalog.Catalog, *[]string) {
+	t.Helper()
+	c := open(t)
+	notes := new([]string)
+	c.Note = func(text string) { *notes = append(*notes, text) }
+	for _, b := range []*record.Base{
+		{Digest: strings.Repeat("ab", 32), Names: []string{"debian-12", "bookworm"}},
+		{Digest: strings.Repeat("cd", 32), Names: []string{"fedora"}},
+	} {
+		publish(t, c, store.Bases, b.Digest, b)
+	}
+	publish(t, c, store.Images, "web", record.Image{Name: "web"})
+	return c, notes
+}
+
+func TestBasesAreFoundByNameAndDigest(t *testing.T) {
+	c, _ := withBases(t)
+	for _, tc := range []struct {
+		name string
+		want string // the start of the digest; none if empty
+	}{
+		{"debian-12", "abab"},
+		{"bookworm", "abab"},
+		{"fedora", "cdcd"},
+		{strings.Repeat("ab", 32), "abab"},
+		{"abababababab", "abab"},
+		{"cdcdcdcdcdcdc", "cdcd"},
+		{"ababababab", ""}, // too short to be sure
+		{"abababababa", ""},
+		{"bababababababa", ""}, // not from the start
+		{"debian", ""},
+		{"web", ""},
+		{"", ""},
+	} {
+		b, err := c.FindBase(tc.name)
+		switch {
+		case tc.want == "" && !errors.Is(err, store.ErrNotFound):
+			t.Errorf("%q: base %v, error %v, want none", tc.name, b, err)
+		case tc.want != "" && (err != nil || !strings.HasPrefix(b.Digest, tc.want)):
+			t.Errorf("%q: base %v, error %v", tc.name, b, err)
+		}
+	}
+}
+
+// TestANameIsOfOneBase: the last to be given it, and never an image's.
+func TestANameIsOfOneBase(t *testing.T) {
+	c, notes := withBases(t)
+	name := func(base, name string) error {
+		b, err := c.FindBase(base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		release, err := c.HoldName(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer release()
+		if err := c.FreeForBase(name); err != nil {
+			return err
+		}
+		return c.NameBase(t.Context(), b, name)
+	}
+	names := func() map[string][]string {
+		all := map[string][]string{}
+		bases, err := c.Bases()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range bases {
+			all[b.Digest[:4]] = b.Names
+		}
+		return all
+	}
+
+	if err := name("fedora", "rawhide"); err != nil {
+		t.Fatal(err)
+	}
+	if err := name("fedora", "rawhide"); err != nil { // which it has
+		t.Fatal(err)
+	}
+	if got := names(); !slices.Equal(got["cdcd"], []string{"fedora", "rawhide"}) || len(*notes) > 0 {
+		t.Errorf("names %q after it got one more", got)
+	}
+
+	if err := name("fedora", "debian-12"); err != nil {
+		t.Fatal(err)
+	}
+	got := names()
+	if !slices.Equal(got["cdcd"], []string{"fedora", "rawhide", "debian-12"}) ||
+		!slices.Equal(got["abab"], []string{"bookworm"}) {
+		t.Errorf("names %q after one moved", got)
+	}
+	if len(*notes) != 1 || !strings.Contains((*notes)[0], "debian-12") || !strings.Contains((*notes)[0], "abababababab") {
+		t.Errorf("said %q of a name that moved", *notes)
+	}
+
+	before := names()
+	if err := name("fedora", "web"); fault.Of(err) != fault.Usage || !strings.Contains(err.Error(), "an image") || fault.Mend(err) == "" {
+		t.Errorf("error %v of the name of an image", err)
+	}
+	if got := names(); !slices.Equal(got["cdcd"], before["cdcd"]) {
+		t.Errorf("names %q after one was refused", got)
+	}
+}
+
+// TestNamesAreHeld by one process at a time, and whoever waits is told.
+func TestNamesAreHeld(t *testing.T) {
+	c, notes := withBases(t)
+	release, err := c.HoldName(t.Context(), "new")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cause := errors.New("enough")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, cause)
+	defer cancel()
+	if _, err := c.HoldName(ctx, "new"); !errors.Is(err, cause) {
+		t.Errorf("held, and HoldName = %v", err)
+	}
+	if len(*notes) != 1 || !strings.Contains((*notes)[0], "works on new") {
+		t.Errorf("notes %q", *notes)
+	}
+	release()
+	if release, err = c.HoldName(t.Context(), "new"); err != nil {
+		t.Fatal(err)
+	}
+	release()
+}
+
+// TestAnImageCannotHaveTheNameOfABase.
+func TestAnImageCannotHaveTheNameOfABase(t *testing.T) {
+	c, _ := withBases(t)
+	for name, free := range map[string]bool{"web": true, "new": true, "bookworm": false, "fedora": false} {
+		if err := c.FreeForImage(name); (err == nil) != free || !free && fault.Of(err) != fault.Usage {
+			t.Errorf("%s: %v, want it free: %t", name, err, free)
+		}
+	}
+}
+
+// TestTheUnreadableIsPassedOver: it is named with the mend, its name stays
+// taken, and neither it nor what it may need is removed.
+func TestTheUnreadableIsPassedOver(t *testing.T) {
+	c, notes := withBases(t)
+	publish(t, c, store.Bases, "feed", record.Base{Digest: "feed"}) // unnamed, and perhaps the broken image's
+	publish(t, c, store.Layers, "orphan", record.Layer{})
+	publish(t, c, store.Images, "broken", record.Image{Name: "broken"})
+	for _, file := range []string{c.Store.Path(store.Images, "broken", "json"), c.Store.Path(store.Bases, strings.Repeat("cd", 32), "json")} {
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if images, err := c.Images(); len(images) != 1 || images[0].Name != "web" || err != nil {
+		t.Errorf("Images = %v, %v", images, err)
+	}
+	if len(*notes) != 1 || !strings.Contains((*notes)[0], "broken.json") || !strings.Contains((*notes)[0], "imgmut rm broken") {
+		t.Errorf("notes %q, want the record and the mend", *notes)
+	}
+	if bases, err := c.Bases(); len(bases) != 2 || err != nil {
+		t.Errorf("Bases = %v, %v", bases, err)
+	}
+	if has, err := c.HasImage("broken"); !has || err != nil {
+		t.Errorf("HasImage = %v, %v", has, err)
+	}
+	r, err := c.Collect(t.Context(), false)
+	if err != nil || len(r.Bases) != 0 || !slices.Equal(r.Layers, []string{"orphan"}) {
+		t.Errorf("Collect = %+v, %v; want the layer alone", r, err)
+	}
+	// With the record gone, nothing is in doubt any more.
+	if err := c.Store.Remove(t.Context(), store.Images, "broken"); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := c.Collect(t.Context(), false); err != nil || !slices.Equal(r.Bases, []string{"feed"}) {
+		t.Errorf("Collect = %+v, %v; want the base without a name", r, err)
+	}
+}
+
+// publish makes an object of the store.
+func publish(t *testing.T, c catalog.Catalog, k store.Kind, name string, rec any) {
+	t.Helper()
+	run, err := c.Store.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer run.Close()
+	file := run.Path("made.raw")
+	if err := os.WriteFile(file, []byte("disk of "+name), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Store.Publish(t.Context(), file, k, name, rec, nil); err != nil {
+		t.Fatal(err)
+	}
+}

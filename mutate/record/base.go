@@ -1,0 +1,20 @@
+package record
+
+import (
+	"time"
+
+	"github.com/imgmut/imgmut/mutate/content"
+	"github.com/imgmut/imgmut/mutate/disk"
+)
+
+// Base is the record of an imported raw image.
+type Base struct {
+	Digest   string           `json:"digest"` // content digest, its name in the store
+	Names    []string         `json:"names"`
+	Size     int64            `json:"size"`             // bytes
+	SHA256   string           `json:"sha256,omitempty"` // plain sha256 of the file, if it was ever asked for
+	Source   string           `json:"source"`           // path it was imported from
+	Imported time.Time        `json:"imported"`
+	Layout   disk.Layout      `json:"layout"`
+	Seen     []content.FileID `json:"seen"` // files known to have these bytes
+}

@@ -1,0 +1,59 @@
+package record
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/imgmut/imgmut/mutate/content"
+)
+
+// Image is the record of a finished image.
+type Image struct {
+	Name       string         `json:"name"`
+	Digest     string         `json:"digest"` // content digest
+	Size       int64          `json:"size"`   // bytes
+	File       content.FileID `json:"file"`   // of the raw file as it was published
+	Made       time.Time      `json:"made"`
+	Base       string         `json:"base"`               // content digest
+	BaseName   string         `json:"baseName,omitempty"` // as the recipe names it
+	Keys       []Key          `json:"keys"`               // of the chain, "prepare" first
+	Recipe     string         `json:"recipe"`             // path
+	RecipeSum  string         `json:"recipeSHA256"`       // sha256 of its bytes
+	Identity   Identity       `json:"identity"`
+	Assertions []Assertion    `json:"assertions,omitempty"` // what the recipe's verify: asks
+	Verdict    Verdict        `json:"verdict"`
+	Imgmut     string         `json:"imgmut"`               // version
+	Systemd    int            `json:"systemd,omitempty"`    // major version of the host's, 0 if none was started
+	PoolFile   *PoolFile      `json:"registered,omitempty"` // in machined's pool, of this image or of one before it of that name
+}
+
+// Identity is what sets an image apart from all others with the same bytes.
+type Identity struct {
+	Disk       string            `json:"disk"`       // disk GUID, or the MBR's signature
+	Partitions map[string]string `json:"partitions"` // partition UUIDs: those of the base to those of the image, lower case
+}
+
+// PoolFile is a file in machined's pool.
+type PoolFile struct {
+	Path   string         `json:"path"`
+	Digest string         `json:"digest"` // of the image that was put there
+	ID     content.FileID `json:"id"`     // as it was put there
+}
+
+// Assertion is an assertion as it is kept with an image, so that the image can
+// be judged again when its recipe is gone.
+type Assertion struct {
+	Kind    string          `json:"kind"`
+	Options json.RawMessage `json:"options"`
+}
+
+// SameAssertions tells whether two lists ask the same questions. Records are
+// indented, so white space does not count.
+func SameAssertions(a, b []Assertion) bool {
+	return slices.EqualFunc(a, b, func(x, y Assertion) bool {
+		var p, q bytes.Buffer
+		return x.Kind == y.Kind && json.Compact(&p, x.Options) == nil && json.Compact(&q, y.Options) == nil && bytes.Equal(p.Bytes(), q.Bytes())
+	})
+}
