@@ -79,7 +79,8 @@ func (b *builder) version(root *node) bool {
 	}
 	if b.r.Version != Version {
 		b.problems = nil
-		b.add(e.value.pos, "version", "", "this is version %d of the format; this program reads version %d", b.r.Version, Version)
+		b.add(e.value.pos, "version", "", "this is version %d of the format; this program reads version %d",
+			b.r.Version, Version)
 		return false
 	}
 	return true
@@ -147,11 +148,12 @@ func (b *builder) basePath(n *node, path, s string) {
 		return
 	}
 	if scheme, _, ok := strings.Cut(s, "://"); ok {
-		b.add(n.pos, path, "download it, and give its path", "%q: imgmut fetches nothing by %s", shorten(s), shorten(scheme))
+		b.add(n.pos, path, "download it, and give its path", "%q: imgmut fetches nothing by %s",
+			shorten(s), label(scheme))
 		return
 	}
 	if strings.HasPrefix(s, "~") {
-		b.add(n.pos, path, "write the whole path", "%q: there is no shell here to know what ~ is", shorten(s))
+		b.add(n.pos, path, "write the whole path", "%q: no shell expands the ~ here", shorten(s))
 		return
 	}
 	if !filepath.IsAbs(s) {
@@ -207,10 +209,10 @@ func (b *builder) step(i int, n *node) {
 func (b *builder) env(n *node, path string) {
 	for _, e := range n.entries {
 		if !envName.MatchString(e.key) {
-			b.add(e.pos, at(path, shorten(e.key)), "", "want a name of letters, digits and _, the first no digit")
+			b.add(e.pos, at(path, label(e.key)), "", "want a name of letters, digits and _, the first no digit")
 		}
 		if strings.ContainsRune(e.value.text, 0) {
-			b.add(e.value.pos, at(path, shorten(e.key)), "", "the value holds a NUL character")
+			b.add(e.value.pos, at(path, label(e.key)), "", "the value holds a NUL character")
 		}
 	}
 }
@@ -229,7 +231,7 @@ func (b *builder) assertion(i int, n *node) {
 }
 
 func (b *builder) options(kind entry, path string) Options {
-	return Options{file: b.r.File, path: at(path, kind.key), pos: kind.pos, node: kind.value}
+	return Options{file: b.r.File, path: at(path, label(kind.key)), pos: kind.pos, node: kind.value}
 }
 
 // kind finds the one key of a mapping that is not a common one.
@@ -248,13 +250,13 @@ func (b *builder) kind(n *node, path string, common []string) (entry, bool) {
 	}
 	for _, e := range kinds {
 		if hint := didYouMean(e.key, common); hint != "" {
-			b.add(e.pos, at(path, e.key), hint, "unknown key")
+			b.add(e.pos, at(path, label(e.key)), hint, "unknown key")
 			return entry{}, false
 		}
 	}
 	var names []string
 	for _, e := range kinds {
-		names = append(names, shorten(e.key))
+		names = append(names, label(e.key))
 	}
 	hint := ""
 	if common != nil {

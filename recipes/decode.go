@@ -138,7 +138,7 @@ func (d *decoder) table(n *node, path string, v reflect.Value) {
 	out := reflect.MakeMapWithSize(v.Type(), len(n.entries))
 	for _, e := range n.entries {
 		item := reflect.New(v.Type().Elem()).Elem()
-		d.value(e.value, at(path, e.key), item)
+		d.value(e.value, at(path, label(e.key)), item)
 		out.SetMapIndex(reflect.ValueOf(e.key).Convert(v.Type().Key()), item)
 	}
 	v.Set(out)
@@ -203,7 +203,7 @@ func (d *decoder) fields(n *node, path string, v reflect.Value) {
 }
 
 func (d *decoder) unknownKey(e entry, path string, known []string) {
-	d.add(e.pos, at(path, shorten(e.key)), didYouMean(e.key, known), "unknown key")
+	d.add(e.pos, at(path, label(e.key)), didYouMean(e.key, known), "unknown key")
 }
 
 // into reads a node into what a pointer points to.

@@ -2,6 +2,7 @@ package recipes
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -166,7 +167,8 @@ func TestParseDuration(t *testing.T) {
 			t.Errorf("%s: got %v, %v, want %v", in, got, err, want)
 		}
 	}
-	for _, in := range []string{"", "7", "d", "1d2w", "-1d", "1d-1h", "1.5d", "soon", "106752d", "99999999999999999999w", "106751d48h", "1d 1h"} {
+	for _, in := range []string{"", "7", "d", "1d2w", "-1d", "1d-1h", "1.5d", "soon", "106752d",
+		"99999999999999999999w", "106751d48h", "1d 1h"} {
 		if got, err := ParseDuration(in); err == nil {
 			t.Errorf("%q: got %v, want an error", in, got)
 		}
@@ -175,17 +177,36 @@ func TestParseDuration(t *testing.T) {
 
 func TestSet(t *testing.T) {
 	const recipe = head + "steps:\n  - write: {path: /a, content: b}\n  - run: [a]\n  - run: x\n    env: {A: x}\n"
+	content := func(r *Recipe) string {
+		var w struct {
+			Path    string `yaml:"path"`
+			Content string `yaml:"content"`
+		}
+		if ps := r.Steps[0].Options.Decode(&w); len(ps) > 0 {
+			return ps.Error()
+		}
+		return w.Content
+	}
+	run := func(r *Recipe) short {
+		var s short
+		if ps := r.Steps[1].Options.Decode(&s); len(ps) > 0 {
+			s.Script = ps.Error()
+		}
+		return s
+	}
 	for set, check := range map[string]func(r *Recipe) bool{
-		"name=true":                         func(r *Recipe) bool { return r.Name == "true" },
-		"base=./x=y.raw":                    func(r *Recipe) bool { return r.Base.Path == "x=y.raw" && r.Base.Name == "" },
-		"register.machined=true":            func(r *Recipe) bool { return r.Register.Machined },
-		"steps[0].network=false":            func(r *Recipe) bool { return r.Steps[0].Network != nil && !*r.Steps[0].Network },
+		"name=true":              func(r *Recipe) bool { return r.Name == "true" },
+		"base=./x=y.raw":         func(r *Recipe) bool { return r.Base.Path == "x=y.raw" && r.Base.Name == "" },
+		"register.machined=true": func(r *Recipe) bool { return r.Register.Machined },
+		"steps[0].network=false": func(r *Recipe) bool {
+			return r.Steps[0].Network != nil && !*r.Steps[0].Network
+		},
 		"steps[0].max-age=2d":               func(r *Recipe) bool { return r.Steps[0].MaxAge == 48*time.Hour },
 		"steps[2].env.A=0644":               func(r *Recipe) bool { return r.Steps[2].Env["A"] == "0644" },
 		"steps[0].env.B=":                   func(r *Recipe) bool { v, ok := r.Steps[0].Env["B"]; return ok && v == "" },
-		"steps[0].write.content=a: \"b\"\n": func(r *Recipe) bool { return r.Steps[0].Options.node.entries[1].value.text == "a: \"b\"\n" },
-		"steps[1].run=echo":                 func(r *Recipe) bool { return r.Steps[1].Options.node.text == "echo" },
-		"steps[1].run[0]=echo":              func(r *Recipe) bool { return r.Steps[1].Options.node.items[0].text == "echo" },
+		"steps[0].write.content=a: \"b\"\n": func(r *Recipe) bool { return content(r) == "a: \"b\"\n" },
+		"steps[1].run=echo":                 func(r *Recipe) bool { return run(r).Script == "echo" },
+		"steps[1].run[0]=echo":              func(r *Recipe) bool { return slices.Equal(run(r).Argv, []string{"echo"}) },
 	} {
 		s, err := ParseSet(set)
 		if err != nil {
@@ -201,7 +222,8 @@ func TestSet(t *testing.T) {
 func TestSetProblems(t *testing.T) {
 	const recipe = head + "steps:\n  - write: {path: /a}\n  - run: [a]\n"
 	for set, want := range map[string][]string{
-		"name=":                   {`--set name: "": want at most 64 letters, digits and . _ -, the first a letter or a digit`},
+		"name=": {
+			`--set name: "": want at most 64 letters, digits and . _ -, the first a letter or a digit`},
 		"nmae=x":                  {"--set nmae: unknown key [did you mean name?]"},
 		"register.machine=true":   {"--set register.machine: unknown key [did you mean machined?]"},
 		"register.machined=5":     {`--set register.machined: want true or false, found "5"`},
@@ -210,8 +232,9 @@ func TestSetProblems(t *testing.T) {
 		"verify[0].user=x":        {"--set verify[0].user: verify is nothing, not a list"},
 		"steps[0].write.path.x=y": {`--set steps[0].write.path.x: steps[0].write.path is "/a", not a mapping`},
 		"name[0]=y":               {`--set name[0]: name is "a", not a list`},
-		"steps[0].wirte=x":        {"--set steps[0].wirte: steps[0]: more than one kind: write, wirte [the options of a kind stand below it, as in run: {script: make, timeout: 5m}]"},
-		"steps[1].max-age=x":      {`--set steps[1].max-age: "x": want a duration such as 90s, 12h, 7d or 2w`},
+		"steps[0].wirte=x": {"--set steps[0].wirte: steps[0]: more than one kind: write, wirte " +
+			"[the options of a kind stand below it, as in run: {script: make, timeout: 5m}]"},
+		"steps[1].max-age=x": {`--set steps[1].max-age: "x": want a duration such as 90s, 12h, 7d or 2w`},
 	} {
 		s, err := ParseSet(set)
 		if err != nil {

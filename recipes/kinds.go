@@ -66,7 +66,7 @@ func (ks Kinds[T]) Decode(kind string, o Options) (Decoded[T], Problems) {
 }
 
 func (ks Kinds[T]) unknown(kind string) string {
-	return fmt.Sprintf("no such kind: %s (there are %s)", shorten(kind), strings.Join(ks.Names(), ", "))
+	return fmt.Sprintf("no such kind: %s (there are %s)", label(kind), strings.Join(ks.Names(), ", "))
 }
 
 // item is what a recipe has a list of.

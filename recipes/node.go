@@ -13,7 +13,7 @@ const (
 	boolean
 	number
 	text
-	untyped // the value of a Set: what it is depends on who asks
+	untyped // the value of a Set: it is what is wanted in its place
 	list
 	mapping
 )
@@ -61,7 +61,7 @@ func (n *node) get(key string) (*entry, bool) {
 	return nil, false
 }
 
-// only is a copy of a mapping that has just the keys that keep says.
+// only is a copy of a mapping with the keys that keep accepts.
 func (n *node) only(keep func(key string) bool) *node {
 	c := &node{kind: mapping, pos: n.pos}
 	for _, e := range n.entries {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Pos is a place in a recipe file. Lines and columns count from 1, columns in
@@ -65,17 +67,19 @@ func (ps Problems) Sorted() Problems {
 	return sorted
 }
 
-// Merge makes one error of several: all their Problems, or the first that is
-// none.
+// Merge makes one error of several: all their Problems, each once, or the
+// first error of another type.
 func Merge(errs ...error) error {
 	var all Problems
+	known := map[Problem]bool{}
 	for _, err := range errs {
 		var ps Problems
 		if err != nil && !errors.As(err, &ps) {
 			return err
 		}
 		for _, p := range ps {
-			if !slices.Contains(all, p) {
+			if !known[p] {
+				known[p] = true
 				all = append(all, p)
 			}
 		}
@@ -105,11 +109,11 @@ func setLabel(path string) string { return "--set " + path }
 
 // didYouMean is a hint if a known word is close to the one that was written.
 func didYouMean(word string, known []string) string {
-	if len(word) > 40 {
-		return ""
-	}
 	best, least := "", 3
 	for _, k := range known {
+		if max(len(word)-len(k), len(k)-len(word)) >= least {
+			continue // a distance at least as long
+		}
 		if d := distance(word, k); d < least && d < len(k) && (d < len(k)/2 || d == 1) {
 			best, least = k, d
 		}
@@ -140,6 +144,16 @@ func distance(a, b string) int {
 		}
 	}
 	return d[len(a)][len(b)]
+}
+
+// label is a key as messages and paths have it: short, and quoted if it holds
+// what a terminal would not show as it is.
+func label(key string) string {
+	key = shorten(key)
+	if strings.ContainsFunc(key, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(key)
+	}
+	return key
 }
 
 // shorten keeps a quoted value from filling the screen.

@@ -55,32 +55,43 @@ func TestProblems(t *testing.T) {
 			"r.yaml:6:11: register: want a mapping, found true"}},
 		{"register", head + "register: {machined: yes, x: 1}\n", []string{
 			`r.yaml:4:22: register.machined: want true or false, found "yes"`, "r.yaml:4:27: register.x: unknown key"}},
-		{"kinds", head + "steps:\n  - name: x\n  - run: a\n    write: b\n  - run: a\n    netwrok: true\n  - text\n  -\n", []string{
+		{"kinds", head + "steps:\n  - name: x\n  - run: a\n    write: b\n" +
+			"  - run: a\n    netwrok: true\n  - text\n  -\n", []string{
 			"r.yaml:5:5: steps[0]: no kind: nothing says what to do",
-			"r.yaml:7:5: steps[1]: more than one kind: run, write [the options of a kind stand below it, as in run: {script: make, timeout: 5m}]",
+			"r.yaml:7:5: steps[1]: more than one kind: run, write " +
+				"[the options of a kind stand below it, as in run: {script: make, timeout: 5m}]",
 			"r.yaml:9:5: steps[2].netwrok: unknown key [did you mean network?]",
 			`r.yaml:10:5: steps[3]: want a mapping with one kind, found "text"`,
 			"r.yaml:11:4: steps[4]: want a mapping with one kind, found nothing"}},
 		{"assertion kinds", head + "verify:\n  - {}\n  - {name: a, user: b}\n", []string{
 			"r.yaml:5:5: verify[0]: no kind: nothing says what to do",
 			"r.yaml:6:15: verify[1]: more than one kind: name, user"}},
-		{"step options", head + "steps:\n  - run: a\n    network: no\n    max-age: 7\n    name: \"a\\nb\"\n    env: {1A: x, B: 2, C: \"\\0\"}\n", []string{
+		{"step options", head + "steps:\n  - run: a\n    network: no\n    max-age: 7\n" +
+			"    name: \"a\\nb\"\n    env: {1A: x, B: 2, C: \"\\0\"}\n", []string{
 			`r.yaml:6:14: steps[0].network: want true or false, found "no"`,
 			"r.yaml:7:14: steps[0].max-age: want a duration such as 90s, 12h, 7d or 2w, found the number 7",
 			`r.yaml:8:11: steps[0].name: "a\nb": want one line of at most 64 characters`,
 			"r.yaml:9:11: steps[0].env.1A: want a name of letters, digits and _, the first no digit",
 			`r.yaml:9:21: steps[0].env.B: want text, found the number 2 [quote it: "2"]`,
 			"r.yaml:9:27: steps[0].env.C: the value holds a NUL character"}},
-		{"max-age", head + "steps:\n  - {run: a, max-age: -3h}\n  - {run: a, max-age: 0s}\n  - {run: a, max-age: soon}\n", []string{
+		{"max-age", head + "steps:\n  - {run: a, max-age: -3h}\n" +
+			"  - {run: a, max-age: 0s}\n  - {run: a, max-age: soon}\n", []string{
 			`r.yaml:5:23: steps[0].max-age: "-3h": want a duration above zero`,
 			`r.yaml:6:23: steps[1].max-age: "0s": want a duration above zero`,
 			`r.yaml:7:23: steps[2].max-age: "soon": want a duration such as 90s, 12h, 7d or 2w`}},
+		{"keys that a terminal would obey", head + "\"a\\e[2J\": 1\nsteps:\n  - \"r\\nn\": x\n" +
+			"  - env: {\"\\r\": x}\n    run: x\n  - {run: a, \"\\a\": b}\n", []string{
+			`r.yaml:4:1: "a\x1b[2J": unknown key`,
+			`r.yaml:7:11: steps[1].env."\r": want a name of letters, digits and _, the first no digit`,
+			`r.yaml:9:14: steps[2]: more than one kind: run, "\a" ` +
+				"[the options of a kind stand below it, as in run: {script: make, timeout: 5m}]"}},
 		{"base mapping", "version: 1\nname: a\nbase: {sha256: abc, pth: x}\n", []string{
 			"r.yaml:3:7: base.path: missing",
 			`r.yaml:3:16: base.sha256: "abc": want 64 hexadecimal digits`,
 			"r.yaml:3:21: base.pth: unknown key [did you mean path?]"}},
 		{"base name", "version: 1\nname: a\nbase: a b\n", []string{
-			`r.yaml:3:7: base: "a b": want at most 64 letters, digits and . _ -, the first a letter or a digit [a file beside the recipe is written ./NAME]`}},
+			`r.yaml:3:7: base: "a b": want at most 64 letters, digits and . _ -, the first a letter or a digit ` +
+				`[a file beside the recipe is written ./NAME]`}},
 		{"base empty", "version: 1\nname: a\nbase: {path: \"\"}\n", []string{`r.yaml:3:14: base.path: "" is no path`}},
 	}
 	for _, test := range tests {
@@ -120,7 +131,8 @@ func TestImageNames(t *testing.T) {
 
 func TestDidYouMean(t *testing.T) {
 	for word, want := range map[string]string{
-		"nmae": "name", "names": "name", "Name": "name", "pth": "path", "x": "", "": "", "content": "", "conetnt": "", "owenr": "owner", strings.Repeat("name", 20): "",
+		"nmae": "name", "names": "name", "Name": "name", "pth": "path", "x": "", "": "",
+		"content": "", "conetnt": "", "owenr": "owner", strings.Repeat("name", 20): "",
 	} {
 		if want != "" {
 			want = "did you mean " + want + "?"
@@ -132,7 +144,8 @@ func TestDidYouMean(t *testing.T) {
 }
 
 func TestProblemsOrder(t *testing.T) {
-	ps := Problems{{File: "--set a", Path: "a", Message: "3"}, {File: "f", Line: 2, Col: 1, Message: "2"}, {File: "f", Line: 1, Col: 9, Path: "x", Message: "1"}}
+	ps := Problems{{File: "--set a", Path: "a", Message: "3"}, {File: "f", Line: 2, Col: 1, Message: "2"},
+		{File: "f", Line: 1, Col: 9, Path: "x", Message: "1"}}
 	if want := "f:1:9: x: 1\nf:2:1: 2\n--set a: 3"; ps.Error() != want {
 		t.Errorf("got %q, want %q", ps.Error(), want)
 	}
