@@ -15,19 +15,26 @@
 //
 // The kind of a step is the one key of its mapping that is not name, env,
 // network or max-age; what stands after it are its options. An assertion is
-// the same without those four. This package does not know the kinds. It leaves
-// the options as [Options], and who knows the kind decodes them:
+// the same without those four. This package knows no kinds: it leaves what
+// follows as [Options], and the package that has a list of [Kinds] decodes
+// them.
 //
-//	r, err := recipes.Load("web.yaml")
-//	...
-//	var w struct {
+//	type Write struct {
 //		Path    string `yaml:"path"`
 //		Content string `yaml:"content"`
 //	}
-//	problems := r.Steps[1].Options.Decode(&w)
-//	if w.Path == "" {
-//		problems = append(problems, r.Steps[1].Options.Problem("path", "missing"))
+//
+//	func (w *Write) Validate(o recipes.Options) recipes.Problems {
+//		v := o.Validation()
+//		v.Check("path", checkTarget(w.Path))
+//		return v.Problems()
 //	}
+//
+//	var kinds = recipes.Kinds[Step]{{Name: "write", Version: 1, New: func() Step { return new(Write) }}}
+//
+//	r, err := recipes.Load("web.yaml")
+//	...
+//	steps, err := recipes.DecodeAll(kinds, r.Steps)
 //
 // # Problems
 //
@@ -39,9 +46,9 @@
 // # Values
 //
 // Nothing is guessed. Where text is wanted, 0644, 1.10 and true are problems
-// until they are quoted; unknown and duplicate keys are problems too. Null
-// stands for nothing said only where a list of steps or the options of a kind
-// could be empty.
+// until they are quoted; unknown and duplicate keys are problems too. A value
+// may be left empty only where a list of steps or the options of a kind could
+// be empty as well.
 //
 // A [Set] is the exception: a command line has no types, so the place that it
 // goes to decides whether "true" is a boolean or four letters, and text is
@@ -49,14 +56,13 @@
 //
 // # YAML, and what is left out of it
 //
-// Text is on one line, with quotes or without, or it is a block after "|" or
-// ">". A tab is only part of a block or a comment.
+// A recipe is one document without anchors, aliases, merge keys and tags. Its
+// keys are text, each once. Characters that nobody sees, but for tabs and line
+// breaks, are written as escapes.
 //
-// Anchors, aliases, merge keys, tags, directives, explicit keys and further
-// documents are refused before the YAML package builds anything of them, and
-// so is what it could only read at great cost: recipes come from people we do
-// not know. This is the only package that imports a YAML package, and no type
-// of that shows here.
+// Recipes come from people we do not know, so size, depth and the number of
+// values are bounded. This is the only package that imports a YAML package,
+// and no type of that shows here.
 //
-// Nothing here touches the host, but for Load, which reads its one file.
+// Nothing here touches the host, except that [Load] reads its one file.
 package recipes

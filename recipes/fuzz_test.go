@@ -20,6 +20,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add([]byte(full))
 	f.Add([]byte(head + "steps:\n  - packages: {install: [libc6:i386]}\n  - run: \"\\ud83d\\ude00\\\n  x\"\n"))
+	f.Add([]byte(head + "? b1\n\n :e\n\"\\e[2J\": [*a, {, \"a\n b\": |\n\n  x"))
 	f.Add([]byte(head + "name: b\nx: &a [*a, !!t {}]\r\n? >-\n a\n\tb\n...\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := Parse("r.yaml", data)
@@ -61,7 +62,8 @@ func checkPlaces(t *testing.T, data []byte, problems Problems) {
 	text := strings.ReplaceAll(strings.ReplaceAll(string(data), "\r\n", "\n"), "\r", "\n")
 	lines := strings.Split(text, "\n")
 	for _, p := range problems {
-		if p.File != "r.yaml" || p.Line < 1 || p.Line > len(lines) || p.Col < 1 || p.Col > utf8.RuneCountInString(lines[p.Line-1])+1 {
+		if p.File != "r.yaml" || p.Line < 1 || p.Line > len(lines) ||
+			p.Col < 1 || p.Col > utf8.RuneCountInString(lines[p.Line-1])+1 {
 			t.Fatalf("no such place: %v", p)
 		}
 		if p.Message == "" || strings.ContainsAny(p.Path, "\n\r") {

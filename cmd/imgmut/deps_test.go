@@ -46,7 +46,7 @@ var ourImports = map[string][]string{
 var onlyIn = map[string][]string{
 	"github.com/godbus/dbus/":       {"machined"},
 	"github.com/coreos/go-systemd/": {"machined"},
-	"github.com/goccy/go-yaml":      {"recipes"},
+	"go.yaml.in/yaml/v4":            {"recipes"},
 	"github.com/diskfs/go-diskfs/":  {"mutate/disk", "mutate/gpt"},
 	"github.com/urfave/cli/":        {"cmd/imgmut"},
 	"github.com/google/uuid":        {"fixtures/bench", "mutate", "mutate/gpt", "mutate/mount"},
