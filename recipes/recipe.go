@@ -5,18 +5,21 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
 // Version is the version of the recipe format that this package reads.
 const Version = 1
 
-// Recipe is a recipe that is right as far as this package can tell: whether
-// its kinds exist and accept their options is for those that know the kinds.
+// Recipe is a recipe that is right as far as this package can tell. Whether its
+// kinds exist and accept their options is found by [DecodeAll].
 type Recipe struct {
-	File     string // as it was named to Parse
+	File     string // as it was named to Load or Parse, for messages
+	Path     string // File as an absolute path, for records; empty if the recipe was not loaded from a file
 	Dir      string // of File; what a relative path in the recipe is relative to
 	Version  int
 	Name     string
@@ -27,7 +30,7 @@ type Recipe struct {
 	Digest   string // SHA-256 of the bytes and of the Sets, in hex
 }
 
-// Base is the image that the recipe starts from: either Name or Path is set.
+// Base is the image that the recipe starts from. Either Name or Path is set.
 type Base struct {
 	Name   string // of a base or an image in the store
 	Path   string // cleaned, and joined with Dir if it was relative
@@ -65,28 +68,74 @@ func (r *Recipe) BaseProblem(format string, args ...any) Problem {
 	return newProblem(r.File, r.Base.Pos, "base", "%s", fmt.Sprintf(format, args...))
 }
 
-// Load reads a recipe from a file, as [Parse] does.
+// Load reads a recipe from a regular file, as [Parse] does.
 func Load(file string, sets ...Set) (*Recipe, error) {
-	f, err := os.Open(file)
+	data, err := readFile(file)
+	if err != nil {
+		return nil, err
+	}
+	path, err := filepath.Abs(file)
+	if err != nil {
+		return nil, fmt.Errorf("find the directory of %s: %w", file, err)
+	}
+	r, err := Parse(file, data, sets...)
+	if r != nil {
+		r.Path = path
+	}
+	return r, err
+}
+
+// readFile reads no more of a file than Parse would accept. It never waits for
+// anybody: a pipe that nobody writes to would block for ever.
+func readFile(file string) ([]byte, error) {
+	fi, err := os.Stat(file) // opening a device may already do something to it
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFile(file, fi); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() // only read
-	if fi, err := f.Stat(); err == nil && fi.IsDir() {
-		return nil, Problems{newProblem(file, Pos{}, "", "a directory, not a recipe")}
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
-	if err != nil {
+	if fi, err = f.Stat(); err != nil {
 		return nil, err
 	}
-	return Parse(file, data, sets...)
+	if err := checkFile(file, fi); err != nil { // it may be another file by now
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(f, maxBytes+1))
 }
 
+// checkFile refuses a file that cannot be a recipe, by what it is.
+func checkFile(file string, fi fs.FileInfo) error {
+	p := newProblem(file, Pos{}, "", "")
+	switch mode := fi.Mode(); {
+	case mode.IsRegular() && fi.Size() > maxBytes:
+		p.Message = tooLarge
+	case mode.IsRegular():
+		return nil
+	case mode.IsDir():
+		p.Message = "a directory, not a recipe"
+	case mode&fs.ModeNamedPipe != 0:
+		p.Message, p.Hint = "a pipe, not a recipe", inFile
+	case mode&fs.ModeSocket != 0:
+		p.Message, p.Hint = "a socket, not a recipe", inFile
+	default:
+		p.Message, p.Hint = "a device, not a recipe", inFile
+	}
+	return Problems{p}
+}
+
+const inFile = "write the recipe to a file: the paths in it are relative to where that is"
+
 // Parse reads a recipe. The name of the file is for messages and for relative
-// paths. The error is [Problems], with all of them. With them comes, if the file
-// is a recipe of a version that is known, what is right of it: to look for more
-// problems in, and for nothing else. A step without a kind in it is one whose
-// kind could not be told.
+// paths. The error is [Problems], with all of them. If the file is a recipe of
+// a known version, what is right of it comes with them, to look for more
+// problems in and for nothing else. There, a step whose kind could not be told
+// has none.
 func Parse(file string, data []byte, sets ...Set) (*Recipe, error) {
 	root, problems := readTree(file, data)
 	if root == nil {

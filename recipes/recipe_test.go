@@ -2,11 +2,14 @@ package recipes
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -105,11 +108,78 @@ func TestLoad(t *testing.T) {
 	if r.Name != "other" || r.Base.Path != filepath.Join(dir, "b.raw") || r.Dir != dir {
 		t.Errorf("%+v", r)
 	}
-	if err := os.WriteFile(file, make([]byte, maxBytes+1), 0o600); err != nil {
+	if r.File != file || r.Path != file {
+		t.Errorf("File %s, Path %s, want %s for both", r.File, r.Path, file)
+	}
+}
+
+func TestLoadKeepsTheNameAsWritten(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	if err := os.WriteFile("r.yaml", []byte(head+"steps: [{}]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(file); err == nil || !strings.Contains(err.Error(), "larger than 1 MiB") {
-		t.Errorf("large file: %v", err)
+	r, err := Load("./r.yaml")
+	if want := "./r.yaml:4:9: steps[0]: no kind: nothing says what to do"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	if r.File != "./r.yaml" || r.Dir != "." || r.Path != filepath.Join(dir, "r.yaml") {
+		t.Errorf("File %s, Dir %s, Path %s", r.File, r.Dir, r.Path)
+	}
+}
+
+// TestLoadRefusesWhatIsNoFile: what could block, or never end, is not read.
+func TestLoadRefusesWhatIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if err := syscall.Mkfifo(at("fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("fifo", at("link")); err != nil {
+		t.Fatal(err)
+	}
+	socket, err := net.Listen("unix", at("socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	large, err := os.Create(at("large"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer large.Close()
+	if err := large.Truncate(1 << 50); err != nil && large.Truncate(1<<40) != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{
+		dir:          "a directory, not a recipe",
+		at("fifo"):   "a pipe, not a recipe",
+		at("link"):   "a pipe, not a recipe",
+		at("socket"): "a socket, not a recipe",
+		"/dev/zero":  "a device, not a recipe",
+		at("large"):  "larger than 1 MiB: not a recipe",
+	} {
+		failed := make(chan error, 1)
+		go func() {
+			_, err := Load(file)
+			failed <- err
+		}()
+		select {
+		case err := <-failed:
+			var ps Problems
+			if !errors.As(err, &ps) || err.Error() != file+": "+want {
+				t.Errorf("got %v, want %s: %s", err, file, want)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%s: still waiting", file)
+		}
+	}
+}
+
+// TestLoadReadsNoMoreThanItTakes: some files do not say how long they are.
+func TestLoadReadsNoMoreThanItTakes(t *testing.T) {
+	if _, err := Load("/proc/kallsyms"); err == nil || !strings.Contains(err.Error(), "larger than 1 MiB") {
+		t.Errorf("got %v, want that it is too large", err)
 	}
 }
 
@@ -129,11 +199,13 @@ func TestExamples(t *testing.T) {
 			continue
 		}
 		for _, s := range r.Steps {
-			var c struct{ From string }
 			if s.Kind != "copy" {
 				continue
 			}
-			c.From = s.Options.node.entries[0].value.text
+			var c struct {
+				From string `yaml:"from"`
+			}
+			s.Options.Decode(&c) // says that the other options are unknown
 			if _, err := fs.Stat(Examples(), filepath.Clean(c.From)); err != nil {
 				t.Errorf("%s: %v", file, err)
 			}
@@ -150,7 +222,8 @@ func manySteps(n int) []byte {
 		case 0:
 			fmt.Fprintf(&b, "  - packages: {install: [nginx-light, curl, package-%d], update: true}\n", i)
 		case 1:
-			fmt.Fprintf(&b, "  - name: step-%d\n    write:\n      path: /etc/file-%d\n      mode: \"0644\"\n      content: |\n%s", i, i,
+			fmt.Fprintf(&b, "  - name: step-%d\n    write:\n", i)
+			fmt.Fprintf(&b, "      path: /etc/file-%d\n      mode: \"0644\"\n      content: |\n%s", i,
 				strings.Repeat("        some line of a configuration file\n", 10))
 		case 2:
 			b.WriteString("  - run: |\n      apt-get clean # a comment\n      rm -rf /tmp/x\n")

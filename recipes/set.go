@@ -15,8 +15,8 @@ type Set struct {
 	Value string
 }
 
-// ParseSet reads "PATH=VALUE". The value is all that follows the first equals
-// sign, as it is.
+// ParseSet reads "PATH=VALUE". The value is everything after the first equals
+// sign, unchanged.
 func ParseSet(s string) (Set, error) {
 	path, value, ok := strings.Cut(s, "=")
 	if !ok {
@@ -25,7 +25,8 @@ func ParseSet(s string) (Set, error) {
 	if _, err := parsePath(path); err != nil {
 		return Set{}, fmt.Errorf("set %q: %w", shorten(s), err)
 	}
-	// The key of a layer is made of JSON, to which all that is no text is one.
+	// Keys of layers are made of JSON, which writes every invalid byte as the
+	// same character: two values would share a key.
 	if !utf8.ValidString(value) {
 		return Set{}, fmt.Errorf("set %s: the value is not UTF-8 text", path)
 	}
@@ -92,8 +93,8 @@ func (n *node) child(k pathKey) **node {
 	return nil
 }
 
-// apply puts the value of a Set in its place. Keys that are missing are added;
-// everything else on the way must be there.
+// apply puts the value of a Set in its place. Keys that are missing are added,
+// items of lists are not.
 func (n *node) apply(s Set) error {
 	keys, err := parsePath(s.Path)
 	if err != nil {
