@@ -205,7 +205,7 @@ func (b *build) record(ctx context.Context, id record.Identity, v record.Verdict
 	i := &record.Image{
 		Name: p.recipe.Name, Size: p.base.Size, Made: b.Now().UTC(),
 		Base: p.base.Digest, BaseName: p.recipe.Base.Name, Keys: []record.Key{p.prepare.key},
-		Recipe: p.recipe.File, RecipeSum: p.recipe.Digest, Identity: id, Assertions: asked, Verdict: v, Imgmut: b.Version,
+		Recipe: p.recipe.Path, RecipeSum: p.recipe.Digest, Identity: id, Assertions: asked, Verdict: v, Imgmut: b.Version,
 	}
 	for _, l := range p.steps {
 		i.Keys = append(i.Keys, l.key)
