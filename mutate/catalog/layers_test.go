@@ -4,13 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/catalog"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -194,8 +194,12 @@ func TestWhyComparesWithTheNewestAndSkipsTheBroken(t *testing.T) {
 
 func open(t *testing.T) catalog.Catalog {
 	t.Helper()
-	fixtures.Require(t, fixtures.Root, fixtures.Reflink)
-	s, err := store.Open(t.Context(), fixtures.ReflinkDir(t), func(string) {})
+	dir := t.TempDir()
+	// A store that has its directories is not asked whether it can reflink.
+	if err := os.Mkdir(filepath.Join(dir, string(store.Layers)), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Open(t.Context(), dir, func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
