@@ -1,10 +1,12 @@
 package reflink
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -99,35 +101,16 @@ func CopyRange(ctx context.Context, dst *os.File, offset int64, src *os.File, r 
 // writeSparse writes b at off but leaves its blocks of zeros out: raw images
 // that came through a download or a pipe hold gigabytes of written zeros.
 func writeSparse(dst *os.File, b []byte, off int64) error {
-	const block = 64 << 10
-	for len(b) > 0 {
-		n := 0
-		for n < len(b) && !zero(b[n:min(n+block, len(b))]) {
-			n = min(n+block, len(b))
-		}
-		if n > 0 {
-			if _, err := dst.WriteAt(b[:n], off); err != nil {
+	for part := range slices.Chunk(b, len(zeros)) {
+		if !bytes.Equal(part, zeros[:len(part)]) {
+			if _, err := dst.WriteAt(part, off); err != nil {
 				return err
 			}
-		} else {
-			n = min(block, len(b))
 		}
-		b, off = b[n:], off+int64(n)
+		off += int64(len(part))
 	}
 	return nil
 }
 
-func zero(b []byte) bool {
-	for len(b) >= 8 {
-		if b[0]|b[1]|b[2]|b[3]|b[4]|b[5]|b[6]|b[7] != 0 {
-			return false
-		}
-		b = b[8:]
-	}
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
-}
+// zeros is what a hole reads as, of the size of hole that is worth one.
+var zeros [64 << 10]byte
