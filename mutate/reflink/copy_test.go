@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -45,14 +46,25 @@ func TestDataListsWhatIsNoHole(t *testing.T) {
 	}
 }
 
-// TestCopyEqualsOriginal copies random sparse files into each kind of filesystem from each.
+// TestCopyEqualsOriginal copies random sparse files.
 func TestCopyEqualsOriginal(t *testing.T) {
-	ext4 := t.TempDir()
-	xfs := reflinkDir(t)
+	dir := t.TempDir()
+	copyRandom(t, [][2]string{{dir, dir}})
+}
+
+// TestCopyAcrossFilesystems copies them into each kind of filesystem from each.
+func TestCopyAcrossFilesystems(t *testing.T) {
+	ext4, xfs := t.TempDir(), reflinkDir(t)
+	copyRandom(t, [][2]string{{ext4, xfs}, {xfs, ext4}, {xfs, xfs}})
+}
+
+// copyRandom copies files from one directory to another, by turns of each pair.
+func copyRandom(t *testing.T, pairs [][2]string) {
+	t.Helper()
 	const seed = 20260101
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	for i := range 40 {
-		dirs := [][2]string{{ext4, xfs}, {xfs, ext4}, {xfs, xfs}, {ext4, ext4}}[i%4]
+	for i := range 30 {
+		dirs := pairs[i%len(pairs)]
 		src := randomSparse(t, rnd, filepath.Join(dirs[0], fmt.Sprintf("src-%d", i)))
 		dst := create(t, filepath.Join(dirs[1], fmt.Sprintf("dst-%d", i)))
 		if err := reflink.Copy(t.Context(), dst, src, nil); err != nil {
@@ -110,6 +122,36 @@ func TestCopyKeepsHolesAndLeavesZerosOut(t *testing.T) {
 	}
 }
 
+// TestCopyLeavesNoByteOut: a byte that is not zero counts wherever it is, also in
+// the end of a file of an odd size; equal bytes beside each other count as well.
+func TestCopyLeavesNoByteOut(t *testing.T) {
+	dir := t.TempDir()
+	const size = 192<<10 + 5 // three times what may be left out, and a rest
+	places := []int64{0, 1, 7, 8, 64<<10 - 1, 64 << 10, 100_000, 128<<10 - 1, size - 6, size - 5, size - 2, size - 1}
+	for i, at := range places {
+		for length := int64(1); length <= 8 && at+length <= size; length++ {
+			src := create(t, filepath.Join(dir, fmt.Sprintf("src-%d-%d", i, length)))
+			dst := create(t, filepath.Join(dir, fmt.Sprintf("dst-%d-%d", i, length)))
+			want := make([]byte, size)
+			for j := range length {
+				want[at+j] = 7
+			}
+			writeAt(t, src, 0, want)
+			if err := reflink.Copy(t.Context(), dst, src, nil); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(read(t, dst), want) {
+				t.Errorf("%d bytes at %d are not in the copy", length, at)
+			}
+			if used := usage(t, dst); used > 128<<10 {
+				t.Errorf("%d bytes at %d: the copy occupies %d bytes", length, at, used)
+			}
+			src.Close()
+			dst.Close()
+		}
+	}
+}
+
 func TestCopyOfEmptyFile(t *testing.T) {
 	dir := t.TempDir()
 	src, dst := create(t, filepath.Join(dir, "src")), create(t, filepath.Join(dir, "dst"))
@@ -118,6 +160,41 @@ func TestCopyOfEmptyFile(t *testing.T) {
 	}
 	if got := read(t, dst); len(got) != 0 {
 		t.Errorf("the copy has %d bytes", len(got))
+	}
+}
+
+// TestCopyThatFailsSaysWhere: a file that cannot be read or written is named.
+func TestCopyThatFailsSaysWhere(t *testing.T) {
+	dir := t.TempDir()
+	src := create(t, filepath.Join(dir, "src"))
+	writeAt(t, src, 0, pattern(1, 100))
+	readOnly, err := os.Open(create(t, filepath.Join(dir, "dst")).Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer readOnly.Close()
+	if err := reflink.Copy(t.Context(), readOnly, src, nil); err == nil {
+		t.Error("copied to a file that is not open for writing")
+	}
+	if err := reflink.CopyRange(t.Context(), readOnly, 0, src, reflink.Range{Length: 100}, nil); err == nil {
+		t.Error("copied a range to a file that is not open for writing")
+	}
+	writeOnly, err := os.OpenFile(src.Name(), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writeOnly.Close()
+	err = reflink.CopyRange(t.Context(), create(t, filepath.Join(dir, "to")), 0, writeOnly, reflink.Range{Offset: 40, Length: 10}, nil)
+	if err == nil || !strings.Contains(err.Error(), "byte 40") {
+		t.Errorf("error %v of a range that cannot be read", err)
+	}
+	closed := create(t, filepath.Join(dir, "closed"))
+	closed.Close()
+	if _, err := reflink.Data(closed); err == nil {
+		t.Error("a closed file has data")
+	}
+	if err := reflink.Copy(t.Context(), create(t, filepath.Join(dir, "of-closed")), closed, nil); err == nil {
+		t.Error("copied a closed file")
 	}
 }
 

@@ -79,17 +79,18 @@ func TestCloneTakesSize(t *testing.T) {
 // TestCloneNeverCopies holds where no extent can be shared: not a byte moves.
 func TestCloneNeverCopies(t *testing.T) {
 	ext4 := fixtures.PlainDir(t)
-	xfs := reflinkDir(t)
+	plain := func(*testing.T) string { return ext4 }
 	for _, c := range []struct {
-		name, from, to string
-		errno          error
+		name     string
+		from, to func(*testing.T) string
+		errno    error
 	}{
-		{"the filesystem cannot", ext4, ext4, unix.EOPNOTSUPP},
-		{"into another filesystem", xfs, ext4, nil}, // which errno depends on who is asked first
-		{"out of another filesystem", ext4, xfs, unix.EXDEV},
+		{"the filesystem cannot", plain, plain, unix.EOPNOTSUPP},
+		{"into another filesystem", reflinkDir, plain, nil}, // which errno depends on who is asked first
+		{"out of another filesystem", plain, reflinkDir, unix.EXDEV},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			from, to := mkdir(t, c.from), mkdir(t, c.to)
+			from, to := mkdir(t, c.from(t)), mkdir(t, c.to(t))
 			src := create(t, filepath.Join(from, "src"))
 			writeAt(t, src, 0, pattern(1, 4*block))
 			for name, old := range map[string][]byte{"empty": {}, "full": pattern(2, 2*block)} {
@@ -188,9 +189,62 @@ func TestCloneRange(t *testing.T) {
 	}
 }
 
+// TestExtentsAreWhereTheDataIs: of each run of data its place in the file and on
+// the disk, its length, and what is odd about it.
+func TestExtentsAreWhereTheDataIs(t *testing.T) {
+	const unwritten = 0x800 // FIEMAP_EXTENT_UNWRITTEN: room that reads as zeros
+	f := create(t, filepath.Join(mappedDir(t), "f"))
+	truncate(t, f, 40*block)
+	writeAt(t, f, 3*block, pattern(1, 2*block))
+	if err := unix.Fallocate(int(f.Fd()), 0, 16*block, 4*block); err != nil {
+		t.Fatal(err)
+	}
+	writeAt(t, f, 30*block, pattern(2, block))
+	list := extents(t, f)
+	for i, want := range []reflink.Extent{
+		{Logical: 3 * block, Length: 2 * block}, {Logical: 16 * block, Length: 4 * block, Flags: unwritten},
+		{Logical: 30 * block, Length: block},
+	} {
+		if len(list) != 3 {
+			t.Fatalf("extents %+v, want three", list)
+		}
+		got := list[i]
+		if got.Logical != want.Logical || got.Length != want.Length {
+			t.Errorf("extent %d is %+v, want %+v", i, got, want)
+		}
+		if got.Physical <= 0 || i > 0 && got.Physical == list[i-1].Physical {
+			t.Errorf("extent %d is at byte %d of the disk", i, got.Physical)
+		}
+		const odd = unwritten | reflink.ExtentUnknown | reflink.ExtentDelalloc | reflink.ExtentEncoded |
+			reflink.ExtentInline | reflink.ExtentShared
+		if got.Flags&odd != want.Flags { // as it was synced, the place of each is known
+			t.Errorf("extent %d has flags %#x, want %#x of them", i, got.Flags, want.Flags)
+		}
+	}
+	pipe, _, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	if list, err := reflink.Extents(pipe); err == nil {
+		t.Errorf("a pipe has extents: %v", list)
+	}
+}
+
+// mappedDir is a directory on a filesystem that tells extents, which all but
+// tmpfs do.
+func mappedDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if _, err := reflink.Extents(create(t, filepath.Join(dir, "probe"))); errors.Is(err, unix.EOPNOTSUPP) {
+		return reflinkDir(t)
+	}
+	return dir
+}
+
 // TestExtentsBeyondOneCall has more extents than one FIEMAP call gives.
 func TestExtentsBeyondOneCall(t *testing.T) {
-	dir := reflinkDir(t)
+	dir := mappedDir(t)
 	f := create(t, filepath.Join(dir, "f"))
 	const n = 2100
 	truncate(t, f, 2*n*block) // first, or XFS allocates ahead
