@@ -26,6 +26,10 @@ bench:
 fuzz package='./mutate/gpt' target='FuzzRead' time='60s':
     go test -run '^$' -fuzz '^{{target}}$' -fuzztime {{time}} -fuzzminimizetime 10x {{package}}
 
+# change the code in one place at a time and see which changes no test notices: just mutate ./mutate/gpt
+mutate *packages:
+    sh fixtures/mutate.sh {{packages}}
+
 # install imgmut for everybody
 install:
     CGO_ENABLED=0 go build -trimpath -o /usr/local/bin/imgmut ./cmd/imgmut
