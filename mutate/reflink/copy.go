@@ -20,15 +20,11 @@ type Range struct {
 // SEEK_DATA). A filesystem that knows no holes gives one range. It moves the
 // file's offset.
 func Data(f *os.File) ([]Range, error) {
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
 	var ranges []Range
-	for at := int64(0); at < fi.Size(); {
+	for at := int64(0); ; {
 		start, err := f.Seek(at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) { // only a hole is left
-			break
+		if errors.Is(err, unix.ENXIO) { // only a hole is left, or nothing
+			return ranges, nil
 		}
 		if err != nil {
 			return nil, fmt.Errorf("find data in %s: %w", f.Name(), err)
@@ -40,7 +36,6 @@ func Data(f *os.File) ([]Range, error) {
 		ranges = append(ranges, Range{start, end - start})
 		at = end
 	}
-	return ranges, nil
 }
 
 // Copy makes the empty file dst hold the bytes of src, holes as holes. It is

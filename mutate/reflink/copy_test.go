@@ -184,7 +184,8 @@ func TestCopyThatFailsSaysWhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer writeOnly.Close()
-	err = reflink.CopyRange(t.Context(), create(t, filepath.Join(dir, "to")), 0, writeOnly, reflink.Range{Offset: 40, Length: 10}, nil)
+	to, r := create(t, filepath.Join(dir, "to")), reflink.Range{Offset: 40, Length: 10}
+	err = reflink.CopyRange(t.Context(), to, 0, writeOnly, r, nil)
 	if err == nil || !strings.Contains(err.Error(), "byte 40") {
 		t.Errorf("error %v of a range that cannot be read", err)
 	}
@@ -251,8 +252,10 @@ func TestCopyRangeMovesBytes(t *testing.T) {
 		t.Errorf("told of %d bytes, want %d", steps, r.Length)
 	}
 	// A source that ends early is an error, not zeros.
-	if err := reflink.CopyRange(t.Context(), dst, 0, src, reflink.Range{Offset: 3<<20 - 1, Length: 2}, nil); err == nil {
-		t.Error("a range beyond the end of the source was copied")
+	r = reflink.Range{Offset: 1<<20 + 1, Length: 3 << 20}
+	err := reflink.CopyRange(t.Context(), dst, 0, src, r, nil)
+	if err == nil || !strings.Contains(err.Error(), "read at byte 2097153") {
+		t.Errorf("error %v of a range beyond the end of the source, want one that says where", err)
 	}
 }
 
