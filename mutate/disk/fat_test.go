@@ -1,6 +1,9 @@
 package disk
 
 import (
+	"bytes"
+	"encoding/binary"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,6 +61,184 @@ func TestFATCircle(t *testing.T) {
 				t.Error("it was opened")
 			}
 		})
+	}
+}
+
+// volume is what a FAT's boot sector says, in sectors but for the first. The
+// FAT itself is zeros, but for what a test enters.
+type volume struct {
+	sector                       int // bytes
+	perCluster, reserved, copies int
+	rootEntries, sectors, perFAT int
+}
+
+// cluster counts of the boundaries between the kinds of FAT (Microsoft's
+// "FAT: General Overview of On-Disk Format", 1.03).
+const (
+	lastFAT12, firstFAT16 = 4084, 4085
+	lastFAT16, firstFAT32 = 65524, 65525
+)
+
+// ofClusters is a sound volume of that many clusters.
+func ofClusters(n int) volume {
+	v := volume{sector: 512, perCluster: 1, reserved: 1, copies: 2, rootEntries: 16, perFAT: (n+2)*4/512 + 1}
+	v.sectors = v.reserved + v.copies*v.perFAT + 1 + n
+	return v
+}
+
+func (v volume) size() int64 { return int64(v.sectors) * int64(v.sector) }
+
+// entry of the FAT, by the kind that the count of clusters makes it.
+type entry struct{ cluster, next int }
+
+// check checks the volume with those entries, as if it had size bytes.
+func (v volume) check(size int64, entries ...entry) error {
+	le := binary.LittleEndian
+	head := make([]byte, v.reserved*v.sector+v.perFAT*v.sector+512)
+	le.PutUint16(head[11:], uint16(v.sector))
+	head[13], head[16] = byte(v.perCluster), byte(v.copies)
+	le.PutUint16(head[14:], uint16(v.reserved))
+	le.PutUint16(head[17:], uint16(v.rootEntries))
+	if v.sectors < 1<<16 {
+		le.PutUint16(head[19:], uint16(v.sectors))
+	} else {
+		le.PutUint32(head[32:], uint32(v.sectors))
+	}
+	if v.perFAT < 100 {
+		le.PutUint16(head[22:], uint16(v.perFAT))
+	} else {
+		le.PutUint32(head[36:], uint32(v.perFAT))
+	}
+	clusters := 0
+	if v.perCluster > 0 && v.sector > 0 {
+		clusters = (v.sectors - v.reserved - v.copies*v.perFAT - (v.rootEntries*32+v.sector-1)/v.sector) / v.perCluster
+	}
+	fat := head[v.reserved*v.sector:]
+	for _, e := range entries {
+		switch {
+		case clusters <= lastFAT12: // two entries in three bytes
+			at, half := e.cluster*3/2, e.cluster%2*4
+			old := le.Uint16(fat[at:])
+			le.PutUint16(fat[at:], old&^(0xfff<<half)|uint16(e.next)<<half)
+		case clusters <= lastFAT16:
+			le.PutUint16(fat[2*e.cluster:], uint16(e.next))
+		default:
+			le.PutUint32(fat[4*e.cluster:], uint32(e.next))
+		}
+	}
+	return checkFAT(bytes.NewReader(head), size)
+}
+
+// TestFATThatCannotBe: a boot sector is believed where it can be, at every end
+// of what it may say.
+func TestFATThatCannotBe(t *testing.T) {
+	with := func(change func(*volume)) volume {
+		v := ofClusters(1000)
+		change(&v)
+		return v
+	}
+	for _, tc := range []struct {
+		name   string
+		volume volume
+		sound  bool
+	}{
+		{"an ordinary volume", ofClusters(1000), true},
+		{"sectors of 4096 bytes", with(func(v *volume) { v.sector = 4096 }), true},
+		{"sectors of 256 bytes", with(func(v *volume) { v.sector = 256 }), false},
+		{"sectors of 8192 bytes", with(func(v *volume) { v.sector = 8192 }), false},
+		{"sectors of 1000 bytes", with(func(v *volume) { v.sector = 1000 }), false},
+		{"no reserved sector", with(func(v *volume) { v.reserved = 0 }), false},
+		{"no sector to a cluster", with(func(v *volume) { v.perCluster = 0 }), false},
+		{"128 sectors to a cluster", with(func(v *volume) { v.perCluster = 128 }), true},
+		{"no FAT", with(func(v *volume) { v.copies = 0 }), false},
+		{"one FAT", with(func(v *volume) { v.copies = 1 }), true},
+		{"four FATs", with(func(v *volume) { v.copies = 4 }), true},
+		{"five FATs", with(func(v *volume) { v.copies = 5 }), false},
+		{"a FAT of no sectors", with(func(v *volume) { v.perFAT = 0 }), false},
+		{"no room for clusters", with(func(v *volume) { v.sectors = v.reserved + v.copies*v.perFAT + 1 }), false},
+		{"room for one cluster", with(func(v *volume) { v.sectors = v.reserved + v.copies*v.perFAT + 2 }), true},
+		{"a root directory of one entry", with(func(v *volume) { v.rootEntries = 1 }), true},
+		{"a root directory that takes all", with(func(v *volume) { v.rootEntries = 16 * 1001 }), false},
+		{"a root directory that leaves one sector", with(func(v *volume) { v.rootEntries = 16 * 1000 }), true},
+		{"a root directory that leaves less than one", with(func(v *volume) { v.rootEntries = 16*1000 + 1 }), false},
+		{"as many clusters as are read", ofClusters(4 << 20), true},
+		{"one more", ofClusters(4<<20 + 1), false},
+		{"the smallest FAT16", ofClusters(firstFAT16), true},
+		{"the smallest FAT32", ofClusters(firstFAT32), true},
+	} {
+		if err := tc.volume.check(tc.volume.size()); (err == nil) != tc.sound {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+		if err := tc.volume.check(tc.volume.size() - 1); err == nil {
+			t.Errorf("%s is accepted where it has no room", tc.name)
+		}
+	}
+	v := ofClusters(firstFAT16)
+	if err := v.check(v.size() + 1); err != nil {
+		t.Errorf("a partition that is larger than its volume: %v", err)
+	}
+	for _, n := range []int{0, 511, 512, 1023} {
+		if err := checkFAT(io.NewSectionReader(bytes.NewReader(make([]byte, n)), 0, int64(n)), 1<<30); err == nil {
+			t.Errorf("a volume of %d zero bytes is accepted", n)
+		}
+	}
+}
+
+// TestFATChains: every circle among the clusters that there are is found, and
+// nothing else is taken for one, in each kind of FAT.
+func TestFATChains(t *testing.T) {
+	for _, clusters := range []int{1000, lastFAT12, firstFAT16, lastFAT16, firstFAT32, 70000} {
+		v := ofClusters(clusters)
+		last := clusters + 1 // the first has number 2
+		end := map[bool]int{true: 0xfff, false: 0xffff}[clusters <= lastFAT12]
+		if clusters >= firstFAT32 {
+			end = 0x0fffffff
+		}
+		for _, tc := range []struct {
+			name    string
+			entries []entry
+			circle  bool
+		}{
+			{"chains that end", []entry{{2, 3}, {3, 4}, {4, end}, {5, 6}, {6, end}}, false},
+			{"a chain backwards", []entry{{6, 5}, {5, 4}, {4, 3}, {3, 2}, {2, end}}, false},
+			{"two chains with one end", []entry{{2, 5}, {3, 5}, {5, 6}, {6, end}}, false},
+			{"a chain to what is free", []entry{{2, 9}}, false},
+			{"a chain beyond the last", []entry{{2, last + 1}}, false},
+			{"a chain to the first two, which are none", []entry{{0, 1}, {1, 0}, {2, 1}, {3, 0}}, false},
+			{"a cluster that follows itself", []entry{{3, 3}}, true},
+			{"the first of all", []entry{{2, 2}}, true},
+			{"the last of all", []entry{{last, last}}, true},
+			{"the one before", []entry{{last - 1, last - 1}}, true},
+			{"behind the last, where none is", []entry{{last + 1, last + 1}}, false},
+			{"two that follow each other", []entry{{7, 8}, {8, 7}}, true},
+			{"a long way round", []entry{{2, 5}, {5, last}, {last, 4}, {4, 3}, {3, 5}}, true},
+			{"a circle that a chain leads into", []entry{{10, 4}, {4, 5}, {5, 4}}, true},
+		} {
+			err := v.check(v.size(), tc.entries...)
+			if tc.circle && (err == nil || !strings.Contains(err.Error(), "circle")) || !tc.circle && err != nil {
+				t.Errorf("%d clusters, %s: %v", clusters, tc.name, err)
+			}
+		}
+	}
+	// Four bits of an entry of FAT32 are not the number's.
+	v := ofClusters(firstFAT32)
+	if err := v.check(v.size(), entry{3, 0xf0000003}); err == nil {
+		t.Error("a circle is not found behind reserved bits")
+	}
+}
+
+// TestFATSmallerThanItsClusters: what the FAT has no entries for is in no chain.
+func TestFATSmallerThanItsClusters(t *testing.T) {
+	v := volume{sector: 512, perCluster: 1, reserved: 1, copies: 1, rootEntries: 16, perFAT: 1, sectors: 3000}
+	if err := v.check(v.size()); err != nil {
+		t.Errorf("it is refused: %v", err)
+	}
+	const entries = 512 * 8 / 12
+	if err := v.check(v.size(), entry{entries - 1, entries - 1}); err == nil {
+		t.Error("a circle in the last entry is not found")
+	}
+	if err := v.check(v.size(), entry{2, entries}); err != nil {
+		t.Errorf("a chain out of the FAT: %v", err)
 	}
 }
 
