@@ -127,22 +127,29 @@ func (s *Sums) Update(ctx context.Context, parent, f *os.File) (*Sums, error) {
 	if origin.Sys().(*syscall.Stat_t).Dev != fi.Sys().(*syscall.Stat_t).Dev {
 		return Sum(ctx, f, nil) // one address, but two disks
 	}
-	before, err := layout(parent, len(s.chunks))
+	before, err := reflink.Extents(parent)
 	if err != nil {
 		return Sum(ctx, f, nil) // no FIEMAP on this filesystem
 	}
-	after, err := layout(f, len(s.chunks))
+	after, err := reflink.Extents(f)
 	if err != nil {
 		return nil, err
 	}
-	var todo []int64
-	for i := range after {
-		if !slices.Equal(before[i], after[i]) || slices.ContainsFunc(after[i], unplaced) {
-			todo = append(todo, int64(i))
+	u := &Sums{size: s.size, chunks: slices.Clone(s.chunks)}
+	return u, u.hash(ctx, f, changed(before, after, len(s.chunks)), nil)
+}
+
+// changed lists the chunks in which two files may differ, given where the bytes
+// of each lie on the disk.
+func changed(before, after []reflink.Extent, chunks int) []int64 {
+	was, is := byChunk(before, chunks), byChunk(after, chunks)
+	var list []int64
+	for c := range is {
+		if !slices.Equal(was[c], is[c]) || slices.ContainsFunc(is[c], unplaced) {
+			list = append(list, int64(c))
 		}
 	}
-	u := &Sums{size: s.size, chunks: slices.Clone(s.chunks)}
-	return u, u.hash(ctx, f, todo, nil)
+	return list
 }
 
 // unplaced says that an extent's physical address does not tell its bytes.
@@ -150,12 +157,8 @@ func unplaced(e reflink.Extent) bool {
 	return e.Flags&(reflink.ExtentUnknown|reflink.ExtentDelalloc|reflink.ExtentEncoded|reflink.ExtentInline) != 0
 }
 
-// layout gives for each chunk of f where on the disk its bytes lie.
-func layout(f *os.File, chunks int) ([][]reflink.Extent, error) {
-	extents, err := reflink.Extents(f)
-	if err != nil {
-		return nil, err
-	}
+// byChunk cuts the extents of a file at the borders of its chunks.
+func byChunk(extents []reflink.Extent, chunks int) [][]reflink.Extent {
 	const own = ^uint32(reflink.ExtentShared | 1) // who else shares it, and being last, are not about the bytes
 	places := make([][]reflink.Extent, chunks)
 	for _, e := range extents {
@@ -170,7 +173,7 @@ func layout(f *os.File, chunks int) ([][]reflink.Extent, error) {
 			e.Logical, e.Physical, e.Length = e.Logical+part.Length, e.Physical+part.Length, e.Length-part.Length
 		}
 	}
-	return places, nil
+	return places
 }
 
 // join appends e, merged with the last extent where the two touch: the same

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -257,16 +258,19 @@ func TestUpdateReadsOnlyWhatDiffers(t *testing.T) {
 }
 
 func TestUpdateWhereNothingIsShared(t *testing.T) {
-	ext4, xfs := t.TempDir(), reflinkDir(t)
-	for _, c := range []struct{ name, parent, fork string }{
-		{"no reflinks", ext4, ext4},
-		{"into another filesystem", xfs, ext4},
-		{"out of another filesystem", ext4, xfs},
+	plain := func(t *testing.T) string { t.Helper(); return t.TempDir() }
+	for _, c := range []struct {
+		name         string
+		parent, fork func(*testing.T) string
+	}{
+		{"no reflinks", plain, plain},
+		{"into another filesystem", reflinkDir, plain},
+		{"out of another filesystem", plain, reflinkDir},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			parent := create(t, filepath.Join(c.parent, "parent-"+filepath.Base(c.fork)))
+			parent := create(t, filepath.Join(c.parent(t), "parent"))
 			writeAt(t, parent, 0, random(1, 3*content.Chunk+9))
-			f := create(t, filepath.Join(c.fork, "fork-of-"+filepath.Base(c.parent)))
+			f := create(t, filepath.Join(c.fork(t), "fork"))
 			writeAt(t, f, 0, random(2, 3*content.Chunk+9))
 			got, err := sum(t, parent).Update(t.Context(), parent, f)
 			if err != nil {
@@ -275,8 +279,6 @@ func TestUpdateWhereNothingIsShared(t *testing.T) {
 			if want := digest(t, f); got.Digest() != want {
 				t.Errorf("Update gives %s, Sum %s", got.Digest(), want)
 			}
-			os.Remove(parent.Name())
-			os.Remove(f.Name())
 		})
 	}
 }
@@ -295,6 +297,43 @@ func TestUpdateBetweenFilesystems(t *testing.T) {
 	if want := digest(t, f); got.Digest() != want {
 		t.Errorf("Update gives %s, Sum %s", got.Digest(), want)
 	}
+}
+
+// TestUpdateOfItself: a file shares all of its extents with itself, so nothing
+// of it is read, unless it grew since.
+func TestUpdateOfItself(t *testing.T) {
+	f := create(t, filepath.Join(mappedDir(t), "f"))
+	writeAt(t, f, 0, random(1, 3*content.Chunk))
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	list := marshal(t, sum(t, f))
+	copy(list[8:], bytes.Repeat([]byte{0xee}, 3*32)) // sums that no bytes have
+	got, err := unmarshal(t, list).Update(t.Context(), f, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(marshal(t, got), list) {
+		t.Error("Update read a chunk that is shared")
+	}
+	truncate(t, f, 3*content.Chunk+1)
+	if got, err = unmarshal(t, list).Update(t.Context(), f, f); err != nil {
+		t.Fatal(err)
+	}
+	if want := digest(t, f); got.Digest() != want {
+		t.Errorf("after it grew, Update gives %s, Sum %s", got.Digest(), want)
+	}
+}
+
+// mappedDir is a directory on a filesystem that tells extents, which all but
+// tmpfs do.
+func mappedDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if _, err := reflink.Extents(create(t, filepath.Join(dir, "probe"))); err != nil {
+		return reflinkDir(t)
+	}
+	return dir
 }
 
 func TestUpdateOfAnotherSize(t *testing.T) {
@@ -336,8 +375,11 @@ func TestSumStopsWhenCancelled(t *testing.T) {
 
 func TestSumProgressEndsAtTotal(t *testing.T) {
 	f := create(t, filepath.Join(t.TempDir(), "f"))
-	writeAt(t, f, 0, random(1, 3*content.Chunk))
+	writeAt(t, f, 0, random(1, 2*content.Chunk))
 	truncate(t, f, 64*content.Chunk)
+	for i := range int64(3) { // three pieces of one chunk are one chunk to read
+		writeAt(t, f, 40*content.Chunk+i*256<<10, random(1, 4096))
+	}
 	var most atomic.Int64
 	_, err := content.Sum(t.Context(), f, func(done, total int64) {
 		if total != 3*content.Chunk { // holes are no work
@@ -387,6 +429,14 @@ func TestUnmarshalRefuses(t *testing.T) {
 				t.Error("accepted")
 			}
 		})
+	}
+}
+
+func TestUnmarshalSaysWhatIsWrong(t *testing.T) {
+	list := append(binary.BigEndian.AppendUint64(nil, 5*content.Chunk), make([]byte, 3*32)...)
+	err := new(content.Sums).UnmarshalBinary(list)
+	if want := fmt.Sprintf("3 sums do not cover %d bytes", 5*content.Chunk); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want one that says %q", err, want)
 	}
 }
 
