@@ -192,6 +192,43 @@ func TestWhyComparesWithTheNewestAndSkipsTheBroken(t *testing.T) {
 	}
 }
 
+// TestWhyComparesSiblings: what another kind of step made of that parent, or
+// that kind of another, explains nothing.
+func TestWhyComparesSiblings(t *testing.T) {
+	c := open(t)
+	commit(t, c, key(t, full()), record.Layer{Material: *full(), Made: made})
+	for name, change := range map[string]func(m *record.Material){
+		"another kind":   func(m *record.Material) { m.Kind = "copy" },
+		"another parent": func(m *record.Material) { m.Parent = "other" },
+	} {
+		if got, err := c.Why(with(change)); got != "new" || err != nil {
+			t.Errorf("%s: Why = %q, %v; want new", name, got, err)
+		}
+	}
+}
+
+// TestWhyOfARecordThatSaysLess: a record need not have all fields.
+func TestWhyOfARecordThatSaysLess(t *testing.T) {
+	c := open(t)
+	run, err := c.Store.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer run.Close()
+	file := run.Path("work.raw")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := full()
+	less := map[string]any{"material": map[string]any{"Parent": m.Parent, "Kind": m.Kind, "Version": m.Version}}
+	if err := c.Store.Publish(t.Context(), file, store.Layers, "k", less, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Why(m); got != "changed: option script" || err != nil {
+		t.Errorf("Why = %q, %v", got, err)
+	}
+}
+
 func open(t *testing.T) catalog.Catalog {
 	t.Helper()
 	dir := t.TempDir()
