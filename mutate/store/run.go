@@ -110,6 +110,9 @@ func (s *Store) Sweep(ctx context.Context) error {
 // mounted.
 func recoverForks(ctx context.Context, dir string) error {
 	files, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) { // the run ended by itself before its lock was taken
+		return nil
+	}
 	if err != nil {
 		return err
 	}

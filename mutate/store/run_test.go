@@ -2,11 +2,14 @@ package store_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/imgmut/imgmut/mutate/store"
 )
@@ -77,6 +80,129 @@ func TestOutside(t *testing.T) {
 	if _, err := begin(t, s).Outside(filepath.Join(elsewhere, "nothing")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Outside of no directory = %v, want ErrNotExist", err)
 	}
+}
+
+// TestSweepGoesOn: neither what is alive, nor what is none of its business, nor
+// what cannot be removed keeps a sweep from the rest.
+func TestSweepGoesOn(t *testing.T) {
+	s := open(t)
+	tmp, elsewhere := filepath.Join(s.Root(), "tmp"), t.TempDir()
+	if err := os.Mkdir(filepath.Join(tmp, "a-directory"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var living, dead []*process
+	for range 4 { // their names come in any order
+		living = append(living, start(t, "run", s.Root(), elsewhere))
+		dead = append(dead, start(t, "run", s.Root(), elsewhere))
+	}
+	for _, p := range dead { // once all are there, for each begins with a sweep
+		p.kill()
+	}
+	// In place of the file of one there is a directory, and something in it.
+	stuck := dead[0]
+	if err := os.Remove(stuck.said[1]); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(stuck.said[1], "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	half := s.Path(store.Images, "half", "raw")
+	if err := os.WriteFile(half, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range dead[1:] {
+		if exists(p.said[0]) || exists(p.said[1]) {
+			t.Errorf("Sweep left %s of a process that was killed", p.said)
+		}
+	}
+	for _, p := range living {
+		if !exists(filepath.Join(p.said[0], "work.raw")) || !exists(p.said[1]) {
+			t.Errorf("Sweep took %s of a living process", p.said)
+		}
+	}
+	if !exists(stuck.said[0]) {
+		t.Error("Sweep forgot of a file that it could not remove")
+	}
+	if exists(half) || !exists(filepath.Join(tmp, "a-directory")) {
+		t.Error("Sweep left a disk without a record, or took what is no run")
+	}
+	if err := os.Remove(filepath.Join(stuck.said[1], "in the way")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sweep(t.Context()); err != nil || exists(stuck.said[0]) || exists(stuck.said[1]) {
+		t.Errorf("the next Sweep left what could be removed since: %v", err)
+	}
+}
+
+// TestSweepWhileRunsEnd: a run may end by itself at any moment of a sweep.
+func TestSweepWhileRunsEnd(t *testing.T) {
+	s := open(t)
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for range 300 {
+				run, err := s.Begin(t.Context()) // which sweeps
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := run.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestCloseWithMuchInTheRun: all goes, in whatever order the names come.
+func TestCloseWithMuchInTheRun(t *testing.T) {
+	s := open(t)
+	run, elsewhere := begin(t, s), t.TempDir()
+	for _, name := range []string{"base", "work.raw"} {
+		if err := os.WriteFile(run.Path(name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := run.Outside(elsewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	g, err := run.Outside(elsewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Close()
+	if err := os.Remove(g.Name()); err != nil { // somebody else did
+		t.Fatal(err)
+	}
+	if err := run.Close(); err != nil {
+		t.Error(err)
+	}
+	if exists(f.Name()) || exists(run.Path("base")) {
+		t.Error("Close left something")
+	}
+}
+
+// TestCloseWhileSomethingStillWrites: a process of the run that is about to end
+// does not make it fail.
+func TestCloseWhileSomethingStillWrites(t *testing.T) {
+	run := begin(t, open(t))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for i, start := 0, time.Now(); time.Since(start) < 100*time.Millisecond; i++ {
+			_ = os.WriteFile(run.Path(fmt.Sprint(i)), nil, 0o600) // the directory goes at some moment
+		}
+	}()
+	if err := run.Close(); err != nil {
+		t.Error(err)
+	}
+	<-ended
 }
 
 func TestOpenAndBeginClearWhatACrashLeft(t *testing.T) {
