@@ -119,14 +119,8 @@ func (e *Engine) seen(id content.FileID) (*record.Base, error) {
 // importNew takes a file into the store. It is looked into before anything is
 // copied, so that what cannot be used costs nothing.
 func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (*record.Base, error) {
-	layout, err := disk.List(ctx, f)
+	layout, err := e.lookInto(ctx, f)
 	if err != nil {
-		return nil, err
-	}
-	if err := e.assignRoles(ctx, layout, f); err != nil {
-		return nil, err
-	}
-	if err := workable(layout); err != nil {
 		return nil, err
 	}
 	run, err := e.Store.Begin(ctx)
@@ -173,6 +167,19 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (
 		return nil, err
 	}
 	return b, e.Store.Publish(ctx, tmp, store.Bases, b.Digest, b, map[string][]byte{"sums": list})
+}
+
+// lookInto finds out what is in an image, and that imgmut can work on it.
+func (e *Engine) lookInto(ctx context.Context, f *os.File) (_ *disk.Layout, err error) {
+	i, err := disk.Open(ctx, f, e.note)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, i.Close()) }()
+	if err := i.FindRoles(); err != nil {
+		return nil, err
+	}
+	return i.Layout, workable(i.Layout)
 }
 
 // take fills out with the bytes of f: by reflink on one filesystem, else by a

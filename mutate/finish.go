@@ -61,20 +61,15 @@ func (e *Engine) finished(p *plan, assertions []verify.Assertion) (*record.Image
 // settle has the kernel replay the journals of a fork of a layer that was taken
 // from a running guest, so that equal recipes give images in equal state
 // whether their last layer was somebody else's middle one or not.
-func (b *build) settle(ctx context.Context, file string) error {
+func (b *build) settle(i *disk.Image) error {
 	if n := len(b.plan.steps); n == 0 || b.plan.steps[n-1].record.Settled {
 		return nil
 	}
-	f, err := os.OpenFile(file, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	for _, v := range b.plan.base.Layout.Volumes {
-		if !mounted(&b.plan.base.Layout, v) {
+	for _, v := range i.Layout.Volumes {
+		if !mounted(i.Layout, v) {
 			continue
 		}
-		tree, err := v.Open(f, disk.ReadWrite)
+		tree, err := i.Write(v)
 		if err != nil {
 			return fmt.Errorf("replay the journal of %s: %w", v, err)
 		}
@@ -82,7 +77,7 @@ func (b *build) settle(ctx context.Context, file string) error {
 			return err
 		}
 	}
-	return mount.WaitReleased(ctx, file)
+	return nil
 }
 
 // lastMade is when the last layer of the chain was made.
@@ -149,15 +144,19 @@ func (b *build) identified(ctx context.Context, base *os.File, id record.Identit
 			return err
 		}
 	}
-	unlock, err := b.lockFilesystems(ctx, layout, "")
+	f, err := os.OpenFile(b.imageFile(), os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	if err := b.settle(ctx, b.imageFile()); err != nil {
+	defer f.Close()
+	i, err := disk.OpenKnown(ctx, f, layout, b.note)
+	if err != nil {
 		return err
 	}
-	if err := identify(ctx, b.imageFile(), base, layout, id); err != nil {
+	if err = b.settle(i); err == nil {
+		err = identify(ctx, i, base, id)
+	}
+	if err = errors.Join(err, i.Close()); err != nil {
 		return fmt.Errorf("give %s its identity: %w", b.plan.recipe.Name, err)
 	}
 	return mount.WaitReleased(ctx, b.imageFile())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/guest"
+	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -40,7 +42,7 @@ func (gs *guests) start(ctx context.Context, file string, readOnly bool) (*guest
 			return nil, err
 		}
 	}
-	unlock, err := gs.lockFilesystems(ctx, gs.layout, file)
+	unlock, err := mount.Claim{Filesystems: gs.layout.Filesystems(), Fork: file, Note: gs.note}.Lock(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -85,22 +87,28 @@ func (gs *guests) close() error {
 // judge judges a finished image. Assertions run on a fork of it that
 // systemd-nspawn accepts, because the image itself shows its EFI system
 // partition.
-func (gs *guests) judge(ctx context.Context, file string, assertions []verify.Assertion) (*record.Verdict, error) {
+func (gs *guests) judge(ctx context.Context, file string, assertions []verify.Assertion) (_ *record.Verdict, err error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	unlock, err := gs.lockFilesystems(ctx, gs.layout, "")
+	i, err := disk.Open(ctx, f, gs.note)
 	if err != nil {
 		return nil, err
 	}
-	unlock = sync.OnceFunc(unlock)
-	defer unlock()
+	if gs.layout == nil {
+		gs.layout = i.Layout // roles are found before a guest is needed
+	}
+	letGo := sync.OnceValue(i.Close)
+	defer func() { err = errors.Join(err, letGo()) }()
 	return verify.Image(ctx, verify.Request{
-		File: f, Scratch: gs.run.Path("."), Assertions: assertions,
+		Image: i, Scratch: gs.run.Path("."), Assertions: assertions,
 		Guest: func(ctx context.Context) (verify.Guest, error) {
-			unlock() // nothing is mounted any more, and the guest takes the lock for itself
+			// The guest mounts the same filesystems, and takes their locks.
+			if err := letGo(); err != nil {
+				return nil, err
+			}
 			scratch := gs.run.Path("verify.raw")
 			if err := reflink.CloneFile(scratch, file, 0o600); err != nil {
 				return nil, err
@@ -111,4 +119,9 @@ func (gs *guests) judge(ctx context.Context, file string, assertions []verify.As
 			return gs.start(ctx, scratch, true)
 		},
 	})
+}
+
+// uses says whether an image has a volume with that filesystem.
+func uses(l *disk.Layout, fs string) bool {
+	return slices.ContainsFunc(l.Volumes, func(v disk.Volume) bool { return v.FS == fs })
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/gpt"
-	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/tool"
 )
@@ -52,16 +51,12 @@ func derive(l *disk.Layout, k record.Key, name string) record.Identity {
 // identify turns a fork of the last layer into an image with an identity of
 // its own: GUIDs, the attribute bits and active flags of the base, and the
 // references to partition UUIDs in the image's files.
-func identify(ctx context.Context, file string, base *os.File, l *disk.Layout, id record.Identity) error {
+func identify(ctx context.Context, i *disk.Image, base *os.File, id record.Identity) error {
+	f, l := i.File, i.Layout
 	if l.Table == disk.Bare {
 		return nil
 	}
-	f, err := os.OpenFile(file, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := rewriteReferences(ctx, f, l, id); err != nil {
+	if err := rewriteReferences(ctx, i, id); err != nil {
 		return err
 	}
 	if l.Table == disk.MBR {
@@ -110,31 +105,28 @@ func identifyMBR(f, base *os.File, id record.Identity) error {
 
 // rewriteReferences puts the new partition UUIDs where the image's files name
 // the old ones, in all volumes at once.
-func rewriteReferences(ctx context.Context, f *os.File, l *disk.Layout, id record.Identity) error {
-	errs := make([]error, len(l.Volumes))
+func rewriteReferences(ctx context.Context, i *disk.Image, id record.Identity) error {
+	errs := make([]error, len(i.Layout.Volumes))
 	var wg sync.WaitGroup
-	for i, v := range l.Volumes {
+	for n, v := range i.Layout.Volumes {
 		if v.HasReferences() {
-			wg.Go(func() { errs[i] = rewriteVolume(ctx, f, v, id) })
+			wg.Go(func() { errs[n] = rewriteVolume(ctx, i, v, id) })
 		}
 	}
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	return mount.WaitReleased(ctx, f.Name())
+	return errors.Join(errs...)
 }
 
 // rewriteVolume opens a volume for writing only if one of its files is stale.
-func rewriteVolume(ctx context.Context, f *os.File, v disk.Volume, id record.Identity) error {
-	changed, err := staleFiles(f, v, id)
+func rewriteVolume(ctx context.Context, i *disk.Image, v disk.Volume, id record.Identity) error {
+	changed, err := staleFiles(i, v, id)
 	if err != nil || len(changed) == 0 {
 		return err
 	}
 	if v.FS == "vfat" {
-		err = writeFAT(ctx, f, v, changed)
+		err = writeFAT(ctx, i.File, v, changed)
 	} else {
-		err = writeMounted(f, v, changed)
+		err = writeMounted(i, v, changed)
 	}
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
@@ -149,12 +141,11 @@ func rewriteVolume(ctx context.Context, f *os.File, v disk.Volume, id record.Ide
 
 // staleFiles gives the files of a volume that name an old partition UUID, with
 // the content they should have.
-func staleFiles(f *os.File, v disk.Volume, id record.Identity) (map[string][]byte, error) {
-	tree, err := v.Open(f, disk.ReadOnly)
+func staleFiles(i *disk.Image, v disk.Volume, id record.Identity) (map[string][]byte, error) {
+	tree, err := i.Tree(v)
 	if err != nil {
 		return nil, err
 	}
-	defer tree.Close()
 	changed := map[string][]byte{}
 	err = v.Rename(tree, id.Partitions, func(name string, b []byte) error {
 		changed[name] = b
@@ -163,8 +154,8 @@ func staleFiles(f *os.File, v disk.Volume, id record.Identity) (map[string][]byt
 	return changed, err
 }
 
-func writeMounted(f *os.File, v disk.Volume, files map[string][]byte) error {
-	tree, err := v.Open(f, disk.ReadWrite)
+func writeMounted(i *disk.Image, v disk.Volume, files map[string][]byte) error {
+	tree, err := i.Write(v)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package mutate
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"slices"
@@ -116,9 +117,24 @@ func identifyFile(t *testing.T, work, base string, l *disk.Layout, id record.Ide
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := identify(t.Context(), work, f, l, id); err != nil {
+	if err := identifyOpen(t, work, f, l, id); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// identifyOpen opens the image work and gives it its identity.
+func identifyOpen(t *testing.T, work string, base *os.File, l *disk.Layout, id record.Identity) error {
+	t.Helper()
+	f, err := os.OpenFile(work, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	i, err := disk.OpenKnown(t.Context(), f, l, func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return errors.Join(identify(t.Context(), i, base, id), i.Close())
 }
 
 // TestIdentifyRefusesAnotherBase: the record of a base says which partitions it
@@ -132,7 +148,7 @@ func TestIdentifyRefusesAnotherBase(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := identify(t.Context(), copyOf(t, other), f, layout, derive(layout, "key", "web")); err == nil {
+	if err := identifyOpen(t, copyOf(t, other), f, layout, derive(layout, "key", "web")); err == nil {
 		t.Error("it got an identity")
 	}
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/catalog"
 	"github.com/imgmut/imgmut/mutate/content"
-	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/verify"
@@ -91,14 +90,6 @@ func (e *Engine) verify(ctx context.Context, file string, assertions []verify.As
 	defer func() { err = errors.Join(err, run.Close()) }()
 	e.phase("verify " + file)
 	gs := &guests{Engine: e, run: run}
-	if gs.layout, err = disk.List(ctx, f); err != nil {
-		return nil, fmt.Errorf("verify %s: %w", file, err)
-	}
-	if len(assertions) > 0 {
-		if err := e.assignRoles(ctx, gs.layout, f); err != nil {
-			return nil, fmt.Errorf("verify %s: %w", file, err)
-		}
-	}
 	defer func() { err = errors.Join(err, gs.close()) }()
 	v, err := gs.judge(ctx, file, assertions)
 	if err != nil {

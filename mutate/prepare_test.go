@@ -248,7 +248,7 @@ func TestBareFilesystemIsLeftAlone(t *testing.T) {
 	if err := prepare(img, bare); err != nil {
 		t.Error(err)
 	}
-	if err := identify(t.Context(), img, nil, bare, derive(bare, "key", "name")); err != nil {
+	if err := identifyOpen(t, img, nil, bare, derive(bare, "key", "name")); err != nil {
 		t.Error(err)
 	}
 	if b, err := os.ReadFile(img); string(b) != "a filesystem" {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/lock"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -161,4 +162,10 @@ func (e *Engine) fillPool(ctx context.Context, target string, a *Applied, clonin
 		}
 		return nil
 	})
+}
+
+// lockMachine takes a lock of the whole machine, and tells the user if that means
+// to wait, for which reason.
+func (e *Engine) lockMachine(ctx context.Context, name, reason string) (unlock func(), err error) {
+	return lock.Machine(ctx, name, func() { e.note("waiting: another imgmut " + reason) })
 }

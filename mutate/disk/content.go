@@ -14,9 +14,9 @@ import (
 // maxText bounds what is read of a text file of a foreign image, in bytes.
 const maxText = 8 << 20
 
-// judge tells what a tree is: "root", a sort of root that imgmut cannot work
+// classify tells what a tree is: "root", a sort of root that imgmut cannot work
 // in, or "" for something else.
-func judge(t *Tree) string {
+func classify(t *Tree) string {
 	switch {
 	case exists(t, "ostree/repo"):
 		return "an ostree deployment, which imgmut cannot change yet"

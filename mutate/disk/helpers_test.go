@@ -27,11 +27,15 @@ func open(t *testing.T, path string, flags int) *os.File {
 // inspect finds out all that is in an image.
 func inspect(t *testing.T, f *os.File) (*disk.Layout, error) {
 	t.Helper()
-	l, err := disk.List(t.Context(), f)
+	i, err := disk.Open(t.Context(), f, func(text string) { t.Log(text) })
 	if err != nil {
 		return nil, err
 	}
-	return l, l.AssignRoles(f)
+	err = i.FindRoles()
+	if closeErr := i.Close(); closeErr != nil {
+		t.Error(closeErr)
+	}
+	return i.Layout, err
 }
 
 // clone gives a private copy of a layout's image.

@@ -132,13 +132,13 @@ func TestWhatATreeIs(t *testing.T) {
 		{"home/user/etc/os-release", ""},
 		{"boot/vmlinuz", ""},
 	} {
-		got := judge(files(map[string]string{tc.file: ""}))
+		got := classify(files(map[string]string{tc.file: ""}))
 		if (got == "") != (tc.want == "") || !strings.Contains(got, tc.want) {
 			t.Errorf("a tree with %s is %q, want %q", tc.file, got, tc.want)
 		}
 	}
 	both := files(map[string]string{"ostree/repo/config": "", "etc/os-release": ""})
-	if got := judge(both); !strings.Contains(got, "ostree") {
+	if got := classify(both); !strings.Contains(got, "ostree") {
 		t.Errorf("a deployment with an os-release is %q", got)
 	}
 }

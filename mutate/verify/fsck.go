@@ -38,7 +38,7 @@ var checkers = map[string]checker{
 func (c checker) check(ctx context.Context, r Request, v disk.Volume) (record.Check, error) {
 	result := record.Check{Name: fmt.Sprintf("%s: %s", v, v.FS)}
 	file := filepath.Join(r.Scratch, fmt.Sprintf("volume-%d", v.Slot))
-	if err := carve(ctx, file, r.File, v); err != nil {
+	if err := carve(ctx, file, r.Image.File, v); err != nil {
 		return result, fmt.Errorf("check %s: %w", v, err)
 	}
 	defer os.Remove(file)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/content"
+	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/verify"
@@ -57,8 +58,15 @@ func judge(t *testing.T, path string, r verify.Request) (*record.Verdict, error)
 	t.Helper()
 	f := open(t, path)
 	before := sum(t, f)
-	r.File, r.Scratch = f, t.TempDir()
+	i, err := disk.Open(t.Context(), f, func(text string) { t.Errorf("note: %s", text) })
+	if err != nil {
+		return nil, err
+	}
+	r.Image, r.Scratch = i, t.TempDir()
 	v, err := verify.Image(t.Context(), r)
+	if err := i.Close(); err != nil {
+		t.Error(err)
+	}
 	if sum(t, f) != before {
 		t.Error("the image has changed")
 	}
@@ -180,12 +188,7 @@ func TestFixtures(t *testing.T) {
 	fixtures.Require(t, fixtures.Root, fixtures.Tools)
 	for _, layout := range []string{"bib", "xfs", "btrfs"} {
 		t.Run(layout, func(t *testing.T) {
-			f, err := os.Open(fixtures.Image(t, layout))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer f.Close()
-			v, err := verify.Image(t.Context(), verify.Request{File: f, Scratch: t.TempDir()})
+			v, err := judge(t, fixtures.Image(t, layout), verify.Request{})
 			if err != nil || !v.OK {
 				t.Errorf("Image = %+v, %v", v, err)
 			}
@@ -217,14 +220,14 @@ func TestImageUnusable(t *testing.T) {
 
 func TestImageCancelled(t *testing.T) {
 	fixtures.Require(t, fixtures.Root, fixtures.Tools)
-	f, err := os.Open(fixtures.Image(t, "two-roots"))
+	i, err := disk.Open(t.Context(), open(t, fixtures.Image(t, "two-roots")), func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer i.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if v, err := verify.Image(ctx, verify.Request{File: f, Scratch: t.TempDir()}); err == nil {
+	if v, err := verify.Image(ctx, verify.Request{Image: i, Scratch: t.TempDir()}); err == nil {
 		t.Errorf("Image = %+v", v)
 	}
 }

@@ -14,8 +14,8 @@ package verify
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,8 +26,8 @@ import (
 
 // Request says what to judge.
 type Request struct {
-	File       *os.File // the image; nothing may write to it meanwhile
-	Scratch    string   // a directory that can reflink, best on the image's filesystem
+	Image      *disk.Image // nothing may write to it meanwhile
+	Scratch    string      // a directory that can reflink, best on the image's filesystem
 	Assertions []Assertion
 	// Guest starts a read-only guest over the image, only if there is an
 	// assertion. Its end is the caller's.
@@ -38,13 +38,10 @@ type Request struct {
 // a whole (a damaged table, no root) is a [disk.InvalidError].
 func Image(ctx context.Context, r Request) (*record.Verdict, error) {
 	started := time.Now()
-	layout, err := disk.List(ctx, r.File)
-	if err != nil {
-		return nil, err
-	}
 	v := &record.Verdict{At: started.UTC()}
-	v.Checks = append(v.Checks, record.Check{Name: "partition table: " + string(layout.Table), OK: true, Took: time.Since(started)})
-	checks, err := structural(ctx, r, layout)
+	// An image with a damaged table cannot be opened.
+	v.Checks = append(v.Checks, record.Check{Name: "partition table: " + string(r.Image.Layout.Table), OK: true})
+	checks, err := structural(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -62,10 +59,11 @@ func Image(ctx context.Context, r Request) (*record.Verdict, error) {
 
 // structural runs the checks of the volumes and of the references at once:
 // each mostly waits for a program.
-func structural(ctx context.Context, r Request, l *disk.Layout) ([]record.Check, error) {
+func structural(ctx context.Context, r Request) ([]record.Check, error) {
 	// Roles are needed for the references alone, and finding them takes a while.
-	tasks := []func() (record.Check, error){func() (record.Check, error) { return references(r.File, l.Clone()) }}
-	for _, v := range l.Volumes {
+	volumes := slices.Clone(r.Image.Layout.Volumes)
+	tasks := []func() (record.Check, error){func() (record.Check, error) { return references(r.Image) }}
+	for _, v := range volumes {
 		if c, ok := checkers[v.FS]; ok {
 			tasks = append(tasks, func() (record.Check, error) { return c.check(ctx, r, v) })
 		}
@@ -92,17 +90,18 @@ func structural(ctx context.Context, r Request, l *disk.Layout) ([]record.Check,
 const maxDangling = 10
 
 // references checks that each volume that a file of the image names is there.
-func references(f *os.File, l *disk.Layout) (record.Check, error) {
+func references(i *disk.Image) (record.Check, error) {
 	c := record.Check{Name: "references", OK: true}
-	if err := l.AssignRoles(f); err != nil {
+	if err := i.FindRoles(); err != nil {
 		return c, err
 	}
+	l := i.Layout
 	var dangling []string
 	for _, v := range l.Volumes {
 		if !v.HasReferences() {
 			continue
 		}
-		tree, err := v.Open(f, disk.ReadOnly)
+		tree, err := i.Tree(v)
 		if err != nil { // root could be opened, so this is about the volume, not the machine
 			dangling = append(dangling, err.Error())
 			continue
@@ -111,9 +110,6 @@ func references(f *os.File, l *disk.Layout) (record.Check, error) {
 			if _, ok := l.Resolve(ref.Spec); !ok && ref.Needed {
 				dangling = append(dangling, fmt.Sprintf("%s names %s, which no volume of the image has", filepath.Join(v.Mountpoint, ref.File), ref.Spec))
 			}
-		}
-		if err := tree.Close(); err != nil {
-			return c, err
 		}
 	}
 	if n := len(dangling) - maxDangling; n > 0 {
