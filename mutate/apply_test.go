@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/content"
+	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/fork"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/verify"
@@ -65,7 +67,7 @@ func (w *world) imageOf(t *testing.T, p *plan, assertions []verify.Assertion) {
 		t.Fatal(err)
 	}
 	i := &record.Image{Name: p.recipe.Name, Made: w.now, Assertions: asked, Verdict: record.Verdict{OK: true},
-		Identity: derive(&p.base.Layout, p.last(), p.recipe.Name)}
+		Identity: fork.Derive(&p.base.Layout, p.last(), p.recipe.Name)}
 	i.Keys = append(i.Keys, p.prepare.key)
 	for _, l := range p.steps {
 		i.Keys = append(i.Keys, l.key)
@@ -134,7 +136,7 @@ func TestWhenAnImageIsMadeAnew(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
-			base := &record.Base{Digest: planBase.Digest, Imported: planBase.Imported, Layout: *gptImage(nil)}
+			base := &record.Base{Digest: planBase.Digest, Imported: planBase.Imported, Layout: disk.Layout{Table: disk.GPT, Arch: "x86-64", Volumes: []disk.Volume{{Slot: 1, Role: disk.Root, Mountpoint: "/", PartUUID: "aaaaaaaa-0000-0000-0000-000000000001"}}}}
 			p := w.planned(t, recipe, base, ApplyOptions{})
 			w.build(t, p)
 			w.imageOf(t, p, assertionsOf(t, p))

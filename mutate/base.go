@@ -15,6 +15,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/fork"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -179,7 +180,7 @@ func (e *Engine) lookInto(ctx context.Context, f *os.File) (_ *disk.Layout, err 
 	if err := i.FindRoles(); err != nil {
 		return nil, err
 	}
-	return i.Layout, workable(i.Layout)
+	return i.Layout, fork.CheckSupported(i.Layout)
 }
 
 // take fills out with the bytes of f: by reflink on one filesystem, else by a

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/catalog"
+	"github.com/imgmut/imgmut/mutate/fork"
 	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
@@ -137,7 +138,7 @@ func (b *build) fork(ctx context.Context, work string) error {
 		if err := reflink.CloneFile(work, b.Catalog().BaseFile(p.base.Digest), 0o600); err != nil {
 			return err
 		}
-		if err := prepare(work, &p.base.Layout); err != nil {
+		if err := fork.Prepare(work, &p.base.Layout); err != nil {
 			return err
 		}
 		made := b.run.Path("prepare.raw")

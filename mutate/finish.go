@@ -11,6 +11,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/fork"
 	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
@@ -54,7 +55,7 @@ func (e *Engine) finished(p *plan, assertions []verify.Assertion) (*record.Image
 		return nil, false, err
 	}
 	same := len(i.Keys) > 0 && i.Keys[len(i.Keys)-1] == p.last() && record.SameAssertions(i.Assertions, asked) && i.Verdict.OK && e.untouched(i)
-	same = same && !i.Made.Before(p.lastMade()) && i.Identity.Disk == derive(&p.base.Layout, p.last(), p.recipe.Name).Disk
+	same = same && !i.Made.Before(p.lastMade()) && i.Identity.Disk == fork.Derive(&p.base.Layout, p.last(), p.recipe.Name).Disk
 	return i, same, nil
 }
 
@@ -65,10 +66,8 @@ func (b *build) settle(i *disk.Image) error {
 	if n := len(b.plan.steps); n == 0 || b.plan.steps[n-1].record.Settled {
 		return nil
 	}
-	for _, v := range i.Layout.Volumes {
-		if !mounted(i.Layout, v) {
-			continue
-		}
+	for _, m := range fork.Mounts(i.Layout) {
+		v := m.Volume
 		tree, err := i.Write(v)
 		if err != nil {
 			return fmt.Errorf("replay the journal of %s: %w", v, err)
@@ -107,7 +106,7 @@ func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*rec
 		return nil, err
 	}
 	defer base.Close()
-	id := derive(&p.base.Layout, p.last(), p.recipe.Name)
+	id := fork.Derive(&p.base.Layout, p.last(), p.recipe.Name)
 	if err := b.identified(ctx, base, id); err != nil {
 		return nil, err
 	}
@@ -154,7 +153,7 @@ func (b *build) identified(ctx context.Context, base *os.File, id record.Identit
 		return err
 	}
 	if err = b.settle(i); err == nil {
-		err = identify(ctx, i, base, id)
+		err = fork.Identify(ctx, i, base, id)
 	}
 	if err = errors.Join(err, i.Close()); err != nil {
 		return fmt.Errorf("give %s its identity: %w", b.plan.recipe.Name, err)

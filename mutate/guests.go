@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fork"
 	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/record"
@@ -58,7 +59,7 @@ func (gs *guests) start(ctx context.Context, file string, readOnly bool) (*guest
 			Name: "imgmut-" + strings.ReplaceAll(uuid.NewString(), "-", "")[:12], Image: file,
 			ReadOnly: readOnly, PrivateUsers: true, BootFS: boot.FS,
 		},
-		Agent: gs.Agent, Mountpoints: mountpoints(gs.layout), Resolv: string(resolv), Ended: unlock,
+		Agent: gs.Agent, Mountpoints: fork.Mountpoints(gs.layout), Resolv: string(resolv), Ended: unlock,
 	})
 	if err != nil {
 		return nil, err
@@ -113,7 +114,7 @@ func (gs *guests) judge(ctx context.Context, file string, assertions []verify.As
 			if err := reflink.CloneFile(scratch, file, 0o600); err != nil {
 				return nil, err
 			}
-			if err := prepare(scratch, gs.layout); err != nil {
+			if err := fork.Prepare(scratch, gs.layout); err != nil {
 				return nil, err
 			}
 			return gs.start(ctx, scratch, true)

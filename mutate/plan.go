@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/imgmut/imgmut/mutate/fork"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/step"
 	"github.com/imgmut/imgmut/recipes"
@@ -87,7 +88,7 @@ func (e *Engine) announce(p *plan, o ApplyOptions) error {
 // chain computes the key of every layer. It is a pure function of the base's
 // digest, the recipe and the files beside it.
 func (p *plan) chain(ctx context.Context, steps []step.Decoded) (err error) {
-	p.prepare.material = record.Material{Parent: record.Key(p.base.Digest), Kind: "prepare", Version: prepareVersion}
+	p.prepare.material = record.Material{Parent: record.Key(p.base.Digest), Kind: "prepare", Version: fork.Version}
 	if p.prepare.key, err = p.prepare.material.Key(); err != nil {
 		return err
 	}

@@ -18,16 +18,19 @@ var ourImports = map[string][]string{
 		"mutate/store", "mutate/tool", "recipes",
 	},
 	"mutate": {
-		"mutate/agent", "mutate/catalog", "mutate/content", "mutate/disk", "mutate/fault", "mutate/gpt", "mutate/guest", "mutate/lock",
-		"mutate/mount", "mutate/record", "mutate/reflink", "mutate/step", "mutate/store", "mutate/tool", "mutate/verify", "recipes",
+		"mutate/agent", "mutate/catalog", "mutate/content", "mutate/disk", "mutate/fault", "mutate/fork", "mutate/guest", "mutate/lock",
+		"mutate/mount", "mutate/record", "mutate/reflink", "mutate/step", "mutate/store", "mutate/verify", "recipes",
 	},
-	"mutate/verify":  {"mutate/agent", "mutate/disk", "mutate/record", "mutate/reflink", "mutate/step", "mutate/tool", "recipes"},
+	"mutate/verify":  {"mutate/agent", "mutate/disk", "mutate/record", "mutate/reflink", "mutate/refs", "mutate/step", "mutate/tool", "recipes"},
+	"mutate/fork":    {"mutate/disk", "mutate/fault", "mutate/gpt", "mutate/record", "mutate/refs", "mutate/tool"},
 	"mutate/guest":   {"mutate/fault", "mutate/agent"},
 	"mutate/catalog": {"mutate/fault", "mutate/record", "mutate/store"},
 	"mutate/record":  {"mutate/content", "mutate/disk"},
-	"mutate/step":    {"mutate/agent", "mutate/content", "mutate/disk", "mutate/record", "recipes"},
+	"mutate/step":    {"mutate/agent", "mutate/content", "mutate/etc", "mutate/record", "recipes"},
 	"mutate/store":   {"mutate/fault", "mutate/lock", "mutate/mount", "mutate/reflink", "mutate/tool"},
-	"mutate/disk":    {"mutate/fault", "mutate/gpt", "mutate/mount", "mutate/tool"},
+	"mutate/disk":    {"mutate/etc", "mutate/fault", "mutate/gpt", "mutate/mount", "mutate/tool"},
+	"mutate/refs":    {"mutate/etc", "mutate/fault"},
+	"mutate/etc":     {},
 	"mutate/content": {"mutate/reflink"},
 	"mutate/agent":   {},
 	"mutate/fault":   {},
@@ -49,7 +52,7 @@ var onlyIn = map[string][]string{
 	"go.yaml.in/yaml/v4":            {"recipes"},
 	"github.com/diskfs/go-diskfs/":  {"mutate/disk", "mutate/gpt"},
 	"github.com/urfave/cli/":        {"cmd/imgmut"},
-	"github.com/google/uuid":        {"fixtures/bench", "mutate", "mutate/gpt", "mutate/mount"},
+	"github.com/google/uuid":        {"fixtures/bench", "mutate", "mutate/fork", "mutate/gpt", "mutate/mount"},
 }
 
 func TestImportDirection(t *testing.T) {

@@ -8,11 +8,9 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/fault"
 )
-
-// maxText bounds what is read of a text file of a foreign image, in bytes.
-const maxText = 8 << 20
 
 // classify tells what a tree is: "root", a sort of root that imgmut cannot work
 // in, or "" for something else.
@@ -36,44 +34,20 @@ func exists(t *Tree, name string) bool {
 	return err == nil
 }
 
-// readText reads a text file, or nothing if it is none or too large for one.
-func readText(t fs.FS, name string) string {
-	if fi, err := fs.Stat(t, name); err != nil || !fi.Mode().IsRegular() || fi.Size() > maxText {
-		return ""
-	}
-	b, err := fs.ReadFile(t, name)
-	if err != nil {
-		return ""
-	}
-	return string(b)
-}
-
 // osName reads ID and VERSION_ID (os-release(5)).
 func osName(t *Tree) string {
-	text := readText(t, "etc/os-release")
+	text := etc.Read(t, "etc/os-release")
 	if text == "" {
-		text = readText(t, "usr/lib/os-release")
+		text = etc.Read(t, "usr/lib/os-release")
 	}
-	r := ParseOSRelease(text)
+	r := etc.ParseOSRelease(text)
 	return strings.TrimSpace(r["ID"] + " " + r["VERSION_ID"])
 }
 
 var selinuxOn = regexp.MustCompile(`(?m)^\s*SELINUX\s*=\s*(enforcing|permissive)\s*$`)
 
 // usesSELinux tells whether the system labels its files (selinux_config(5)).
-func usesSELinux(t *Tree) bool { return selinuxOn.MatchString(readText(t, "etc/selinux/config")) }
-
-// ParseOSRelease reads the assignments of an os-release file (os-release(5)).
-func ParseOSRelease(text string) map[string]string {
-	vars := map[string]string{}
-	for line := range strings.Lines(text) {
-		key, value, ok := strings.Cut(strings.TrimSpace(line), "=")
-		if ok && !strings.HasPrefix(key, "#") {
-			vars[key] = strings.Trim(value, `"'`)
-		}
-	}
-	return vars
-}
+func usesSELinux(t *Tree) bool { return selinuxOn.MatchString(etc.Read(t, "etc/selinux/config")) }
 
 // machineArch reads the architecture off a program that every system has, in
 // systemd's words.

@@ -73,6 +73,10 @@ func (v Volume) String() string {
 	return fmt.Sprintf("partition %d", v.Slot)
 }
 
+// HasReferences says whether files of the volume may name volumes: that of root
+// or of /boot, and any that firmware or a boot loader reads.
+func (v Volume) HasReferences() bool { return v.Role == Root || v.Role == Boot || v.FS == "vfat" }
+
 // Mounted is a place at which the system mounts a volume of the image, or a part
 // of one.
 type Mounted struct {

@@ -3,57 +3,14 @@ package disk
 import (
 	"path"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/gpt"
 )
 
-// Mount is one line of an fstab (fstab(5)).
-type Mount struct {
-	Spec       string // what, as "UUID=…" or "/dev/vda2"
-	Mountpoint string
-	FS         string
-	Options    []string
-}
-
-// Has says whether the mount has that option.
-func (m Mount) Has(option string) bool { return slices.Contains(m.Options, option) }
-
-// ParseFstab reads an fstab. Lines that are not one are passed over, as
-// mount(8) does.
-func ParseFstab(text string) []Mount {
-	var mounts []Mount
-	for line := range strings.Lines(text) {
-		f := strings.Fields(line)
-		if len(f) < 3 || strings.HasPrefix(f[0], "#") {
-			continue
-		}
-		m := Mount{Spec: f[0], Mountpoint: unoctal(f[1]), FS: f[2]}
-		if len(f) > 3 {
-			m.Options = strings.Split(f[3], ",")
-		}
-		mounts = append(mounts, m)
-	}
-	return mounts
-}
-
-// unoctal undoes \040 and the like, by which fstab writes white space.
-func unoctal(s string) string {
-	return octal.ReplaceAllStringFunc(s, func(e string) string {
-		n, err := strconv.ParseUint(e[1:], 8, 8)
-		if err != nil {
-			return e
-		}
-		return string([]byte{byte(n)})
-	})
-}
-
-var (
-	octal    = regexp.MustCompile(`\\[0-7]{3}`)
-	diskNode = regexp.MustCompile(`^/dev/(?:[shv]d[a-z]|xvd[a-z]|(?:nvme\d+n\d+|mmcblk\d+)p)(\d+)$`)
-)
+var diskNode = regexp.MustCompile(`^/dev/(?:[shv]d[a-z]|xvd[a-z]|(?:nvme\d+n\d+|mmcblk\d+)p)(\d+)$`)
 
 // Resolve finds the volume that a reference names: UUID=, LABEL=, PARTUUID=,
 // PARTLABEL=, their paths below /dev/disk, or a partition of the only disk.
@@ -68,7 +25,7 @@ func (l *Layout) Resolve(spec string) (*Volume, bool) {
 		return l.find(func(v *Volume) bool { return v.Slot == slot && slot != 0 })
 	}
 	tag, value, ok := strings.Cut(spec, "=")
-	value = unoctal(strings.Trim(value, `"`))
+	value = etc.Unescape(strings.Trim(value, `"`))
 	if !ok || value == "" {
 		return nil, false
 	}
@@ -121,7 +78,7 @@ func (l *Layout) followTypes() {
 // followFstab gives roles by where the image mounts its own volumes, and lists
 // those places.
 func (l *Layout) followFstab(t *Tree) {
-	for _, m := range ParseFstab(readText(t, "etc/fstab")) {
+	for _, m := range etc.ParseFstab(etc.Read(t, "etc/fstab")) {
 		place := path.Clean(m.Mountpoint)
 		if !path.IsAbs(place) || place == "/" || m.FS == "swap" {
 			continue

@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/agent"
-	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/recipes"
 )
 
@@ -121,7 +121,7 @@ func packageManager(ctx context.Context, g interface {
 	if err != nil {
 		return nil, fmt.Errorf("find the package manager: %w", err)
 	}
-	r := disk.ParseOSRelease(string(text))
+	r := etc.ParseOSRelease(string(text))
 	for _, id := range append([]string{r["ID"]}, strings.Fields(r["ID_LIKE"])...) {
 		if m, ok := managers[id]; ok {
 			return m, nil

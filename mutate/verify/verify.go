@@ -22,6 +22,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/record"
+	"github.com/imgmut/imgmut/mutate/refs"
 )
 
 // Request says what to judge.
@@ -106,7 +107,7 @@ func references(i *disk.Image) (record.Check, error) {
 			dangling = append(dangling, err.Error())
 			continue
 		}
-		for _, ref := range v.References(tree) {
+		for _, ref := range (refs.Files{FS: tree, FAT: v.FS == "vfat"}).References() {
 			if _, ok := l.Resolve(ref.Spec); !ok && ref.Needed {
 				dangling = append(dangling, fmt.Sprintf("%s names %s, which no volume of the image has", filepath.Join(v.Mountpoint, ref.File), ref.Spec))
 			}

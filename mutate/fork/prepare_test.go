@@ -1,4 +1,4 @@
-package mutate
+package fork
 
 import (
 	"context"
@@ -126,7 +126,7 @@ func TestTableWhileStepsRunAndAfter(t *testing.T) {
 	layout, before := layoutOf(t, base, roles), tableOf(t, base)
 
 	work := copyOf(t, base)
-	if err := prepare(work, layout); err != nil {
+	if err := Prepare(work, layout); err != nil {
 		t.Fatal(err)
 	}
 	want := tableOf(t, base)
@@ -179,7 +179,7 @@ func TestTypesOfRootGoByTheMachine(t *testing.T) {
 		base := partitioned(t, "label: gpt\nsize=4MiB\n")
 		layout := layoutOf(t, base, map[int]disk.Role{1: tc.role})
 		layout.Arch = tc.arch
-		err := prepare(base, layout)
+		err := Prepare(base, layout)
 		if tc.want == uuid.Nil {
 			if err == nil || !strings.Contains(err.Error(), tc.arch) {
 				t.Errorf("%s of %s: error %v, want one that names it", tc.role, tc.arch, err)
@@ -222,20 +222,20 @@ func types(t *testing.T, img string) string {
 
 func TestDOSTableWhileStepsRun(t *testing.T) {
 	base := partitioned(t, mbrScript)
-	if err := prepare(base, layoutOf(t, base, mbrRoles)); err != nil {
+	if err := Prepare(base, layoutOf(t, base, mbrRoles)); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := types(t, base), "ea 83* 82 5 83"; got != want {
 		t.Errorf("types %s, want %s", got, want)
 	}
 	noBoot := partitioned(t, mbrScript)
-	if err := prepare(noBoot, layoutOf(t, noBoot, map[int]disk.Role{2: disk.Root})); err != nil {
+	if err := Prepare(noBoot, layoutOf(t, noBoot, map[int]disk.Role{2: disk.Root})); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := types(t, noBoot), "83 83* 82 5 83"; got != want {
 		t.Errorf("without a /boot: types %s, want %s", got, want)
 	}
-	if err := prepare(noBoot, layoutOf(t, noBoot, map[int]disk.Role{5: disk.Root})); err == nil {
+	if err := Prepare(noBoot, layoutOf(t, noBoot, map[int]disk.Role{5: disk.Root})); err == nil {
 		t.Error("a logical partition is prepared as root")
 	}
 }
@@ -245,10 +245,10 @@ func TestBareFilesystemIsLeftAlone(t *testing.T) {
 	img := filepath.Join(t.TempDir(), "bare.raw")
 	writeFile(t, img, "a filesystem")
 	bare := &disk.Layout{Table: disk.Bare, Volumes: []disk.Volume{{Role: disk.Root}}}
-	if err := prepare(img, bare); err != nil {
+	if err := Prepare(img, bare); err != nil {
 		t.Error(err)
 	}
-	if err := identifyOpen(t, img, nil, bare, derive(bare, "key", "name")); err != nil {
+	if err := identifyOpen(t, img, nil, bare, Derive(bare, "key", "name")); err != nil {
 		t.Error(err)
 	}
 	if b, err := os.ReadFile(img); string(b) != "a filesystem" {
@@ -335,7 +335,7 @@ func TestWhatIsRefusedAtImport(t *testing.T) {
 			l.Mounts[0].Slot = 5
 		}), "/boot"},
 	} {
-		err := workable(tc.layout)
+		err := CheckSupported(tc.layout)
 		switch {
 		case tc.want == "" && err != nil:
 			t.Errorf("%s is refused: %v", tc.name, err)
@@ -354,7 +354,7 @@ func TestEveryTypeOfHashesIsRefused(t *testing.T) {
 		gpt.TypeRootVerityX86_64, gpt.TypeRootVerityARM64, gpt.TypeUsrVerityX86_64, gpt.TypeUsrVerityARM64,
 		gpt.TypeRootVeritySigX86_64, gpt.TypeRootVeritySigARM64, gpt.TypeUsrVeritySigX86_64, gpt.TypeUsrVeritySigARM64,
 	} {
-		if err := workable(gptImage(func(l *disk.Layout) { l.Volumes[1].Type = kind.String() })); err == nil {
+		if err := CheckSupported(gptImage(func(l *disk.Layout) { l.Volumes[1].Type = kind.String() })); err == nil {
 			t.Errorf("type %s is accepted", kind)
 		}
 	}
@@ -375,8 +375,15 @@ func TestPlacesThatStepsSee(t *testing.T) {
 		}), []string{"/", "/var"}},
 		{dosImage(func(l *disk.Layout) { l.Volumes[0].Role = disk.Srv }), []string{"/"}},
 	} {
-		if got := mountpoints(tc.layout); !slices.Equal(got, tc.want) {
+		if got := Mountpoints(tc.layout); !slices.Equal(got, tc.want) {
 			t.Errorf("%+v: steps see %q, want %q", tc.layout.Volumes, got, tc.want)
 		}
+	}
+}
+
+func writeFile(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -1,4 +1,4 @@
-package disk_test
+package refs_test
 
 import (
 	"bytes"
@@ -11,8 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/refs"
 )
 
 const ukiName = "EFI/Linux/debian.efi"
@@ -51,12 +51,12 @@ func TestUKI(t *testing.T) {
 	lines := []string{"root=PARTUUID=" + old + " ro\x00noise UUID=x", "root=LABEL=rescue", "resume=PARTUUID=" + strings.ToUpper(old)}
 	image := uki(false, lines...)
 	files := fstest.MapFS{ukiName: {Data: image}}
-	want := []disk.Reference{
+	want := []refs.Reference{
 		{File: ukiName, Spec: "PARTUUID=" + old, Needed: true},
 		{File: ukiName, Spec: "LABEL=rescue", Needed: true},
 		{File: ukiName, Spec: "PARTUUID=" + strings.ToUpper(old), Needed: true},
 	}
-	if diff := cmp.Diff(want, disk.Volume{}.References(files)); diff != "" {
+	if diff := cmp.Diff(want, refs.Files{FS: files}.References()); diff != "" {
 		t.Errorf("References (-want +got):\n%s", diff)
 	}
 	changed := strings.ReplaceAll(strings.ReplaceAll(string(image), old, fresh), strings.ToUpper(old), fresh)
@@ -68,7 +68,7 @@ func TestUKI(t *testing.T) {
 	}
 
 	files = fstest.MapFS{ukiName: {Data: uki(true, lines...)}}
-	err := disk.Volume{}.Rename(files, map[string]string{old: fresh}, func(string, []byte) error { return nil })
+	err := refs.Files{FS: files}.Rename(map[string]string{old: fresh}, func(string, []byte) error { return nil })
 	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), ukiName+" is signed") || fault.Mend(err) == "" {
 		t.Errorf("Rename of a signed image = %v, want one about the image", err)
 	}
@@ -84,8 +84,8 @@ func TestUKIBounds(t *testing.T) {
 		lines = append(lines, fmt.Sprintf("root=LABEL=profile-%d", i))
 	}
 	files := fstest.MapFS{ukiName: {Data: uki(false, lines...)}}
-	if refs := (disk.Volume{}).References(files); len(refs) != 32 {
-		t.Errorf("%d references of 100 sections, want those of 32", len(refs))
+	if found := (refs.Files{FS: files}).References(); len(found) != 32 {
+		t.Errorf("%d references of 100 sections, want those of 32", len(found))
 	}
 }
 
@@ -99,9 +99,9 @@ func FuzzUKI(f *testing.F) {
 	f.Add([]byte("MZ"))
 	f.Fuzz(func(t *testing.T, image []byte) {
 		files := fstest.MapFS{ukiName: {Data: image}}
-		disk.Volume{}.References(files)
+		refs.Files{FS: files}.References()
 		there := map[string][]byte{}
-		err := disk.Volume{}.Rename(files, map[string]string{old: fresh}, func(name string, b []byte) error { there[name] = b; return nil })
+		err := refs.Files{FS: files}.Rename(map[string]string{old: fresh}, func(name string, b []byte) error { there[name] = b; return nil })
 		if err != nil || len(there) == 0 || bytes.Contains(image, []byte(fresh)) {
 			return
 		}

@@ -1,4 +1,11 @@
-package disk
+// Package refs finds where the files of an image name its volumes, and puts
+// other names in place of old ones.
+//
+// Every image has partition UUIDs of its own, so whatever names one of its base
+// must be rewritten: /etc/fstab, entries of boot loaders, the kernel command
+// line inside a unified kernel image. What is found is checked, too: a name that
+// no volume has is an image that does not boot.
+package refs
 
 import (
 	"io/fs"
@@ -6,12 +13,18 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/fault"
 )
 
+// Files are the files of one volume.
+type Files struct {
+	FS  fs.FS
+	FAT bool // names have no letter case
+}
+
 // Reference is a place where a file of the image names a volume.
 type Reference struct {
-	Slot int    // of the volume the file is in
 	File string // below the root of that volume
 	Spec string // as "PARTUUID=…"
 	// Needed is false where the system does without: a mount with nofail or
@@ -37,40 +50,35 @@ var refFiles = []string{
 // that comes later, a swap that was.
 var optional = regexp.MustCompile(`\.(mount|automount|swap)$|/conf\.d/`)
 
-// HasReferences says whether files of the volume may name volumes: that of root
-// or of /boot, and any that firmware or a boot loader reads.
-func (v Volume) HasReferences() bool { return v.Role == Root || v.Role == Boot || v.FS == "vfat" }
-
-// References lists where the files of a volume name volumes.
-func (v Volume) References(t fs.FS) []Reference {
+// References lists where the files name volumes.
+func (f Files) References() []Reference {
 	var refs []Reference
 	all := func(name, text string) {
 		for _, spec := range specs(text) {
-			refs = append(refs, Reference{Slot: v.Slot, File: name, Spec: spec, Needed: !optional.MatchString(name)})
+			refs = append(refs, Reference{File: name, Spec: spec, Needed: !optional.MatchString(name)})
 		}
 	}
-	for _, name := range v.glob(t, refFiles) {
-		text := readText(t, name)
+	for _, name := range f.glob(refFiles) {
+		text := etc.Read(f.FS, name)
 		if path.Base(name) == "fstab" {
-			refs = append(refs, v.fstabReferences(name, text)...)
+			refs = append(refs, fstabReferences(name, text)...)
 			continue
 		}
 		all(name, text)
 	}
-	for _, name := range v.glob(t, ukiFiles) {
-		for _, l := range readUKI(t, name).lines {
+	for _, name := range f.glob(ukiFiles) {
+		for _, l := range readUKI(f.FS, name).lines {
 			all(name, l.text)
 		}
 	}
 	return refs
 }
 
-// Rename puts other partition UUIDs in place of those that the files of the
-// volume name. write gets each changed file; partUUIDs maps old, in lower case,
+// Rename puts other partition UUIDs in place of those that the files name. write gets each changed file; partUUIDs maps old, in lower case,
 // to new, of the same length. It is an error of class [fault.Image] if a file
 // that would have to change must not, because it is signed, or is too large to
 // be looked at.
-func (v Volume) Rename(t fs.FS, partUUIDs map[string]string, write func(name string, b []byte) error) error {
+func (f Files) Rename(partUUIDs map[string]string, write func(name string, b []byte) error) error {
 	renamed := func(text string) string {
 		return partUUID.ReplaceAllStringFunc(text, func(old string) string {
 			if fresh, ok := partUUIDs[strings.ToLower(old)]; ok {
@@ -79,20 +87,20 @@ func (v Volume) Rename(t fs.FS, partUUIDs map[string]string, write func(name str
 			return old
 		})
 	}
-	for _, name := range v.glob(t, refFiles) {
-		if fi, err := fs.Stat(t, name); err == nil && fi.Mode().IsRegular() && fi.Size() > maxText {
+	for _, name := range f.glob(refFiles) {
+		if fi, err := fs.Stat(f.FS, name); err == nil && fi.Mode().IsRegular() && fi.Size() > etc.MaxText {
 			return fault.New(fault.Image, "make it smaller, or remove it",
 				"%s has %d bytes, too many to look for the volumes that it names", name, fi.Size())
 		}
-		before := readText(t, name)
+		before := etc.Read(f.FS, name)
 		if after := renamed(before); after != before {
 			if err := write(name, []byte(after)); err != nil {
 				return err
 			}
 		}
 	}
-	for _, name := range v.glob(t, ukiFiles) {
-		b, err := readUKI(t, name).rewrite(t, name, renamed)
+	for _, name := range f.glob(ukiFiles) {
+		b, err := readUKI(f.FS, name).rewrite(f.FS, name, renamed)
 		if err == nil && b != nil {
 			err = write(name, b)
 		}
@@ -107,23 +115,23 @@ func (v Volume) Rename(t fs.FS, partUUIDs map[string]string, write func(name str
 var anyCase = regexp.MustCompile(`[a-zA-Z]`)
 
 // glob lists the files that patterns name.
-func (v Volume) glob(t fs.FS, patterns []string) []string {
+func (f Files) glob(patterns []string) []string {
 	var paths []string
 	for _, pattern := range patterns {
-		if v.FS == "vfat" {
+		if f.FAT {
 			pattern = anyCase.ReplaceAllStringFunc(pattern, func(c string) string { return "[" + strings.ToLower(c) + strings.ToUpper(c) + "]" })
 		}
-		found, _ := fs.Glob(t, pattern) // the patterns are well-formed
+		found, _ := fs.Glob(f.FS, pattern) // the patterns are well-formed
 		paths = append(paths, found...)
 	}
 	return paths
 }
 
-func (v Volume) fstabReferences(name, text string) []Reference {
+func fstabReferences(name, text string) []Reference {
 	var refs []Reference
-	for _, m := range ParseFstab(text) {
+	for _, m := range etc.ParseFstab(text) {
 		if named := specs(m.Spec); len(named) == 1 {
-			refs = append(refs, Reference{v.Slot, name, named[0], !m.Has("nofail") && !m.Has("noauto")})
+			refs = append(refs, Reference{name, named[0], !m.Has("nofail") && !m.Has("noauto")})
 		}
 	}
 	return refs
@@ -167,5 +175,3 @@ func specs(text string) []string {
 	}
 	return found
 }
-
-var _ fs.FS = (*Tree)(nil)

@@ -1,4 +1,12 @@
-package mutate
+// Package fork is what is done to a fork from outside, before a guest works on
+// it and after: the partition table as systemd-nspawn needs it, and the
+// identity of a finished image, its GUIDs and all that refers to them.
+//
+// systemd-nspawn and firmware go by tables. While steps run, volumes have the
+// types of the Discoverable Partitions Specification, by what is in them; those
+// stay in the image, because they are true. The attribute bits that are set
+// meanwhile are a disguise, and every one of them is put back.
+package fork
 
 import (
 	"fmt"
@@ -13,13 +21,13 @@ import (
 	"github.com/imgmut/imgmut/mutate/gpt"
 )
 
-// prepareVersion is part of every key; bump it when the edits below come to
+// Version is part of every key; bump it when the edits below come to
 // leave something else in the table.
-const prepareVersion = 2
+const Version = 2
 
-// hostile are the attribute bits that keep systemd-nspawn from mounting a
+// blockingAttrs are the attribute bits that keep systemd-nspawn from mounting a
 // partition, from mounting it writable, or from leaving its size alone.
-const hostile = gpt.AttrNoAuto | gpt.AttrReadOnly | gpt.AttrGrowFS
+const blockingAttrs = gpt.AttrNoAuto | gpt.AttrReadOnly | gpt.AttrGrowFS
 
 // tableEdit is what imgmut does to a partition table while it works, and what
 // of that the finished image keeps.
@@ -54,7 +62,7 @@ func editFor(l *disk.Layout, t *gpt.Table) (tableEdit, error) {
 			if p.Type != want {
 				e.work.Types[p.Slot] = want
 			}
-			e.clear(p, hostile)
+			e.clear(p, blockingAttrs)
 		default:
 			// Not one of the system's own volumes, whatever its type says: a
 			// second root or home must not be taken for the first.
@@ -102,9 +110,9 @@ func typeFor(r disk.Role, arch string) (t uuid.UUID, ok bool, err error) {
 	return t, err == nil, err
 }
 
-// prepare gives a working fork of a base the partition table that
+// Prepare gives a working fork of a base the partition table that
 // systemd-nspawn needs.
-func prepare(file string, l *disk.Layout) error {
+func Prepare(file string, l *disk.Layout) error {
 	if l.Table == disk.Bare {
 		return nil // one filesystem is root to nspawn as it is
 	}
@@ -142,26 +150,39 @@ func prepareMBR(f *os.File, l *disk.Layout) error {
 	return nil
 }
 
-// mounted says whether systemd-nspawn mounts a volume of a prepared image, and
-// where the image does.
-func mounted(l *disk.Layout, v disk.Volume) bool {
-	if l.Table != disk.GPT { // of a DOS table, the primary partitions
-		return v.Slot <= 4 && (v.Role == disk.Root || v.Role == disk.Boot)
-	}
-	_, ok, _ := typeFor(v.Role, l.Arch)
-	return ok
+// Mount is a volume and the place where systemd-nspawn mounts it.
+type Mount struct {
+	Volume disk.Volume
+	Place  string
 }
 
-// mountpoints are where systemd-nspawn mounts the volumes of a prepared image
-// in the guest, / first.
-func mountpoints(l *disk.Layout) []string {
-	points := []string{"/"}
+// Mounts are what systemd-nspawn mounts of a prepared image, / first. It is all
+// that steps see.
+func Mounts(l *disk.Layout) []Mount {
+	var mounts []Mount
 	for _, v := range l.Volumes {
-		if mounted(l, v) && v.Role != disk.Root {
-			points = append(points, "/"+strings.Trim(v.Mountpoint, "/"))
+		_, ok, _ := typeFor(v.Role, l.Arch)
+		if l.Table != disk.GPT { // of a DOS table, the primary partitions
+			ok = v.Slot <= 4 && (v.Role == disk.Root || v.Role == disk.Boot)
+		}
+		m := Mount{v, "/" + strings.Trim(v.Mountpoint, "/")}
+		switch {
+		case ok && v.Role == disk.Root:
+			mounts = slices.Insert(mounts, 0, m)
+		case ok:
+			mounts = append(mounts, m)
 		}
 	}
-	return points
+	return mounts
+}
+
+// Mountpoints are the places of [Mounts].
+func Mountpoints(l *disk.Layout) []string {
+	var places []string
+	for _, m := range Mounts(l) {
+		places = append(places, m.Place)
+	}
+	return places
 }
 
 // sealed are the types of partitions whose presence says that another must not
@@ -171,9 +192,9 @@ var sealed = []uuid.UUID{
 	gpt.TypeRootVeritySigX86_64, gpt.TypeRootVeritySigARM64, gpt.TypeUsrVeritySigX86_64, gpt.TypeUsrVeritySigARM64,
 }
 
-// workable refuses an image that could be changed, but not into what a recipe
+// CheckSupported refuses an image that could be changed, but not into what a recipe
 // asks for.
-func workable(l *disk.Layout) error {
+func CheckSupported(l *disk.Layout) error {
 	ids := map[string]int{}
 	for _, v := range l.Volumes {
 		if kind, err := uuid.Parse(v.Type); err == nil && slices.Contains(sealed, kind) || v.FS == "DM_verity_hash" {
@@ -187,12 +208,12 @@ func workable(l *disk.Layout) error {
 		}
 		ids[id] = v.Slot
 	}
-	if root, _ := l.Find(disk.Root); !mounted(l, root) {
+	if root, _ := l.Find(disk.Root); len(Mounts(l)) == 0 || Mounts(l)[0].Volume.Slot != root.Slot {
 		return fault.New(fault.Image, "use an image with root in a primary partition",
 			"root is in %s, a logical one, where systemd-nspawn does not look for it", root)
 	}
 	for _, m := range l.Mounts {
-		if !seen(l, m) {
+		if !visibleToSteps(l, m) {
 			return fault.New(fault.Image, "use an image that has "+m.Mountpoint+" in its root, or mark that noauto in its /etc/fstab",
 				"the image mounts something on %s, and systemd-nspawn does not (in a table of kind %s): "+
 					"what a step puts there would be hidden when the image starts", m.Mountpoint, l.Table)
@@ -205,14 +226,13 @@ func workable(l *disk.Layout) error {
 // which steps see nothing.
 var firmware = []string{"/efi", "/boot/efi", "/boot/firmware"}
 
-// seen says whether steps see what the image mounts at a place.
-func seen(l *disk.Layout, m disk.Mounted) bool {
+// visibleToSteps says whether steps see what the image mounts at a place.
+func visibleToSteps(l *disk.Layout, m disk.Mounted) bool {
 	v, ok := l.Slot(m.Slot)
-	switch {
-	case !ok || m.Slot == 0:
-		return false // a bind mount
-	case v.FS == "vfat" && slices.Contains(firmware, m.Mountpoint):
+	if ok && v.FS == "vfat" && slices.Contains(firmware, m.Mountpoint) {
 		return true
 	}
-	return mounted(l, v) && v.Role != disk.Root && "/"+strings.Trim(v.Mountpoint, "/") == m.Mountpoint
+	return m.Slot != 0 && slices.ContainsFunc(Mounts(l), func(n Mount) bool { // 0 is a bind mount
+		return n.Volume.Slot == m.Slot && n.Place == m.Mountpoint && n.Place != "/"
+	})
 }

@@ -1,4 +1,4 @@
-package mutate
+package fork
 
 import (
 	"errors"
@@ -19,7 +19,7 @@ import (
 // TestIdentitiesAreStable: another identity for the same build would change
 // every image there is.
 func TestIdentitiesAreStable(t *testing.T) {
-	got := derive(gptImage(nil), "0123", "web")
+	got := Derive(gptImage(nil), "0123", "web")
 	want := record.Identity{Disk: "9b3eee95-2c81-537c-9233-0501ab11fcd1", Partitions: map[string]string{
 		"aaaaaaaa-0000-0000-0000-000000000001": "8d8a8d36-f76a-5083-8f04-2eb5bed5b0dc",
 		"aaaaaaaa-0000-0000-0000-000000000002": "c006d273-323d-5cdd-b0d2-152961d687d2",
@@ -41,7 +41,7 @@ func TestIdentitiesAreApart(t *testing.T) {
 		key  record.Key
 		name string
 	}{{"a", "web"}, {"b", "web"}, {"a", "db"}, {"b", "db"}} {
-		id := derive(gptImage(nil), tc.key, tc.name)
+		id := Derive(gptImage(nil), tc.key, tc.name)
 		if len(id.Partitions) != 3 {
 			t.Errorf("%d partitions get a GUID, want 3", len(id.Partitions))
 		}
@@ -63,7 +63,7 @@ func TestIdentitiesAreApart(t *testing.T) {
 
 // TestIdentityOfADOSTable: a signature, and names made of it as Linux does.
 func TestIdentityOfADOSTable(t *testing.T) {
-	a, b := derive(dosImage(nil), "k", "web"), derive(dosImage(nil), "k", "db")
+	a, b := Derive(dosImage(nil), "k", "web"), Derive(dosImage(nil), "k", "db")
 	if len(a.Disk) != 8 || a.Disk == b.Disk {
 		t.Errorf("signatures %s and %s, want two of eight digits", a.Disk, b.Disk)
 	}
@@ -87,10 +87,10 @@ func TestIdentifyGPT(t *testing.T) {
 
 	layout := layoutOf(t, base, map[int]disk.Role{1: disk.Home, 2: disk.ESP})
 	work := copyOf(t, base)
-	if err := prepare(work, layout); err != nil {
+	if err := Prepare(work, layout); err != nil {
 		t.Fatal(err)
 	}
-	id := derive(layout, "key", "web")
+	id := Derive(layout, "key", "web")
 	identifyFile(t, work, base, layout, id)
 
 	before, after := tableOf(t, base), tableOf(t, work)
@@ -134,7 +134,7 @@ func identifyOpen(t *testing.T, work string, base *os.File, l *disk.Layout, id r
 	if err != nil {
 		t.Fatal(err)
 	}
-	return errors.Join(identify(t.Context(), i, base, id), i.Close())
+	return errors.Join(Identify(t.Context(), i, base, id), i.Close())
 }
 
 // TestIdentifyRefusesAnotherBase: the record of a base says which partitions it
@@ -148,7 +148,7 @@ func TestIdentifyRefusesAnotherBase(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := identifyOpen(t, copyOf(t, other), f, layout, derive(layout, "key", "web")); err == nil {
+	if err := identifyOpen(t, copyOf(t, other), f, layout, Derive(layout, "key", "web")); err == nil {
 		t.Error("it got an identity")
 	}
 }
@@ -162,10 +162,10 @@ func TestIdentifyDOSTable(t *testing.T) {
 		// Only root and /boot are written to, and of neither is there a file.
 		layout := layoutOf(t, base, mbrRoles)
 		work := copyOf(t, base)
-		if err := prepare(work, layout); err != nil {
+		if err := Prepare(work, layout); err != nil {
 			t.Fatal(err)
 		}
-		id := derive(layout, "key", "web")
+		id := Derive(layout, "key", "web")
 		identifyFile(t, work, base, layoutOf(t, base, nil), id)
 		if got, want := types(t, work), types(t, base); got != want {
 			t.Errorf("types %s, want %s", got, want)

@@ -1,4 +1,4 @@
-package mutate
+package fork
 
 import (
 	"bytes"
@@ -16,6 +16,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/gpt"
 	"github.com/imgmut/imgmut/mutate/record"
+	"github.com/imgmut/imgmut/mutate/refs"
 	"github.com/imgmut/imgmut/mutate/tool"
 )
 
@@ -26,10 +27,10 @@ const identityVersion = 1
 // UUIDv5).
 var identitySpace = uuid.MustParse("6f6d7a5e-3c1b-5d0a-9d0e-1a2b3c4d5e6f")
 
-// derive gives the image of that name made by that chain its identity. Equal
+// Derive gives the image of that name made by that chain its identity. Equal
 // builds are equal; two images differ in their name, their chain, or both, and
 // never share a GUID.
-func derive(l *disk.Layout, k record.Key, name string) record.Identity {
+func Derive(l *disk.Layout, k record.Key, name string) record.Identity {
 	made := func(what string) uuid.UUID {
 		return uuid.NewSHA1(identitySpace, fmt.Appendf(nil, "%d\n%s\n%s\n%s", identityVersion, k, name, what))
 	}
@@ -48,10 +49,10 @@ func derive(l *disk.Layout, k record.Key, name string) record.Identity {
 	return id
 }
 
-// identify turns a fork of the last layer into an image with an identity of
+// Identify turns a fork of the last layer into an image with an identity of
 // its own: GUIDs, the attribute bits and active flags of the base, and the
 // references to partition UUIDs in the image's files.
-func identify(ctx context.Context, i *disk.Image, base *os.File, id record.Identity) error {
+func Identify(ctx context.Context, i *disk.Image, base *os.File, id record.Identity) error {
 	f, l := i.File, i.Layout
 	if l.Table == disk.Bare {
 		return nil
@@ -130,7 +131,7 @@ func rewriteVolume(ctx context.Context, i *disk.Image, v disk.Volume, id record.
 	}
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
-		return fault.New(fault.Image, fullImage, "rewrite references in %s: %v", v, err)
+		return fault.New(fault.Image, "the image's own filesystem is full: use a larger base", "rewrite references in %s: %v", v, err)
 	case errors.Is(err, syscall.EPERM):
 		return fault.New(fault.Image, "one of its files is immutable: chattr -i in a step", "rewrite references in %s: %v", v, err)
 	case err != nil:
@@ -147,7 +148,7 @@ func staleFiles(i *disk.Image, v disk.Volume, id record.Identity) (map[string][]
 		return nil, err
 	}
 	changed := map[string][]byte{}
-	err = v.Rename(tree, id.Partitions, func(name string, b []byte) error {
+	err = refs.Files{FS: tree, FAT: v.FS == "vfat"}.Rename(id.Partitions, func(name string, b []byte) error {
 		changed[name] = b
 		return nil
 	})

@@ -1,0 +1,48 @@
+package etc_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/imgmut/imgmut/mutate/etc"
+)
+
+func TestParseFstab(t *testing.T) {
+	for _, tc := range []struct {
+		name, in string
+		want     []etc.Mount
+	}{
+		{"empty", "", nil},
+		{"comments and blank lines", "# a\n\n   \n \t# UUID=x / ext4\n", nil},
+		{"all fields", "UUID=x / ext4 errors=remount-ro,noatime 0 1\n", []etc.Mount{{"UUID=x", "/", "ext4", []string{"errors=remount-ro", "noatime"}}}},
+		{"no options", "LABEL=x\t/x   xfs", []etc.Mount{{"LABEL=x", "/x", "xfs", nil}}},
+		{"line ends of Windows", "LABEL=x /x xfs ro\r\nLABEL=y /y xfs ro\r\n", []etc.Mount{{"LABEL=x", "/x", "xfs", []string{"ro"}}, {"LABEL=y", "/y", "xfs", []string{"ro"}}}},
+		{"white space in a path", `LABEL=x /my\040disk\011\134040 ext4`, []etc.Mount{{"LABEL=x", "/my disk\t\\040", "ext4", nil}}},
+		{"no octal number", `LABEL=x /a\777\08\ ext4`, []etc.Mount{{"LABEL=x", `/a\777\08\`, "ext4", nil}}},
+		{"too few fields", "UUID=x /\nUUID=y\n", nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, etc.ParseFstab(tc.in)); diff != "" {
+				t.Errorf("ParseFstab (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestMountHas(t *testing.T) {
+	m := etc.Mount{Options: []string{"nofail", "x-systemd.device-timeout=5"}}
+	for option, want := range map[string]bool{"nofail": true, "fail": false, "noauto": false, "": false} {
+		if m.Has(option) != want {
+			t.Errorf("Has(%q) = %t", option, !want)
+		}
+	}
+}
+
+func TestParseOSRelease(t *testing.T) {
+	const text = "# ID=comment\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\r\nID=debian\n VERSION_ID='12'\nEMPTY=\nURL=\"https://a/?b=c\"\nnoise\n"
+	want := map[string]string{"PRETTY_NAME": "Debian GNU/Linux 12 (bookworm)", "ID": "debian", "VERSION_ID": "12", "EMPTY": "", "URL": "https://a/?b=c"}
+	if diff := cmp.Diff(want, etc.ParseOSRelease(text)); diff != "" {
+		t.Errorf("ParseOSRelease (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,62 @@
+package refs_test
+
+import (
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/imgmut/imgmut/mutate/refs"
+)
+
+// FuzzReferences: Rename without names changes nothing, there and back gives
+// the text again, and what is said to be named is in the text.
+func FuzzReferences(f *testing.F) {
+	const old, fresh = "3f519074-8e2c-4da0-b143-2c7ea5f90803", "00000000-1111-4222-8333-444444444444"
+	for _, seed := range []string{
+		"options root=PARTUUID=" + old + " ro\n", "search --no-floppy --fs-uuid --set=root 1A2B-3C4D\n", "search.fs_uuid " + old + " root\n",
+		"LABEL=\"a b\" /dev/disk/by-label/x PARTLABEL='y' UUID=$z\n", "PARTUUID=" + strings.ToUpper(old) + "-01 " + old + old, "# UUID=x\n",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		const name = "boot/grub/grub.cfg"
+		files := fstest.MapFS{name: file(text)}
+		if got := rename(t, files, nil); len(got) > 0 {
+			t.Fatalf("Rename without names writes %q", got)
+		}
+		if !strings.Contains(strings.ToLower(text), fresh) {
+			there, ok := rename(t, files, map[string]string{old: fresh})[name]
+			if ok {
+				back := rename(t, fstest.MapFS{name: file(there)}, map[string]string{fresh: old})[name]
+				if !sameButCase(back, text) {
+					t.Fatalf("there and back: %q, was %q", back, text)
+				}
+			}
+		}
+		for _, ref := range (refs.Files{FS: files}).References() {
+			key, value, ok := strings.Cut(ref.Spec, "=")
+			if !ok || value == "" || !strings.Contains(text, value) || strings.ContainsAny(value, "$`\\\n") {
+				t.Fatalf("Spec %q of %q", ref.Spec, text)
+			}
+			switch key {
+			case "UUID", "LABEL", "PARTUUID", "PARTLABEL":
+			default:
+				t.Fatalf("key of %q", ref.Spec)
+			}
+		}
+	})
+}
+
+// sameButCase compares bytes and takes ASCII letters of both cases for equal:
+// Rename finds a UUID in any case.
+func sameButCase(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if a[i] != b[i] && !strings.EqualFold(a[i:i+1], b[i:i+1]) {
+			return false
+		}
+	}
+	return true
+}
