@@ -29,6 +29,16 @@ func (l *Layout) Resolve(spec string) (*Volume, bool) {
 	if !ok || value == "" {
 		return nil, false
 	}
+	// PARTUUID=…/PARTNROFF=n is the n-th partition after that one (the kernel's
+	// early-lookup.c).
+	if first, offset, ok := strings.Cut(value, "/PARTNROFF="); ok && tag == "PARTUUID" {
+		n, err := strconv.Atoi(offset)
+		v, ok := l.find(func(v *Volume) bool { return strings.EqualFold(v.PartUUID, first) })
+		if err != nil || !ok {
+			return nil, false
+		}
+		return l.find(func(after *Volume) bool { return after.Slot == v.Slot+n })
+	}
 	return l.find(func(v *Volume) bool {
 		switch tag {
 		case "UUID":

@@ -69,3 +69,23 @@ func slot(v *disk.Volume) int {
 	}
 	return v.Slot
 }
+
+// TestResolvePartitionAfter: the kernel counts on from a partition that is named.
+func TestResolvePartitionAfter(t *testing.T) {
+	const uuid = "2e408f63-7d1b-4c9f-a032-1b6d94e8f702"
+	l := &disk.Layout{Volumes: []disk.Volume{{Slot: 1, PartUUID: uuid, PartLabel: "a"}, {Slot: 2}, {Slot: 4}}}
+	for spec, want := range map[string]int{
+		"PARTUUID=" + uuid + "/PARTNROFF=0": 1,
+		"PARTUUID=" + uuid + "/PARTNROFF=1": 2,
+		"PARTUUID=" + uuid + "/PARTNROFF=2": 0,
+		"PARTUUID=" + uuid + "/PARTNROFF=3": 4,
+		"PARTUUID=" + uuid + "/PARTNROFF=":  0,
+		"PARTUUID=" + uuid + "/PARTNROFF=x": 0,
+		"PARTUUID=x/PARTNROFF=1":            0,
+		"PARTLABEL=a/PARTNROFF=1":           0,
+	} {
+		if v, ok := l.Resolve(spec); slot(v) != want || ok != (want != 0) {
+			t.Errorf("Resolve(%s) = slot %d, %t; want %d", spec, slot(v), ok, want)
+		}
+	}
+}

@@ -192,16 +192,44 @@ func (m mountedTree) open(name string, flags uint64) (*os.File, error) {
 }
 
 // Overwrite replaces the bytes of an existing file and keeps everything else
-// of it: owner, mode, links.
+// of it: owner, mode, links, and that it is immutable (chattr(1)): that is meant
+// for the system's own programs.
 func (t *Tree) Overwrite(name string, b []byte) error {
 	m, ok := t.files.(mountedTree)
 	if !ok {
 		return &fs.PathError{Op: "write", Path: name, Err: errors.ErrUnsupported}
 	}
-	f, err := m.open(name, unix.O_WRONLY|unix.O_TRUNC)
+	restore, err := m.makeWritable(name)
 	if err != nil {
 		return err
 	}
+	f, err := m.open(name, unix.O_WRONLY|unix.O_TRUNC)
+	if err != nil {
+		return errors.Join(err, restore())
+	}
 	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close())
+	return errors.Join(err, f.Sync(), f.Close(), restore())
+}
+
+// makeWritable takes the flags off a file that keep root from writing it.
+func (m mountedTree) makeWritable(name string) (restore func() error, err error) {
+	const sealed = unix.STATX_ATTR_IMMUTABLE | unix.STATX_ATTR_APPEND // equal to FS_IMMUTABLE_FL and FS_APPEND_FL
+	f, err := m.open(name, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+	if err != nil || flags&sealed == 0 { // a filesystem without flags has no sealed files
+		return func() error { return nil }, f.Close()
+	}
+	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, int(flags&^sealed)); err != nil {
+		return nil, errors.Join(&fs.PathError{Op: "chattr -ia", Path: name, Err: err}, f.Close())
+	}
+	return func() error {
+		err := unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, int(flags))
+		if err != nil {
+			err = &fs.PathError{Op: "chattr +ia", Path: name, Err: err}
+		}
+		return errors.Join(err, f.Close())
+	}, nil
 }

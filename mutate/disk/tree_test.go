@@ -174,6 +174,30 @@ func TestOverwriteKeepsOwnerAndMode(t *testing.T) {
 	program(t, "", "e2fsck", "-fn", path+firstRoot)
 }
 
+// TestOverwriteImmutable: chattr +i is meant for the system's own programs, and
+// stays.
+func TestOverwriteImmutable(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Tools)
+	path := clone(t, "two-roots")
+	debugfs(t, path+firstRoot, "sif usr/lib/os-release flags 0x80030") // extents, immutable, append-only
+	f := open(t, path, os.O_RDWR)
+	tree := openTree(t, volume(t, f, 1), f, disk.ReadWrite)
+	if err := tree.Overwrite("etc/os-release", []byte("ID=new\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Close(); err != nil {
+		t.Error(err)
+	}
+	released(t, path)
+	out := debugfs(t, path+firstRoot, "cat usr/lib/os-release", "stat usr/lib/os-release")
+	for _, want := range []string{"ID=new\n", "Flags: 0x80030"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("debugfs does not say %q:\n%s", want, out)
+		}
+	}
+	program(t, "", "e2fsck", "-fn", path+firstRoot)
+}
+
 func TestNothingIsLeft(t *testing.T) {
 	fixtures.Require(t, fixtures.Root, fixtures.Tools)
 	path := clone(t, "two-roots")

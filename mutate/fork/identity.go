@@ -120,7 +120,7 @@ func rewriteReferences(ctx context.Context, i *disk.Image, id record.Identity) e
 
 // rewriteVolume opens a volume for writing only if one of its files is stale.
 func rewriteVolume(ctx context.Context, i *disk.Image, v disk.Volume, id record.Identity) error {
-	changed, err := staleFiles(i, v, id)
+	changed, err := staleFiles(ctx, i, v, id)
 	if err != nil || len(changed) == 0 {
 		return err
 	}
@@ -132,8 +132,6 @@ func rewriteVolume(ctx context.Context, i *disk.Image, v disk.Volume, id record.
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		return fault.New(fault.Image, "the image's own filesystem is full: use a larger base", "rewrite references in %s: %v", v, err)
-	case errors.Is(err, syscall.EPERM):
-		return fault.New(fault.Image, "one of its files is immutable: chattr -i in a step", "rewrite references in %s: %v", v, err)
 	case err != nil:
 		return fmt.Errorf("rewrite references in %s: %w", v, err)
 	}
@@ -142,13 +140,13 @@ func rewriteVolume(ctx context.Context, i *disk.Image, v disk.Volume, id record.
 
 // staleFiles gives the files of a volume that name an old partition UUID, with
 // the content they should have.
-func staleFiles(i *disk.Image, v disk.Volume, id record.Identity) (map[string][]byte, error) {
+func staleFiles(ctx context.Context, i *disk.Image, v disk.Volume, id record.Identity) (map[string][]byte, error) {
 	tree, err := i.Tree(v)
 	if err != nil {
 		return nil, err
 	}
 	changed := map[string][]byte{}
-	err = refs.Files{FS: tree, FAT: v.FS == "vfat"}.Rename(id.Partitions, func(name string, b []byte) error {
+	err = refs.Files{FS: tree, FAT: v.FS == "vfat"}.Rename(ctx, id.Partitions, func(name string, b []byte) error {
 		changed[name] = b
 		return nil
 	})

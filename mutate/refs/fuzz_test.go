@@ -33,7 +33,7 @@ func FuzzReferences(f *testing.F) {
 				}
 			}
 		}
-		for _, ref := range (refs.Files{FS: files}).References() {
+		for _, ref := range references(t, refs.Files{FS: files}) {
 			key, value, ok := strings.Cut(ref.Spec, "=")
 			if !ok || value == "" || !strings.Contains(text, value) || strings.ContainsAny(value, "$`\\\n") {
 				t.Fatalf("Spec %q of %q", ref.Spec, text)

@@ -8,13 +8,13 @@
 package refs
 
 import (
+	"context"
 	"io/fs"
 	"path"
 	"regexp"
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/etc"
-	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // Files are the files of one volume.
@@ -50,81 +50,76 @@ var refFiles = []string{
 // that comes later, a swap that was.
 var optional = regexp.MustCompile(`\.(mount|automount|swap)$|/conf\.d/`)
 
-// References lists where the files name volumes.
-func (f Files) References() []Reference {
+// References lists where the files name volumes. It is an error of class
+// [fault.Image] if there is too much to look into.
+func (f Files) References(ctx context.Context) ([]Reference, error) {
 	var refs []Reference
-	all := func(name, text string) {
+	add := func(name, text string) {
 		for _, spec := range specs(text) {
 			refs = append(refs, Reference{File: name, Spec: spec, Needed: !optional.MatchString(name)})
 		}
 	}
-	for _, name := range f.glob(refFiles) {
-		text := etc.Read(f.FS, name)
+	err := f.eachText(ctx, func(name, text string) error {
 		if path.Base(name) == "fstab" {
 			refs = append(refs, fstabReferences(name, text)...)
-			continue
+		} else {
+			add(name, text)
 		}
-		all(name, text)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	for _, name := range f.glob(ukiFiles) {
-		for _, l := range readUKI(f.FS, name).lines {
-			all(name, l.text)
+	return refs, f.eachUKI(ctx, func(name string, u uki) error {
+		for _, l := range u.lines {
+			add(name, l.text)
 		}
-	}
-	return refs
+		return nil
+	})
 }
 
-// Rename puts other partition UUIDs in place of those that the files name. write gets each changed file; partUUIDs maps old, in lower case,
-// to new, of the same length. It is an error of class [fault.Image] if a file
-// that would have to change must not, because it is signed, or is too large to
-// be looked at.
-func (f Files) Rename(partUUIDs map[string]string, write func(name string, b []byte) error) error {
-	renamed := func(text string) string {
-		return partUUID.ReplaceAllStringFunc(text, func(old string) string {
-			if fresh, ok := partUUIDs[strings.ToLower(old)]; ok {
-				return fresh
-			}
-			return old
-		})
-	}
-	for _, name := range f.glob(refFiles) {
-		if fi, err := fs.Stat(f.FS, name); err == nil && fi.Mode().IsRegular() && fi.Size() > etc.MaxText {
-			return fault.New(fault.Image, "make it smaller, or remove it",
-				"%s has %d bytes, too many to look for the volumes that it names", name, fi.Size())
-		}
-		before := etc.Read(f.FS, name)
+// Rename puts other partition UUIDs in place of those that the files name.
+// write gets each changed file; partUUIDs maps old, in lower case, to new, of the
+// same length. Only what is said to be a partition's UUID is one: that of a
+// filesystem may be equal, as in disks that NixOS makes. It is an error of class
+// [fault.Image] if a file that would have to change must not, because it is
+// signed, or if there is too much to look into.
+func (f Files) Rename(ctx context.Context, partUUIDs map[string]string, write func(name string, b []byte) error) error {
+	renamed := func(text string) string { return rename(text, partUUIDs) }
+	err := f.eachText(ctx, func(name, before string) error {
 		if after := renamed(before); after != before {
-			if err := write(name, []byte(after)); err != nil {
-				return err
-			}
+			return write(name, []byte(after))
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	for _, name := range f.glob(ukiFiles) {
-		b, err := readUKI(f.FS, name).rewrite(f.FS, name, renamed)
+	return f.eachUKI(ctx, func(name string, u uki) error {
+		b, err := u.rewrite(f.FS, name, renamed)
 		if err == nil && b != nil {
 			err = write(name, b)
 		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+		return err
+	})
 }
 
-// anyCase is for [fs.Glob] in a FAT volume, where names have no case.
-var anyCase = regexp.MustCompile(`[a-zA-Z]`)
-
-// glob lists the files that patterns name.
-func (f Files) glob(patterns []string) []string {
-	var paths []string
-	for _, pattern := range patterns {
-		if f.FAT {
-			pattern = anyCase.ReplaceAllStringFunc(pattern, func(c string) string { return "[" + strings.ToLower(c) + strings.ToUpper(c) + "]" })
-		}
-		found, _ := fs.Glob(f.FS, pattern) // the patterns are well-formed
-		paths = append(paths, found...)
+// rename rewrites the partition UUIDs of a text.
+func rename(text string, partUUIDs map[string]string) string {
+	if !mayName(text) {
+		return text
 	}
-	return paths
+	var b strings.Builder
+	rest := 0
+	for _, m := range partUUID.FindAllStringSubmatchIndex(text, -1) {
+		if fresh, ok := partUUIDs[strings.ToLower(text[m[2]:m[3]])]; ok {
+			b.WriteString(text[rest:m[2]])
+			b.WriteString(fresh)
+			rest = m[3]
+		}
+	}
+	b.WriteString(text[rest:])
+	return b.String()
 }
 
 func fstabReferences(name, text string) []Reference {
@@ -137,14 +132,23 @@ func fstabReferences(name, text string) []Reference {
 	return refs
 }
 
+// mayName says whether a closer look at a text is worth it: a stranger's can be
+// megabytes of nothing.
+func mayName(text string) bool {
+	return strings.Contains(text, "UUID") || strings.Contains(text, "LABEL") || strings.Contains(text, "/by-") || strings.Contains(text, "uuid")
+}
+
 var (
 	// spec finds KEY=value, with value possibly quoted, and the paths below
 	// /dev/disk that say the same.
 	spec = regexp.MustCompile(`\b(UUID|LABEL|PARTUUID|PARTLABEL)=("[^"\n]+"|[^\s"',]+)|/dev/disk/by-(uuid|label|partuuid|partlabel)/([^\s"',]+)`)
 	// byUUID finds the UUID of grub's search command.
 	byUUID = regexp.MustCompile(`\bsearch(?:\.fs_uuid|\b[^\n]*--fs-uuid)[^\n]*?\s([0-9A-Fa-f]{4,8}(?:-[0-9A-Fa-f]{4}){1,3}(?:-[0-9A-Fa-f]{12})?)\b`)
-	// partUUID finds what looks like a partition UUID, GPT's or MBR's.
-	partUUID = regexp.MustCompile(`(?i)\b(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{8}-[0-9a-f]{2})\b`)
+	// partUUID finds what is said to be a partition's UUID, GPT's or MBR's: after
+	// its tag, which the kernel, fstab and crypttab share, or as a name below
+	// /dev/disk. After it may come /PARTNROFF=.
+	partUUID = regexp.MustCompile(`(?:\bPARTUUID=["']?|\bby-partuuid/)` +
+		`([0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}|[0-9A-Fa-f]{8}-[0-9A-Fa-f]{2})\b`)
 )
 
 // specs lists the volumes that a text names, each once. Lines that are
@@ -159,7 +163,7 @@ func specs(text string) []string {
 		}
 	}
 	for line := range strings.Lines(text) {
-		if strings.HasPrefix(strings.TrimSpace(line), "#") {
+		if strings.HasPrefix(strings.TrimSpace(line), "#") || !mayName(line) {
 			continue
 		}
 		for _, m := range spec.FindAllStringSubmatch(line, -1) {

@@ -1,6 +1,9 @@
 package refs_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"strings"
@@ -14,6 +17,16 @@ import (
 )
 
 func file(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text), Mode: 0o644} }
+
+// references are what the files name; it is no error.
+func references(t *testing.T, f refs.Files) []refs.Reference {
+	t.Helper()
+	found, err := f.References(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
 
 func TestReferences(t *testing.T) {
 	const uuid = "6284c3a7-b15f-40d3-a476-5fa1d82c3b06"
@@ -58,7 +71,7 @@ func TestReferences(t *testing.T) {
 		{"another file", "etc/motd", "UUID=" + uuid, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got := refs.Files{FS: fstest.MapFS{tc.file: file(tc.text)}}.References()
+			got := references(t, refs.Files{FS: fstest.MapFS{tc.file: file(tc.text)}})
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("References (-want +got):\n%s", diff)
 			}
@@ -68,9 +81,48 @@ func TestReferences(t *testing.T) {
 
 func TestRenameRefusesWhatIsTooLarge(t *testing.T) {
 	files := fstest.MapFS{"boot/grub/grub.cfg": {Data: make([]byte, 8<<20+1), Mode: 0o644}}
-	err := refs.Files{FS: files}.Rename(nil, func(string, []byte) error { return nil })
+	err := refs.Files{FS: files}.Rename(t.Context(), nil, func(string, []byte) error { return nil })
 	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "boot/grub/grub.cfg has 8388609 bytes") {
 		t.Errorf("Rename = %v, want one about the image", err)
+	}
+}
+
+// TestBounds: what a stranger's volume holds costs neither memory nor time.
+func TestBounds(t *testing.T) {
+	entries := func(n int, size int) fstest.MapFS {
+		files := fstest.MapFS{}
+		for i := range n {
+			files[fmt.Sprintf("boot/loader/entries/%d.conf", i)] = &fstest.MapFile{Data: make([]byte, size), Mode: 0o644}
+		}
+		return files
+	}
+	for _, tc := range []struct {
+		name  string
+		files fstest.MapFS
+		want  string // in the error, none if empty
+	}{
+		{"many", entries(200, 100), ""},
+		{"as much as is looked into", entries(4, 8<<20), ""},
+		{"more bytes", entries(5, 8<<20), "more than 32 MiB"},
+		{"more files", entries(1025, 0), "more than 1024 files"},
+		{"more entries", entries(4097, 0), "more than 4096 entries"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := refs.Files{FS: tc.files}
+			_, err := f.References(t.Context())
+			renameErr := f.Rename(t.Context(), nil, func(string, []byte) error { return nil })
+			for _, err := range []error{err, renameErr} {
+				if tc.want == "" && err != nil || tc.want != "" && (fault.Of(err) != fault.Image || !strings.Contains(err.Error(), tc.want)) {
+					t.Errorf("error %v, want %q", err, tc.want)
+				}
+			}
+		})
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("enough")
+	cancel(cause)
+	if _, err := (refs.Files{FS: entries(2, 0)}).References(ctx); !errors.Is(err, cause) {
+		t.Errorf("interrupted, and References = %v", err)
 	}
 }
 
@@ -78,10 +130,10 @@ func TestRenameRefusesWhatIsTooLarge(t *testing.T) {
 func TestReferencesInFAT(t *testing.T) {
 	files := fstest.MapFS{"EFI/REDHAT/GRUB.CFG": file("search.fs_uuid 1A2B-3C4D root\n"), "Loader/Entries/a.Conf": file("options root=LABEL=x\n")}
 	want := []refs.Reference{{File: "Loader/Entries/a.Conf", Spec: "LABEL=x", Needed: true}, {File: "EFI/REDHAT/GRUB.CFG", Spec: "UUID=1A2B-3C4D", Needed: true}}
-	if diff := cmp.Diff(want, refs.Files{FS: files, FAT: true}.References()); diff != "" {
+	if diff := cmp.Diff(want, references(t, refs.Files{FS: files, FAT: true})); diff != "" {
 		t.Errorf("References (-want +got):\n%s", diff)
 	}
-	if got := (refs.Files{FS: files}).References(); len(got) > 0 {
+	if got := references(t, refs.Files{FS: files}); len(got) > 0 {
 		t.Errorf("References of ext4 = %v, want none", got)
 	}
 }
@@ -90,7 +142,7 @@ func TestReferencesInFAT(t *testing.T) {
 func rename(t *testing.T, files fs.FS, uuids map[string]string) map[string]string {
 	t.Helper()
 	written := map[string]string{}
-	err := refs.Files{FS: files}.Rename(uuids, func(name string, b []byte) error { written[name] = string(b); return nil })
+	err := refs.Files{FS: files}.Rename(t.Context(), uuids, func(name string, b []byte) error { written[name] = string(b); return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,17 +156,20 @@ func TestRename(t *testing.T) {
 		uuids          map[string]string
 	}{
 		{"in any letter case", "PARTUUID=" + a + " PARTUUID=" + strings.ToUpper(a), "PARTUUID=" + b + " PARTUUID=" + b, map[string]string{a: b}},
+		{"quoted", `PARTUUID="` + a + `" PARTUUID='` + a + `'`, `PARTUUID="` + b + `" PARTUUID='` + b + `'`, map[string]string{a: b}},
 		{"nothing else", "UUID=" + other + " /dev/disk/by-partuuid/" + a + "\r\n", "UUID=" + other + " /dev/disk/by-partuuid/" + b + "\r\n", map[string]string{a: b}},
-		{"swapped", a + " " + b, b + " " + a, map[string]string{a: b, b: a}},
-		{"part of a longer word", "x" + a + " " + a + "0 0" + a, "x" + a + " " + a + "0 0" + a, map[string]string{a: b}},
+		{"a filesystem of the same UUID", "UUID=" + a + " LABEL=" + a + " /dev/disk/by-uuid/" + a + " " + a, "", map[string]string{a: b}},
+		{"swapped", "PARTUUID=" + a + " PARTUUID=" + b, "PARTUUID=" + b + " PARTUUID=" + a, map[string]string{a: b, b: a}},
+		{"a partition after it", "root=PARTUUID=" + a + "/PARTNROFF=1", "root=PARTUUID=" + b + "/PARTNROFF=1", map[string]string{a: b}},
+		{"part of a longer word", "PARTUUID=" + a + "0 XPARTUUID=" + a + " PARTUUID=0" + a, "", map[string]string{a: b}},
 		{"of an MBR", "root=PARTUUID=696d676d-01 PARTUUID=696D676D-02 PARTUUID=696d676d-010", "root=PARTUUID=12345678-01 PARTUUID=12345678-02 PARTUUID=696d676d-010",
 			map[string]string{"696d676d-01": "12345678-01", "696d676d-02": "12345678-02"}},
-		{"the first group alone is no MBR's", "UUID=696d676d-01ab-4000-8000-000000000000", "UUID=696d676d-01ab-4000-8000-000000000000", map[string]string{"696d676d-01": "12345678-01"}},
-		{"bytes that are no text", "\xff\x00" + a + "\xfe", "\xff\x00" + b + "\xfe", map[string]string{a: b}},
+		{"the first group alone is no MBR's", "PARTUUID=696d676d-01ab-4000-8000-000000000000", "", map[string]string{"696d676d-01": "12345678-01"}},
+		{"bytes that are no text", "\xff\x00PARTUUID=" + a + "\xfe", "\xff\x00PARTUUID=" + b + "\xfe", map[string]string{a: b}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			want := map[string]string{"etc/fstab": tc.want, "loader/entries/x.conf": tc.want}
-			if tc.in == tc.want {
+			if tc.want == "" {
 				clear(want) // what does not change is not written
 			}
 			got := rename(t, fstest.MapFS{"etc/fstab": file(tc.in), "loader/entries/x.conf": file(tc.in), "etc/motd": file(tc.in)}, tc.uuids)

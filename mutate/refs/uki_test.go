@@ -56,7 +56,7 @@ func TestUKI(t *testing.T) {
 		{File: ukiName, Spec: "LABEL=rescue", Needed: true},
 		{File: ukiName, Spec: "PARTUUID=" + strings.ToUpper(old), Needed: true},
 	}
-	if diff := cmp.Diff(want, refs.Files{FS: files}.References()); diff != "" {
+	if diff := cmp.Diff(want, references(t, refs.Files{FS: files})); diff != "" {
 		t.Errorf("References (-want +got):\n%s", diff)
 	}
 	changed := strings.ReplaceAll(strings.ReplaceAll(string(image), old, fresh), strings.ToUpper(old), fresh)
@@ -68,7 +68,7 @@ func TestUKI(t *testing.T) {
 	}
 
 	files = fstest.MapFS{ukiName: {Data: uki(true, lines...)}}
-	err := refs.Files{FS: files}.Rename(map[string]string{old: fresh}, func(string, []byte) error { return nil })
+	err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: fresh}, func(string, []byte) error { return nil })
 	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), ukiName+" is signed") || fault.Mend(err) == "" {
 		t.Errorf("Rename of a signed image = %v, want one about the image", err)
 	}
@@ -84,7 +84,7 @@ func TestUKIBounds(t *testing.T) {
 		lines = append(lines, fmt.Sprintf("root=LABEL=profile-%d", i))
 	}
 	files := fstest.MapFS{ukiName: {Data: uki(false, lines...)}}
-	if found := (refs.Files{FS: files}).References(); len(found) != 32 {
+	if found := references(t, refs.Files{FS: files}); len(found) != 32 {
 		t.Errorf("%d references of 100 sections, want those of 32", len(found))
 	}
 }
@@ -99,9 +99,9 @@ func FuzzUKI(f *testing.F) {
 	f.Add([]byte("MZ"))
 	f.Fuzz(func(t *testing.T, image []byte) {
 		files := fstest.MapFS{ukiName: {Data: image}}
-		refs.Files{FS: files}.References()
+		references(t, refs.Files{FS: files})
 		there := map[string][]byte{}
-		err := refs.Files{FS: files}.Rename(map[string]string{old: fresh}, func(name string, b []byte) error { there[name] = b; return nil })
+		err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: fresh}, func(name string, b []byte) error { there[name] = b; return nil })
 		if err != nil || len(there) == 0 || bytes.Contains(image, []byte(fresh)) {
 			return
 		}

@@ -63,7 +63,7 @@ func Image(ctx context.Context, r Request) (*record.Verdict, error) {
 func structural(ctx context.Context, r Request) ([]record.Check, error) {
 	// Roles are needed for the references alone, and finding them takes a while.
 	volumes := slices.Clone(r.Image.Layout.Volumes)
-	tasks := []func() (record.Check, error){func() (record.Check, error) { return references(r.Image) }}
+	tasks := []func() (record.Check, error){func() (record.Check, error) { return references(ctx, r.Image) }}
 	for _, v := range volumes {
 		if c, ok := checkers[v.FS]; ok {
 			tasks = append(tasks, func() (record.Check, error) { return c.check(ctx, r, v) })
@@ -91,7 +91,7 @@ func structural(ctx context.Context, r Request) ([]record.Check, error) {
 const maxDangling = 10
 
 // references checks that each volume that a file of the image names is there.
-func references(i *disk.Image) (record.Check, error) {
+func references(ctx context.Context, i *disk.Image) (record.Check, error) {
 	c := record.Check{Name: "references", OK: true}
 	if err := i.FindRoles(); err != nil {
 		return c, err
@@ -107,7 +107,11 @@ func references(i *disk.Image) (record.Check, error) {
 			dangling = append(dangling, err.Error())
 			continue
 		}
-		for _, ref := range (refs.Files{FS: tree, FAT: v.FS == "vfat"}).References() {
+		named, err := refs.Files{FS: tree, FAT: v.FS == "vfat"}.References(ctx)
+		if err != nil {
+			return c, err
+		}
+		for _, ref := range named {
 			if _, ok := l.Resolve(ref.Spec); !ok && ref.Needed {
 				dangling = append(dangling, fmt.Sprintf("%s names %s, which no volume of the image has", filepath.Join(v.Mountpoint, ref.File), ref.Spec))
 			}
