@@ -1,14 +1,13 @@
 package machined
 
 import (
-	"bufio"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,80 +20,76 @@ const cgroupPrefix = "imgmut-"
 // on it: that tells a live one from what a killed imgmut left behind, also
 // between containers that share a hierarchy but not their process ids.
 type cgroup struct {
-	path string
+	own  *os.File // see mountOwnCgroup
+	path string   // below own's entry in /proc/self/fd
 	dir  *os.File // open and locked
 }
 
-// newCgroup makes a cgroup for a private host at the top of the cgroup2
-// hierarchy or, where that is not writable, below this process' own cgroup.
-// It first removes what killed predecessors left there.
+// newCgroup makes a cgroup for a private host below this process' own, so that
+// the limits of that hold for the host too. It first removes what killed
+// processes left there.
 func newCgroup() (*cgroup, error) {
-	parents, err := cgroupParents()
+	own, err := mountOwnCgroup()
 	if err != nil {
 		return nil, err
 	}
-	var errs []error
-	for _, parent := range parents {
-		sweepCgroups(parent)
-		c, err := makeCgroup(parent)
-		if err == nil {
-			return c, nil
-		}
-		errs = append(errs, err)
+	parent := pathOf(own)
+	sweepCgroups(parent)
+	c, err := makeCgroup(parent)
+	if err != nil {
+		_ = own.Close()
+		return nil, fmt.Errorf("make a cgroup: %w", err)
 	}
-	return nil, fmt.Errorf("make a cgroup: %w", errors.Join(errs...))
+	c.own = own
+	return c, nil
 }
 
-// cgroupParents returns the places where a private host's cgroup may go, best
-// first, or nothing where cgroup2 is not mounted.
+// pathOf names an open directory.
+func pathOf(dir *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", dir.Fd()) }
+
+// mountOwnCgroup returns a mount of the cgroup2 hierarchy from this process' own
+// cgroup downwards. It is attached to no directory, and ends when the file is
+// closed. So it does not matter where the machine has cgroup2 mounted, or
+// whether at all, or read-only as in many containers.
 //
-// A mount of our own would be no substitute: mounted without options from the
-// initial cgroup namespace, cgroup2 resets nsdelegate and its other flags for
-// the whole machine (kernel/cgroup/cgroup.c:apply_cgroup_root_flags).
-func cgroupParents() ([]string, error) {
-	var mountpoint string
-	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
-		var st unix.Statfs_t
-		if unix.Statfs(dir, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
-			mountpoint = dir
-			break
-		}
+// The mount is made from a new cgroup namespace. From the machine's it would
+// reset nsdelegate and the other flags of the hierarchy for the whole machine
+// (kernel/cgroup/cgroup.c:apply_cgroup_root_flags).
+func mountOwnCgroup() (*os.File, error) {
+	type result struct {
+		fd  int
+		err error
 	}
-	if mountpoint == "" {
-		return nil, errors.New("cgroup2 is not mounted on /sys/fs/cgroup or /sys/fs/cgroup/unified")
+	made := make(chan result)
+	go func() {
+		runtime.LockOSThread() // never unlocked: no other goroutine may get this namespace
+		fd, err := mountCgroup2()
+		made <- result{fd, err}
+	}()
+	r := <-made
+	if r.err != nil {
+		return nil, fmt.Errorf("mount cgroup2: %w", r.err)
 	}
-	own, err := ownCgroup()
-	if err != nil {
-		return nil, err
-	}
-	parents := []string{mountpoint}
-	if dir := filepath.Join(mountpoint, own); dir != mountpoint {
-		parents = append(parents, dir)
-	}
-	return parents, nil
+	return os.NewFile(uintptr(r.fd), "cgroup2"), nil
 }
 
-// ownCgroup returns this process' cgroup2 path as /proc/self/cgroup gives it.
-func ownCgroup() (string, error) {
-	f, err := os.Open("/proc/self/cgroup")
+func mountCgroup2() (int, error) {
+	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+		return -1, fmt.Errorf("unshare cgroup namespace: %w", err)
+	}
+	fd, err := unix.Fsopen("cgroup2", unix.FSOPEN_CLOEXEC)
 	if err != nil {
-		return "", err
+		return -1, err
 	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		if path, ok := strings.CutPrefix(lines.Text(), "0::"); ok {
-			return path, nil
-		}
+	defer unix.Close(fd)
+	if err := unix.FsconfigCreate(fd); err != nil {
+		return -1, err
 	}
-	if err := lines.Err(); err != nil {
-		return "", err
-	}
-	return "", errors.New("read /proc/self/cgroup: no cgroup2 line")
+	return unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 }
 
 // makeCgroup makes and locks a cgroup. Another imgmut may sweep it away in the
-// moment before it is locked; then it makes another one.
+// moment before it is locked; then this one makes another.
 func makeCgroup(parent string) (*cgroup, error) {
 	for range 8 {
 		path := filepath.Join(parent, fmt.Sprintf("%s%d-%s", cgroupPrefix, os.Getpid(), rand.Text()[:8]))
@@ -104,7 +99,7 @@ func makeCgroup(parent string) (*cgroup, error) {
 		dir, err := lockCgroup(path)
 		if err == nil {
 			if _, err = os.Stat(path); err == nil {
-				return &cgroup{path, dir}, nil
+				return &cgroup{path: path, dir: dir}, nil
 			}
 			_ = dir.Close()
 		}
@@ -147,6 +142,7 @@ func sweepCgroups(parent string) {
 // remove removes the cgroup of a host whose processes have been killed, and
 // waits up to two seconds until the kernel has let the last of them go.
 func (c *cgroup) remove() error {
+	defer c.own.Close()
 	defer c.dir.Close()
 	deadline := time.Now().Add(2 * time.Second)
 	for {
@@ -178,8 +174,8 @@ func waitCgroupEvent(path string, limit time.Duration) error {
 }
 
 // removeCgroups removes a cgroup and those below it, innermost first. It never
-// removes one that has processes: rmdir(2) refuses. A cgroup's files are no
-// obstacle to it, so this is not the place for RemoveAll.
+// removes one that has processes: rmdir(2) refuses. os.RemoveAll would not do: a
+// cgroup's files cannot be removed, and need not be.
 func removeCgroups(path string) error {
 	entries, err := os.ReadDir(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -46,7 +46,10 @@ func TestPrivateHost(t *testing.T) {
 		}
 	}
 	begun = time.Now()
-	path, pid := h.private.cgroup.path, h.PID()
+	path, pid := filepath.Join(testCgroups(t), filepath.Base(h.private.cgroup.path)), h.PID()
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
+	}
 	for range 2 {
 		if err := h.Close(); err != nil {
 			t.Errorf("Close() = %v", err)
@@ -119,14 +122,14 @@ func TestTwoHosts(t *testing.T) {
 }
 
 // holdHost is a process that holds a private host with a container until it is
-// killed. It prints the pid of the host's process 1 and its cgroup.
+// killed. It prints the pid of the host's process 1 and the name of its cgroup.
 func holdHost() {
 	h, err := Open(context.Background(), Options{Mode: Private, Init: initCommand})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Println(h.PID(), h.private.cgroup.path)
+	fmt.Println(h.PID(), filepath.Base(h.private.cgroup.path))
 	select {}
 }
 
@@ -142,10 +145,11 @@ func TestKilledHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	var pid int
-	var path string
-	if _, err := fmt.Fscan(bufio.NewReader(out), &pid, &path); err != nil {
+	var name string
+	if _, err := fmt.Fscan(bufio.NewReader(out), &pid, &name); err != nil {
 		t.Fatal(err)
 	}
+	path := filepath.Join(testCgroups(t), name)
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -171,6 +175,18 @@ func TestKilledHolder(t *testing.T) {
 			t.Errorf("a live host: %v", err)
 		}
 	}
+}
+
+// testCgroups is the directory in which hosts of this process have their
+// cgroups.
+func testCgroups(t *testing.T) string {
+	t.Helper()
+	own, err := mountOwnCgroup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = own.Close() })
+	return pathOf(own)
 }
 
 // waitEmpty waits until the kernel has taken the last process out of a cgroup.
@@ -241,7 +257,7 @@ func TestOpenFailures(t *testing.T) {
 			t.Errorf("Open() = %v, want the context's error", err)
 		}
 	})
-	if left, _ := filepath.Glob("/sys/fs/cgroup/unified/" + cgroupPrefix + fmt.Sprint(os.Getpid()) + "-*"); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(testCgroups(t), cgroupPrefix+fmt.Sprint(os.Getpid())+"-*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }

@@ -180,19 +180,18 @@ func loopCheck() Check {
 }
 
 func cgroupCheck() Check {
-	c := Check{Name: "cgroup2", Mode: Private, Mend: "start the container with --privileged, or mount cgroup2 on /sys/fs/cgroup"}
-	parents, err := cgroupParents()
+	c := Check{Name: "cgroup2", Mode: Private, Mend: "start the container with --privileged"}
+	own, err := mountOwnCgroup()
 	if err != nil {
 		c.Err = err
 		return c
 	}
-	for _, dir := range parents {
-		if c.Err = unix.Access(dir, unix.W_OK); c.Err == nil {
-			c.Found = dir
-			return c
-		}
-		c.Err = fmt.Errorf("write to %s: %w", dir, c.Err)
+	defer own.Close()
+	if err := unix.Access(pathOf(own), unix.W_OK); err != nil {
+		c.Err = fmt.Errorf("write to the own cgroup: %w", err)
+		return c
 	}
+	c.Found = "writable"
 	return c
 }
 
