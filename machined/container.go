@@ -18,8 +18,8 @@ type Container struct {
 	// Name is the machine's name, and "NAME.service" is the unit. It must be
 	// a host name of at most 64 bytes and unique on the host.
 	Name string
-	// Image is the absolute path of the raw image file. On a private host it
-	// must not be below /run, which is another one there.
+	// Image is the absolute path of the raw image file. A private host sees
+	// only what is below one of [Options.Paths].
 	Image    string
 	ReadOnly bool // mount the image read-only
 	// Command runs as process 2 of the container, below a stub that reaps.

@@ -11,7 +11,9 @@
 //
 // # Lifecycle
 //
-//	h, err := machined.Open(ctx, machined.Options{Init: []string{"/proc/self/exe", "private-host"}})
+//	h, err := machined.Open(ctx, machined.Options{
+//		Init: []string{"/proc/self/exe", "private-host"}, Paths: []string{"/store", "/usr/bin/agent"},
+//	})
 //	defer h.Close()
 //	m, err := h.Start(ctx, machined.Container{Name: "fork-3f2a", Image: "/store/fork.raw", Command: …})
 //	defer m.Terminate(ctx) // does nothing after Wait
@@ -19,7 +21,7 @@
 //	…
 //	err = m.Wait(ctx) // the machine and its unit are gone
 //
-// Every call takes a context and ends with it, but for Terminate, which must
+// Every call takes a context and ends with it, except Terminate, which must
 // work after an interrupt. No single D-Bus call takes longer than 25 s. Waiting
 // is for signals; the host is asked once where a signal is overdue.
 //
@@ -27,10 +29,14 @@
 //
 // Containers, CI runners and small virtual machines have no systemd running.
 // There Open starts one: the program's own binary again, in new mount, PID,
-// IPC, UTS and cgroup namespaces, which mounts a /run of its own and becomes
-// systemd (see InitPrivateHost). The network is shared, as systemd-nspawn
-// refuses images in another network namespace, and so is the filesystem below
-// everything else.
+// IPC, UTS and cgroup namespaces, which makes itself a root filesystem and
+// becomes systemd (see InitPrivateHost). The network is shared, because
+// systemd-nspawn refuses images in another network namespace.
+//
+// The root filesystem is a tmpfs. Of the machine it has the programs and their
+// configuration, read-only, machined's pool, and the paths that the caller
+// names. So nothing else that is mounted on the machine is kept busy, and what
+// systemd-nspawn leaves in /tmp goes with the host.
 //
 // It is built not to touch the machine. PID 1 sees only the units embedded
 // here, runs no generators, cannot write /etc and /proc/sys, and lacks the
@@ -44,8 +50,7 @@
 // removes; a lock on the directory tells it from one in use.
 //
 // Since /run is another one, what the machine keeps there does not exist for a
-// private host: no resolver's socket or stub-resolv.conf, and no image or bind
-// source below /run.
+// private host, such as a resolver's socket or stub-resolv.conf.
 //
 // # What it does not do
 //

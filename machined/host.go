@@ -27,9 +27,15 @@ type Options struct {
 	Mode Mode
 	// Init is the command line, absolute path first, that makes the calling
 	// program call [InitPrivateHost]: {"/proc/self/exe", "private-host"}.
-	// Only a private host needs it.
+	// Only a private host needs it. Paths are put behind it.
 	Init []string
-	// Log, if not nil, receives the log lines of a private host.
+	// Paths are the directories and files of the machine that the containers
+	// of a private host need: those with their images and bind sources. They
+	// are absolute, without symbolic links. A private host sees these, with
+	// what was mounted below them when it was opened, and the machine's
+	// programs. Filesystems that are mounted there stay busy until it is closed.
+	Paths []string
+	// Log, if not nil, receives the log of a private host, a line at a time.
 	Log io.Writer
 }
 
@@ -126,6 +132,11 @@ func openSystem(ctx context.Context) (*Host, error) {
 func openPrivate(ctx context.Context, o Options) (*Host, error) {
 	if len(o.Init) == 0 || !filepath.IsAbs(o.Init[0]) {
 		return nil, errors.New("open private host: Options.Init is not a command line with an absolute path")
+	}
+	for _, path := range o.Paths {
+		if !filepath.IsAbs(path) || filepath.Clean(path) == "/" {
+			return nil, fmt.Errorf("open private host: path %q: want an absolute path below the root directory", path)
+		}
 	}
 	lacks := missing(Private, slices.Concat(commonChecks(ctx), privateChecks()))
 	if err := ctx.Err(); err != nil { // it fails checks too

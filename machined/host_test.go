@@ -87,7 +87,7 @@ func TestPrivateHostSeesNoConfiguration(t *testing.T) {
 			t.Errorf("%s has %v", dir, left)
 		}
 	}
-	for _, path := range []string{"/etc", "/proc/sys"} {
+	for _, path := range []string{"/etc", "/usr", "/proc/sys"} {
 		var st unix.Statfs_t
 		if err := unix.Statfs(root+path, &st); err != nil || st.Flags&unix.ST_RDONLY == 0 {
 			t.Errorf("%s is writable in the host (%v)", path, err)
@@ -229,17 +229,20 @@ func TestSweepKeepsLiveCgroups(t *testing.T) {
 func TestOpenFailures(t *testing.T) {
 	fixtures.Require(t, fixtures.Root, fixtures.Systemd)
 	for _, tc := range []struct {
-		name string
-		init []string
-		want string
+		name        string
+		init, paths []string
+		want        string
 	}{
-		{"no init", nil, "absolute path"},
-		{"relative init", []string{"imgmut", argInit}, "absolute path"},
-		{"init does not exist", []string{"/nonexistent"}, "no such file"},
-		{"init is another program", []string{"/bin/sh", "-c", "echo not imgmut >&2; exit 7"}, "not imgmut"},
+		{"no init", nil, nil, "absolute path"},
+		{"relative path", initCommand, []string{"store"}, "absolute path"},
+		{"all paths", initCommand, []string{"/"}, "absolute path"},
+		{"path does not exist", initCommand, []string{"/nonexistent"}, "no such file"},
+		{"relative init", []string{"imgmut", argInit}, nil, "absolute path"},
+		{"init does not exist", []string{"/nonexistent"}, nil, "no such file"},
+		{"init is another program", []string{"/bin/sh", "-c", "echo not imgmut >&2; exit 7"}, nil, "not imgmut"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := Open(t.Context(), Options{Mode: Private, Init: tc.init})
+			_, err := Open(t.Context(), Options{Mode: Private, Init: tc.init, Paths: tc.paths})
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("Open() = %v, want it to mention %q", err, tc.want)
 			}

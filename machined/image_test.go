@@ -109,6 +109,9 @@ func testPool(t *testing.T, h *Host, pool, image string) {
 	}
 	path := filepath.Join(pool, name+".raw")
 	t.Cleanup(func() { _ = os.Remove(path) })
+	if err := os.MkdirAll(pool, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	placeImage(t, image, path)
 
 	fields, err := h.ImageOSRelease(ctx, name)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,7 +54,7 @@ func startPrivate(ctx context.Context, o Options) (_ *private, err error) {
 		return nil, err
 	}
 	defer ready.Close()
-	if err := p.spawn(o.Init, ready.address); err != nil {
+	if err := p.spawn(slices.Concat(o.Init, o.Paths), ready.address); err != nil {
 		return nil, fmt.Errorf("start process 1: %w", err)
 	}
 	answer := make(chan error, 1)

@@ -2,11 +2,13 @@ package machined
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,6 +33,7 @@ func inHost(t *testing.T, h *Host, argv ...string) *exec.Cmd {
 // runInside runs tests of this package inside a private host of their own.
 func runInside(t *testing.T, tests string) {
 	t.Helper()
+	fixtures.Require(t, fixtures.Root, fixtures.Systemd)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -39,18 +42,35 @@ func runInside(t *testing.T, tests string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := inHost(t, openTestHost(t), exe, "-test.v", "-test.count=1", "-test.run", tests)
-	cmd.Env = append(os.Environ(), insideVariable+"="+dir)
+	var log bytes.Buffer
+	o := testOptions(t, &log)
+	o.Paths = append(o.Paths, exe, dir)
+	h, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload, _ := buildPayload() // it was for testOptions
+	cmd := inHost(t, h, exe, "-test.v", "-test.count=1", "-test.run", tests)
+	cmd.Env = append(os.Environ(), insideVariable+"="+dir, payloadVariable+"="+payload)
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
 		t.Error(err)
 	}
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
+	if t.Failed() {
+		t.Logf("the host's log:\n%s", &log)
+	}
 }
 
 // The machine's own systemd is tested by what the private one is tested by.
 func TestSystemHost(t *testing.T) {
-	runInside(t, "^(TestContainerRuns|TestExitStatus|TestTerminate|TestStartFailures|TestStartCancelled|TestImages|TestPrivateUsers)$")
+	runInside(t, "^("+strings.Join([]string{
+		"TestContainerRuns", "TestExitStatus", "TestTerminate", "TestStartFailures", "TestStartCancelled",
+		"TestImages", "TestPrivateUsers", "TestBindPaths",
+	}, "|")+")$")
 }
 
 func TestSystemHostLosesBus(t *testing.T) {
@@ -79,7 +99,9 @@ func TestBusDies(t *testing.T) {
 	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
 		t.Fatal(line, err)
 	}
-	killBus(t, h)
+	if err := unix.Kill(mainPID(t, h, "dbus.service"), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
 	if err := m.Wait(t.Context()); !errors.Is(err, ErrHostDown) {
 		t.Errorf("Wait() = %v, want ErrHostDown", err)
 	}
@@ -96,16 +118,15 @@ func TestBusDies(t *testing.T) {
 	}
 }
 
-func killBus(t *testing.T, h *Host) {
+// mainPID is the process id of a service's main process.
+func mainPID(t *testing.T, h *Host, service string) int {
 	t.Helper()
 	var pid uint32
-	object := h.conns.bus.Object(systemdName, systemdPath+"/unit/"+dbus.ObjectPath(sd.PathBusEscape("dbus.service")))
+	object := h.conns.bus.Object(systemdName, systemdPath+"/unit/"+dbus.ObjectPath(sd.PathBusEscape(service)))
 	if err := property(t.Context(), object, systemdName+".Service", "MainPID", &pid); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Kill(int(pid), unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	return int(pid)
 }
 
 // On a machine without systemd Auto is a private host and System says why not.

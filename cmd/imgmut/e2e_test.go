@@ -349,13 +349,16 @@ func TestSystemHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := machined.Open(t.Context(), machined.Options{Mode: machined.Private, Init: []string{exe, privateHostArg}})
+	base := fixtures.Image(t, "debian-12")
+	h, err := machined.Open(t.Context(), machined.Options{
+		Mode: machined.Private, Init: []string{exe, privateHostArg},
+		Paths: []string{exe, base, filepath.Dir(l.store), filepath.Dir(t.TempDir())},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer h.Close()
 	l.prefix = []string{"nsenter", "--target", strconv.Itoa(h.PID()), "--all", "--"}
-	base := fixtures.Image(t, "debian-12")
 	recipe := l.recipe("version: 1\nname: system\nbase: " + base + "\nsteps:\n  - run: \"true\"\n  - run: echo two\nverify:\n  - file: /etc/passwd\n")
 	_, stderr := l.run(0, "--log-level", "info", "apply", recipe)
 	if !strings.Contains(stderr, "mode=system") {

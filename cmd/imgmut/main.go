@@ -33,9 +33,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return inner(agent.Serve(os.Stdin, os.Stdout))
 		case agent.StageArg:
 			return inner(agent.Stage())
-		case privateHostArg:
-			return inner(machined.InitPrivateHost())
 		}
+	}
+	if len(args) > 1 && args[1] == privateHostArg {
+		return inner(machined.InitPrivateHost(args[2:]))
 	}
 	// Disk tools live where a plain user's PATH, or that of su, does not lead.
 	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,8 @@ import (
 // TestMain lets scripts run this binary as imgmut, and lets imgmut run it as
 // what it runs itself as: the agent and the first process of a private host.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && (os.Args[1] == agent.Arg || os.Args[1] == agent.StageArg || os.Args[1] == privateHostArg) {
+	inside := []string{agent.Arg, agent.StageArg, privateHostArg}
+	if len(os.Args) > 1 && slices.Contains(inside, os.Args[1]) {
 		os.Exit(run(os.Args, os.Stdout, os.Stderr))
 	}
 	testscript.Main(m, map[string]func(){

@@ -4,16 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/imgmut/imgmut/machined"
 	"github.com/imgmut/imgmut/mutate"
-	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/store"
 )
@@ -43,18 +39,22 @@ func (w *wire) engine(s *store.Store, events func(mutate.Event)) (*mutate.Engine
 		return nil, err
 	}
 	return &mutate.Engine{
-		Store: s, Host: w.open, Agent: exe, Version: version(),
+		Store: s, Agent: exe, Version: version(),
+		// What guests are made of: the forks, and the agent in them.
+		Host:   func(ctx context.Context) (mutate.Host, error) { return w.open(ctx, s.Root(), exe) },
 		Events: events, Now: time.Now,
 	}, nil
 }
 
-// open opens the host once for the whole run.
-func (w *wire) open(ctx context.Context) (mutate.Host, error) {
+// open opens the host once for the whole run. A private one sees paths.
+func (w *wire) open(ctx context.Context, paths ...string) (mutate.Host, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.host == nil && w.err == nil {
 		started := time.Now()
-		w.host, w.err = machined.Open(ctx, machined.Options{Mode: w.mode, Init: []string{"/proc/self/exe", privateHostArg}})
+		w.host, w.err = machined.Open(ctx, machined.Options{
+			Mode: w.mode, Init: []string{"/proc/self/exe", privateHostArg}, Paths: paths,
+		})
 		if w.err == nil {
 			w.log.Info("host is up", "mode", w.host.Mode(), "systemd", w.host.Version(), "took", time.Since(started))
 		}
@@ -76,20 +76,6 @@ func (w *wire) close() error {
 	return err
 }
 
-// checkVisible refuses what systemd-nspawn would say is not there.
-func (h host) checkVisible(s guest.Spec) error {
-	if h.Mode() != machined.Private {
-		return nil
-	}
-	for _, path := range append(slices.Collect(maps.Values(s.Binds)), s.Image) {
-		if strings.HasPrefix(path, "/run/") {
-			return fault.New(fault.Host, "keep the store and imgmut itself elsewhere, or use --host system",
-				"%s is below /run, which a private host has anew", path)
-		}
-	}
-	return nil
-}
-
 // host is a machined.Host in the engine's words.
 type host struct{ *machined.Host }
 
@@ -98,9 +84,6 @@ func (h host) Start(ctx context.Context, s guest.Spec) (guest.Machine, error) {
 	c := machined.Container{
 		Name: s.Name, Image: s.Image, ReadOnly: s.ReadOnly, PrivateUsers: s.PrivateUsers, Command: s.Command,
 		Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr,
-	}
-	if err := h.checkVisible(s); err != nil {
-		return nil, err
 	}
 	for target, source := range s.Binds {
 		c.Binds = append(c.Binds, machined.Bind{Source: source, Target: target})
