@@ -76,21 +76,21 @@ func TestUnmount(t *testing.T) {
 			runTool(t, "", "umount", dir)
 		}
 	}()
-	if !attached(t, image) {
+	if len(loopsOf(t, image)) == 0 {
 		t.Fatal("the mounted image has no loop device")
 	}
 	openTestHost(t)
 	runTool(t, "", "umount", dir)
 	mounted = false
-	for deadline := time.Now().Add(2 * time.Second); attached(t, image); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Second); len(loopsOf(t, image)) > 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the filesystem is unmounted and still busy")
 		}
 	}
 }
 
-// attached is whether a loop device is on file.
-func attached(t *testing.T, file string) bool {
+// loopsOf names the loop devices on a file.
+func loopsOf(t *testing.T, file string) (loops []string) {
 	t.Helper()
 	names, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
@@ -98,10 +98,10 @@ func attached(t *testing.T, file string) bool {
 	}
 	for _, name := range names {
 		if backing, err := os.ReadFile(name); err == nil && strings.TrimSpace(string(backing)) == file {
-			return true
+			loops = append(loops, strings.Split(name, "/")[3])
 		}
 	}
-	return false
+	return loops
 }
 
 // A private host has directories of its own where programs leave things, and
