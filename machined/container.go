@@ -11,6 +11,7 @@ import (
 
 	sd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 )
 
 // Container describes a container to start over an image.
@@ -121,6 +122,11 @@ type (
 		Flags []string
 	}
 	deviceRule struct{ Node, Access string } // a(ss)
+	bindPath   struct {                      // a(ssbt)
+		Source, Target string
+		Optional       bool
+		Flags          uint64
+	}
 )
 
 // properties are those of the transient unit. They mirror the distribution's
@@ -156,7 +162,11 @@ func (c *Container) properties(nspawn string, mode Mode) []sd.Property {
 		}),
 	}
 	if mode == System {
-		props = append(props, prop("Wants", []string{"modprobe@loop.service"}), prop("After", []string{"modprobe@loop.service"}))
+		props = append(props,
+			prop("Wants", []string{"modprobe@loop.service"}), prop("After", []string{"modprobe@loop.service"}),
+			// When systemd-nspawn is killed, its directories stay in /tmp. This
+			// one is removed with the unit. A private host has a /tmp of its own.
+			prop("PrivateTmp", true), prop("BindPaths", c.pathsInTmp()))
 	}
 	for _, std := range []struct {
 		name string
@@ -173,6 +183,24 @@ func (c *Container) properties(nspawn string, mode Mode) []sd.Property {
 		props = append(props, prop(std.name+"FileDescriptor", dbus.UnixFD(fd)))
 	}
 	return props
+}
+
+// pathsInTmp are what systemd-nspawn needs of the /tmp and /var/tmp that
+// PrivateTmp= hides. What does not exist is left out, for systemd-nspawn to
+// complain of.
+func (c *Container) pathsInTmp() []bindPath {
+	paths := []string{c.Image}
+	for _, b := range c.Binds {
+		paths = append(paths, b.Source)
+	}
+	var binds []bindPath
+	for _, path := range paths {
+		real, err := filepath.EvalSymlinks(path)
+		if err == nil && (strings.HasPrefix(real, "/tmp/") || strings.HasPrefix(real, "/var/tmp/")) {
+			binds = append(binds, bindPath{Source: real, Target: real, Flags: unix.MS_REC})
+		}
+	}
+	return binds
 }
 
 func prop(name string, value any) sd.Property {
