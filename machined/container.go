@@ -32,6 +32,9 @@ type Container struct {
 	// by an id-mapped mount: file ownership in the image stays as it is.
 	// Without it the container's root is the machine's.
 	PrivateUsers bool
+	// PrivateNetwork gives the container a network namespace of its own, with
+	// nothing but loopback. Without it the container has the machine's network.
+	PrivateNetwork bool
 	// AddCapabilities and DropCapabilities are names such as
 	// "CAP_NET_ADMIN", relative to systemd-nspawn's default set.
 	AddCapabilities, DropCapabilities []string
@@ -99,6 +102,9 @@ func (c *Container) nspawnArgs() []string {
 		args = append(args, "--private-users=pick", "--private-users-ownership=map")
 	} else {
 		args = append(args, "--private-users=no")
+	}
+	if c.PrivateNetwork {
+		args = append(args, "--private-network")
 	}
 	if c.ReadOnly {
 		args = append(args, "--read-only")

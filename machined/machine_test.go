@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -194,7 +195,8 @@ func TestExitStatus(t *testing.T) {
 	c := payloadContainer(t, makeImage(t, false), "exit", "42")
 	err := mustStart(t, h, c).machine.Wait(t.Context())
 	var exit *ExitError
-	if !errors.As(err, &exit) || *exit != (ExitError{Unit: c.Name + ".service", Ready: true, Result: "exit-code", Status: 42}) {
+	want := ExitError{Unit: c.Name + ".service", Ready: true, Result: "exit-code", Status: 42}
+	if !errors.As(err, &exit) || *exit != want {
 		t.Errorf("Wait() = %#v, want exit status 42", err)
 	}
 	assertGone(t, h, c.Name)
@@ -306,6 +308,41 @@ func TestEnvironment(t *testing.T) {
 	if got := read("/proc/self/environ"); strings.Contains(got, "leaked") || !strings.Contains(got, "container=") {
 		t.Errorf("the command's environment is %q", got)
 	}
+}
+
+func TestPrivateNetwork(t *testing.T) {
+	h := openTestHost(t)
+	image := makeImage(t, false)
+	machine, err := os.ReadFile("/proc/net/dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, private := range []bool{false, true} {
+		c := payloadContainer(t, image, "cat", "/proc/net/dev")
+		c.PrivateNetwork = private
+		run := mustStart(t, h, c)
+		if err := run.machine.Wait(t.Context()); err != nil {
+			t.Fatalf("Wait() = %v, stderr %q", err, run.stderr)
+		}
+		want := interfaces(string(machine))
+		if private {
+			want = []string{"lo"}
+		}
+		if got := interfaces(run.stdout.String()); !slices.Equal(got, want) {
+			t.Errorf("PrivateNetwork %v: the container has %v, want %v", private, got, want)
+		}
+	}
+}
+
+// interfaces are the names in /proc/net/dev.
+func interfaces(dev string) (names []string) {
+	for line := range strings.Lines(dev) {
+		if name, _, ok := strings.Cut(line, ":"); ok {
+			names = append(names, strings.TrimSpace(name))
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // Colons separate the parts of a bind; paths may contain them all the same.
