@@ -143,6 +143,7 @@ func (c *Container) properties(nspawn string, mode Mode) []sd.Property {
 		// sectors on Linux 6.14 and later, and finds no partitions.
 		"SYSTEMD_LOOP_DIRECT_IO=0",
 		"SYSTEMD_LOG_TARGET=console", // to Stderr
+		"LC_ALL=C",                   // and not in the language of the machine's PID 1
 	}
 	props := []sd.Property{
 		prop("Description", "imgmut container "+c.Name),

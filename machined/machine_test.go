@@ -310,6 +310,17 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
+// systemd-nspawn's messages are in English, whatever the machine speaks.
+func TestLanguage(t *testing.T) {
+	h := openTestHost(t)
+	run := mustStart(t, h, payloadContainer(t, makeImage(t, false), "sleep"))
+	environ := fmt.Sprintf("/proc/%d/root/proc/%d/environ", h.PID(), mainPID(t, h, run.machine.unit.name))
+	got, err := os.ReadFile(environ)
+	if err != nil || !strings.Contains("\x00"+string(got), "\x00LC_ALL=C\x00") {
+		t.Errorf("systemd-nspawn's environment is %q, %v, want LC_ALL=C in it", got, err)
+	}
+}
+
 func TestPrivateNetwork(t *testing.T) {
 	h := openTestHost(t)
 	image := makeImage(t, false)

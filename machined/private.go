@@ -79,6 +79,7 @@ func (p *private) spawn(argv []string, notify string) error {
 		// called must not change what PID 1 does.
 		Env: []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+			"LC_ALL=C",
 			"container=imgmut", // tells systemd to leave the machine's hardware alone
 			"NOTIFY_SOCKET=" + notify,
 			"SYSTEMD_UNIT_PATH=" + insideUnits,

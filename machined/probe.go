@@ -211,7 +211,9 @@ func findProgram(paths []string) (string, error) {
 }
 
 func nspawnVersion(ctx context.Context, path string) (int, error) {
-	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	cmd := exec.CommandContext(ctx, path, "--version")
+	cmd.Env = []string{"LC_ALL=C"}
+	out, err := cmd.Output()
 	if err != nil {
 		return 0, fmt.Errorf("%s --version: %w", path, err)
 	}
