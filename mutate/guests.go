@@ -103,7 +103,8 @@ func (gs *guests) judge(ctx context.Context, file string, assertions []verify.As
 	}
 	letGo := sync.OnceValue(i.Close)
 	defer func() { err = errors.Join(err, letGo()) }()
-	return verify.Image(ctx, verify.Request{
+	var asked *guest.Guest
+	verdict, err := verify.Image(ctx, verify.Request{
 		Image: i, Scratch: gs.run.Path("."), Assertions: assertions,
 		Guest: func(ctx context.Context) (verify.Guest, error) {
 			// The guest mounts the same filesystems, and takes their locks.
@@ -117,9 +118,15 @@ func (gs *guests) judge(ctx context.Context, file string, assertions []verify.As
 			if err := fork.Prepare(scratch, gs.layout); err != nil {
 				return nil, err
 			}
-			return gs.start(ctx, scratch, true)
+			var err error
+			asked, err = gs.start(ctx, scratch, true)
+			return asked, err
 		},
 	})
+	if err == nil && asked != nil {
+		gs.stopLater(asked) // in its own time, for a killed one is a failed unit in the machine's journal
+	}
+	return verdict, err
 }
 
 // uses says whether an image has a volume with that filesystem.

@@ -350,8 +350,9 @@ func TestSystemHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	base := fixtures.Image(t, "debian-12")
+	var log lockedBuffer
 	h, err := machined.Open(t.Context(), machined.Options{
-		Mode: machined.Private, Init: []string{exe, privateHostArg},
+		Mode: machined.Private, Init: []string{exe, privateHostArg}, Log: &log,
 		Paths: []string{exe, base, filepath.Dir(l.store), filepath.Dir(t.TempDir())},
 	})
 	if err != nil {
@@ -365,6 +366,7 @@ func TestSystemHost(t *testing.T) {
 		t.Errorf("it did not use the running systemd:\n%s", stderr)
 	}
 	l.wantClean()
+	wantUnitsEndedWell(t, log.String)
 	// Killed in the middle of a step, it leaves no unit and no machine.
 	slow := l.command("apply", "--set", "steps[1].run=echo begun; sleep 1000", recipe)
 	var errs lockedBuffer
@@ -393,6 +395,28 @@ func TestSystemHost(t *testing.T) {
 	}
 	l.run(0, "apply", recipe)
 	l.wantClean()
+}
+
+// TestUnits: a successful apply leaves no failed unit in a journal.
+func TestUnits(t *testing.T) {
+	l := newLab(t)
+	recipe := l.recipe("version: 1\nname: units\nbase: " + fixtures.Image(t, "debian-12") +
+		"\nsteps:\n  - run: \"true\"\nverify:\n  - file: /etc/passwd\n  - command: \"true\"\n")
+	_, stderr := l.run(0, "--log-level", "debug", "--host", "private", "apply", recipe)
+	wantUnitsEndedWell(t, func() string { return stderr })
+}
+
+// wantUnitsEndedWell looks in systemd's log, which may be a moment late, for the
+// two guests of an apply: that of the steps and that of the assertions.
+func wantUnitsEndedWell(t *testing.T, log func() string) {
+	t.Helper()
+	const well = ".service: Deactivated successfully"
+	for deadline := time.Now().Add(5 * time.Second); strings.Count(log(), well) < 2 && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if n := strings.Count(log(), well); n != 2 || strings.Contains(log(), "Failed with result") {
+		t.Errorf("%d units ended well, want 2 and no other:\n%s", n, log())
+	}
 }
 
 // TestKilledWhileFrozen: a kill in the few milliseconds in which the guest's

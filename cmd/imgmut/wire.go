@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,7 +54,7 @@ func (w *wire) open(ctx context.Context, paths ...string) (mutate.Host, error) {
 	if w.host == nil && w.err == nil {
 		started := time.Now()
 		w.host, w.err = machined.Open(ctx, machined.Options{
-			Mode: w.mode, Init: []string{"/proc/self/exe", privateHostArg}, Paths: paths,
+			Mode: w.mode, Init: []string{"/proc/self/exe", privateHostArg}, Paths: paths, Log: hostLog{w.log},
 		})
 		if w.err == nil {
 			w.log.Info("host is up", "mode", w.host.Mode(), "systemd", w.host.Version(), "took", time.Since(started))
@@ -63,6 +64,15 @@ func (w *wire) open(ctx context.Context, paths ...string) (mutate.Host, error) {
 		return nil, w.err // and not a host that is nil inside
 	}
 	return host{w.host}, nil
+}
+
+// hostLog takes the lines that a private host logs into the program's own log.
+type hostLog struct{ *slog.Logger }
+
+// Write implements [io.Writer] for one line at a time.
+func (l hostLog) Write(line []byte) (int, error) {
+	l.Debug("host", "line", strings.TrimSpace(string(line)))
+	return len(line), nil
 }
 
 func (w *wire) close() error {
