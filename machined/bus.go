@@ -30,9 +30,9 @@ const (
 
 // conns are the connections to one host, all through its bus.
 //
-// PID 1's private socket would do without a bus, but systemd refuses a peer
-// there whose process id it cannot see, and from a private host it cannot see
-// ours. The bus takes such peers.
+// PID 1 also has a socket of its own that needs no bus. But there it refuses
+// clients whose process id it cannot see, and from a private host it cannot see
+// ours. The bus accepts such clients.
 type conns struct {
 	jobs *sd.Conn   // PID 1: starting and stopping units
 	bus  *dbus.Conn // all else, and all signals
@@ -59,8 +59,8 @@ func (c *conns) close() {
 	_ = c.bus.Close() // closing twice is harmless
 }
 
-// dial connects to the socket at path: a bus, or a peer without one. ctx bounds the handshake only; godbus'
-// own context option would tie the connection's life to it.
+// dial connects to the socket at path: of a bus, or of PID 1 itself. ctx bounds
+// the handshake only; godbus' own context option would end the connection with it.
 func dial(ctx context.Context, path string, bus bool) (*dbus.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

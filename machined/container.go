@@ -53,7 +53,9 @@ type Bind struct{ Source, Target string }
 
 // machineName is systemd's hostname_is_valid(): labels of letters, digits and
 // inner dashes, joined by single dots. Stricter than a unit's name.
-var machineName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$`)
+var machineName = regexp.MustCompile(`^` + label + `(\.` + label + `)*$`)
+
+const label = `[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?`
 
 // check reports every problem with c that systemd-nspawn would only find later.
 func (c *Container) check() error {
@@ -88,7 +90,7 @@ func (c *Container) nspawnArgs() []string {
 		"--console=pipe",
 		// The defaults of these three write into the image.
 		"--link-journal=no", "--timezone=off", "--resolv-conf=off",
-		// With --as-pid2 nobody in the container could say that it is ready.
+		// With --as-pid2 no program in the container would say that it is ready.
 		"--notify-ready=no",
 		// Without it poweroff ends the container with status 0.
 		"--drop-capability=" + strings.Join(append([]string{"CAP_SYS_BOOT"}, c.DropCapabilities...), ","),

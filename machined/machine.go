@@ -69,7 +69,8 @@ func (m *Machine) start(ctx context.Context, c *Container, nspawn string) (creat
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	done := make(chan string, 1) // go-systemd blocks on it, holding a lock
-	_, err = m.host.conns.jobs.StartTransientUnitContext(call, m.unit.name, "fail", c.properties(nspawn, m.host.mode), done)
+	props := c.properties(nspawn, m.host.mode)
+	_, err = m.host.conns.jobs.StartTransientUnitContext(call, m.unit.name, "fail", props, done)
 	runtime.KeepAlive(c) // the descriptors are open until they have been sent
 	if err != nil {
 		// A refusal created nothing. Anything else leaves it open.
@@ -297,7 +298,8 @@ func (m *Machine) waitUnit(ctx context.Context) error {
 // ended asks PID 1 whether it has forgotten the unit.
 func (m *Machine) ended(ctx context.Context) (bool, error) {
 	var path dbus.ObjectPath
-	err := callError(m.host.conns.callManager(ctx, "GetUnit", []any{m.unit.name}, &path), "look up %s", m.unit.name)
+	err := m.host.conns.callManager(ctx, "GetUnit", []any{m.unit.name}, &path)
+	err = callError(err, "look up %s", m.unit.name)
 	if errors.Is(err, errNoUnit) {
 		return true, nil
 	}
@@ -362,7 +364,8 @@ func (m *Machine) waitMachine(ctx context.Context) error {
 // known asks machined whether it has the machine.
 func (m *Machine) known(ctx context.Context) (bool, error) {
 	var path dbus.ObjectPath
-	err := callError(m.host.conns.callMachined(ctx, "GetMachine", []any{m.unit.machine}, &path), "look up %s", m.unit.machine)
+	err := m.host.conns.callMachined(ctx, "GetMachine", []any{m.unit.machine}, &path)
+	err = callError(err, "look up %s", m.unit.machine)
 	if errors.Is(err, ErrNoMachine) {
 		return false, nil
 	}

@@ -100,8 +100,8 @@ func (p *private) spawn(argv []string, notify string) error {
 	}
 	started := make(chan error)
 	go func() {
-		// The parent-death signal comes when the starting *thread* ends.
-		// Never unlocked, this one lasts as long as the child.
+		// The parent-death signal is sent when the *thread* that started the
+		// child ends. This one is never unlocked, so it outlives the child.
 		runtime.LockOSThread()
 		err := p.cmd.Start()
 		started <- err

@@ -78,8 +78,8 @@ func (e *MissingError) Unwrap() []error {
 	return errs
 }
 
-// Probe reports all that hosts need and whether this machine has it, the
-// good and the bad. It changes nothing and starts nothing but
+// Probe reports everything that hosts need and whether this machine has it. It
+// changes nothing and starts nothing but
 // "systemd-nspawn --version", and machined if the machine's own bus has to
 // start it to say whether it can.
 func Probe(ctx context.Context) []Check {
@@ -96,9 +96,12 @@ func missing(mode Mode, checks []Check) error {
 	return &MissingError{Mode: mode, Checks: failed}
 }
 
+// mendContainer says where the programs for containers come from.
+const mendContainer = "install systemd-container (Debian, Ubuntu, Fedora) or systemd (Arch)"
+
 // commonChecks are the needs of every host.
 func commonChecks(ctx context.Context) []Check {
-	nspawn := programCheck("systemd-nspawn", nspawnPaths, "install systemd-container (Debian, Ubuntu, Fedora) or systemd (Arch)", Auto)
+	nspawn := programCheck("systemd-nspawn", nspawnPaths, mendContainer, Auto)
 	if nspawn.Err == nil {
 		version, err := nspawnVersion(ctx, nspawn.Found)
 		nspawn.Found = fmt.Sprintf("%s, version %d", nspawn.Found, version)
@@ -113,12 +116,13 @@ func commonChecks(ctx context.Context) []Check {
 
 // privateChecks are the needs of a private host beyond the common ones.
 func privateChecks() []Check {
-	bus := programCheck("dbus-daemon or dbus-broker", slices.Concat(daemonPaths, brokerPaths), "install dbus or dbus-broker", Private)
+	buses := slices.Concat(daemonPaths, brokerPaths)
 	return []Check{
 		programCheck("systemd", systemdPaths, "install systemd", Private),
-		programCheck("systemd-machined", machinedPaths, "install systemd-container (Debian, Ubuntu, Fedora) or systemd (Arch)", Private),
+		programCheck("systemd-machined", machinedPaths, mendContainer, Private),
 		programCheck("systemd-udevd", udevdPaths, "install udev (Debian, Ubuntu) or systemd-udev (Fedora)", Private),
-		bus, cgroupCheck(),
+		programCheck("dbus-daemon or dbus-broker", buses, "install dbus or dbus-broker", Private),
+		cgroupCheck(),
 	}
 }
 

@@ -22,7 +22,9 @@ func TestProbe(t *testing.T) {
 			t.Errorf("%s: %v, but a %s host runs", c.Name, c.Err, h.Mode())
 		}
 	}
-	for _, name := range []string{"root", "systemd-nspawn", "systemd-machined", "systemd-udevd", "cgroup2", "loop devices"} {
+	for _, name := range []string{
+		"root", "systemd-nspawn", "systemd-machined", "systemd-udevd", "cgroup2", "loop devices",
+	} {
 		if !seen[name] {
 			t.Errorf("Probe() says nothing of %s", name)
 		}
