@@ -425,7 +425,7 @@ func wantUnitsEndedWell(t *testing.T, log func() string) {
 func TestKilledWhileFrozen(t *testing.T) {
 	l := newLab(t)
 	other := &lab{t: t, store: l.store + "-other"}
-	recipe := l.recipe("version: 1\nname: frozen\nbase: base\nsteps:\n  - run: echo begun; sleep 1234567\n")
+	recipe := l.recipe("version: 1\nname: frozen\nbase: base\nsteps:\n  - run: echo begun; " + frozenStep() + "\n")
 	for _, layout := range []string{"bare", "xfs"} {
 		base := fixtures.Image(t, layout)
 		l.run(0, "import", base, "base")
@@ -439,6 +439,9 @@ func TestKilledWhileFrozen(t *testing.T) {
 	}
 }
 
+// frozenStep is a command that no other test runs on this machine meanwhile.
+func frozenStep() string { return fmt.Sprintf("sleep 1%07d", os.Getpid()) }
+
 // killFrozen begins the recipe and kills imgmut when the guest is frozen.
 func (l *lab) killFrozen(recipe string) {
 	l.t.Helper()
@@ -448,12 +451,13 @@ func (l *lab) killFrozen(recipe string) {
 	if err := cmd.Start(); err != nil {
 		l.t.Fatal(err)
 	}
+	defer cmd.Process.Kill() // also where the test fails
 	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(errs.String(), "| begun"); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			l.t.Fatalf("the step does not begin:\n%s", errs.String())
 		}
 	}
-	pids, err := exec.Command("pgrep", "-x", "-f", "sleep 1234567").Output()
+	pids, err := exec.Command("pgrep", "-x", "-f", frozenStep()).Output()
 	if err != nil {
 		l.t.Fatal(err)
 	}
