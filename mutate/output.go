@@ -26,6 +26,13 @@ func (e *Engine) checkOutput(output string, r *recipes.Recipe) error {
 	refuse := func(format string, args ...any) error {
 		return fault.New(fault.Usage, "", "output %s: %s", output, fmt.Sprintf(format, args...))
 	}
+	if output == "-" {
+		mend := "name a file, or ./- for one of that name"
+		return fault.New(fault.Usage, mend, "output -: an image is not written to standard output")
+	}
+	if err := checkFormat(output); err != nil {
+		return err
+	}
 	dir := filepath.Dir(output)
 	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
 		return refuse("there is no directory %s", dir)
@@ -58,10 +65,43 @@ func (e *Engine) checkOutput(output string, r *recipes.Recipe) error {
 	return nil
 }
 
+// otherFormats are what files of these endings hold, which is no raw image, and
+// how a raw one becomes that.
+var otherFormats = map[string]string{
+	".qcow2": "qemu-img convert -O qcow2", ".qcow": "qemu-img convert -O qcow",
+	".vmdk": "qemu-img convert -O vmdk", ".vdi": "qemu-img convert -O vdi", ".qed": "qemu-img convert -O qed",
+	".vhdx": "qemu-img convert -O vhdx", ".vhd": "qemu-img convert -O vpc", ".vpc": "qemu-img convert -O vpc",
+	".gz": "gzip", ".xz": "xz", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bzip2", ".lz4": "lz4",
+	".tar": "tar", ".tgz": "tar", ".zip": "zip", ".ova": "", ".iso": "",
+}
+
+// checkFormat refuses an output whose name promises another format than raw:
+// whatever reads it later would believe the name.
+func checkFormat(output string) error {
+	ext := strings.ToLower(filepath.Ext(output))
+	program, other := otherFormats[ext]
+	if !other {
+		return nil
+	}
+	stem := strings.TrimSuffix(output, filepath.Ext(output))
+	raw := strings.TrimSuffix(strings.TrimSuffix(stem, ".raw"), ".img") + ".raw"
+	mend := "write " + raw
+	switch {
+	case strings.HasPrefix(program, "qemu-img"):
+		mend += fmt.Sprintf(", then: %s %s %s", program, raw, output)
+	case program != "":
+		mend += ", and pack that with " + program
+	}
+	return fault.New(fault.Usage, mend, "output %s: imgmut writes raw images, and that is the name of another format", output)
+}
+
 // resolveOutput is where an output goes: to where a link leads.
 func resolveOutput(output string) (string, error) {
 	output, err := filepath.Abs(output)
 	if err != nil {
+		return "", err
+	}
+	if err := checkLinks(output); err != nil {
 		return "", err
 	}
 	if real, err := filepath.EvalSymlinks(output); err == nil {
@@ -69,6 +109,38 @@ func resolveOutput(output string) (string, error) {
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Dir(output))
 	return filepath.Join(dir, filepath.Base(output)), err
+}
+
+// checkLinks refuses to follow what the kernel refuses to follow where
+// fs.protected_symlinks is set: a link that another user has put into a sticky
+// directory that everybody can write, such as /tmp. It could lead root to
+// overwrite any file.
+func checkLinks(path string) error {
+	for range 40 { // as many as the kernel follows
+		fi, err := os.Lstat(path)
+		if err != nil || fi.Mode()&fs.ModeSymlink == 0 {
+			return nil // whatever else is wrong with it shows when it is used
+		}
+		dir, err := os.Stat(filepath.Dir(path))
+		if err != nil {
+			return nil
+		}
+		const trap = fs.ModeSticky | 0o002
+		owner, dirOwner := fi.Sys().(*syscall.Stat_t).Uid, dir.Sys().(*syscall.Stat_t).Uid
+		if dir.Mode()&trap == trap && owner != uint32(os.Geteuid()) && owner != dirOwner {
+			return fault.New(fault.Usage, "remove the link, or choose another place",
+				"output %s: it is another user's link in a directory that everybody can write", path)
+		}
+		to, err := os.Readlink(path)
+		if err != nil {
+			return nil
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(path), to)
+		}
+		path = to
+	}
+	return nil
 }
 
 // writeOutput writes a copy of the image, the caller's own: by reflink on the

@@ -2,12 +2,14 @@ package mutate
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -60,6 +62,13 @@ func TestWhereAnOutputMayGo(t *testing.T) {
 		{w.Store.Dir() + "/new.raw", "in the store"},
 		{w.Store.Dir() + "-beside.raw", ""},
 		{"/dev/null", "no regular file"},
+		{"new.img", ""},
+		{"new", ""},
+		{"new.2024", ""},
+		{"new.qcow2", "another format"},
+		{"new.VMDK", "another format"},
+		{"new.img.gz", "another format"},
+		{"-", ""},
 	} {
 		output := tc.output
 		if !filepath.IsAbs(output) {
@@ -82,6 +91,67 @@ func TestWhereAnOutputMayGo(t *testing.T) {
 	t.Chdir(dir)
 	if err := w.checkOutput("base.raw", r); fault.Of(err) != fault.Usage {
 		t.Errorf("a relative path to the base: error %v", err)
+	}
+}
+
+// TestStandardOutputIsNoFile: "-" is what other programs call standard output,
+// and a file of that name would be a surprise.
+func TestStandardOutputIsNoFile(t *testing.T) {
+	w := newWorld(t)
+	t.Chdir(t.TempDir())
+	err := w.checkOutput("-", &recipes.Recipe{})
+	if fault.Of(err) != fault.Usage || !strings.Contains(fault.Mend(err), "./-") {
+		t.Errorf("error %v with hint %q", err, fault.Mend(err))
+	}
+	if err := w.checkOutput("./-", &recipes.Recipe{}); err != nil {
+		t.Errorf("a file of that name, and it is meant: %v", err)
+	}
+}
+
+// TestOutputOfAnotherFormat tells how a raw image becomes one.
+func TestOutputOfAnotherFormat(t *testing.T) {
+	for output, mend := range map[string]string{
+		"/x/web.qcow2":  "write /x/web.raw, then: qemu-img convert -O qcow2 /x/web.raw /x/web.qcow2",
+		"web.vhd":       "write web.raw, then: qemu-img convert -O vpc web.raw web.vhd",
+		"web.raw.xz":    "write web.raw, and pack that with xz",
+		"web.img.gz":    "write web.raw, and pack that with gzip",
+		"dir.d/web.iso": "write dir.d/web.raw",
+	} {
+		if got := fault.Mend(checkFormat(output)); got != mend {
+			t.Errorf("%s: hint %q, want %q", output, got, mend)
+		}
+	}
+}
+
+// TestOutputThroughAnotherUsersLink is refused where everybody can put one, as
+// the kernel refuses it with fs.protected_symlinks, also at the second hop.
+func TestOutputThroughAnotherUsersLink(t *testing.T) {
+	fixtures.Require(t, fixtures.Root)
+	w := newWorld(t)
+	dir := t.TempDir()
+	tmp := filepath.Join(dir, "tmp")
+	writeFile(t, filepath.Join(dir, "precious"), "root's")
+	if err := errors.Join(os.Mkdir(tmp, 0o700), os.Chmod(tmp, 0o777|os.ModeSticky)); err != nil {
+		t.Fatal(err)
+	}
+	for link, to := range map[string]string{
+		"tmp/theirs": "../precious", "tmp/ours": "../precious", "hop": "tmp/theirs", "tmp/new": "nothing",
+	} {
+		link = filepath.Join(dir, link)
+		if err := os.Symlink(to, link); err != nil {
+			t.Fatal(err)
+		}
+		if name := filepath.Base(link); name == "theirs" || name == "new" {
+			if err := os.Lchown(link, 65534, 65534); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for output, refused := range map[string]bool{"tmp/theirs": true, "tmp/new": true, "hop": true, "tmp/ours": false} {
+		err := w.checkOutput(filepath.Join(dir, output), &recipes.Recipe{})
+		if got := fault.Of(err) == fault.Usage; got != refused {
+			t.Errorf("%s is refused: %t (%v)", output, got, err)
+		}
 	}
 }
 
