@@ -21,22 +21,8 @@ func (s *Store) TryLock(name string) (unlock func(), ok bool, err error) {
 	return lock.Try(filepath.Join(s.root, "locks", name), lock.Exclusive)
 }
 
-// Use keeps objects from being removed until release is called. Any number
-// of processes can use a store at once; [Store.Clear] waits for them.
-func (s *Store) Use(ctx context.Context) (release func(), err error) {
-	return lock.Take(ctx, s.useLock(), lock.Shared, nil)
-}
-
-// Clear waits until nobody uses the store, so that objects which nothing refers
-// to are not about to be referred to. busy is called if there is a wait.
-func (s *Store) Clear(ctx context.Context, busy func()) (release func(), err error) {
-	return lock.Take(ctx, s.useLock(), lock.Exclusive, busy)
-}
-
-func (s *Store) useLock() string { return filepath.Join(s.root, "locks", "use") }
-
-// ClearLocks removes the lock files of objects. The caller holds the store by
-// [Store.Clear], so nobody else can be about to take one.
+// ClearLocks removes the lock files of objects. Its caller holds the store by
+// [Store.Clear], so that nobody else can be about to take one.
 func (s *Store) ClearLocks() error {
 	dir := filepath.Join(s.root, "locks")
 	files, err := os.ReadDir(dir)
@@ -44,7 +30,7 @@ func (s *Store) ClearLocks() error {
 		return err
 	}
 	for _, f := range files {
-		// All have a kind before their name, but for the store's own two.
+		// All have a kind before their name, but for the store's own.
 		if !strings.Contains(f.Name(), "-") {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -52,6 +53,23 @@ func peer(role, dir string, args ...string) error {
 		}
 		ready()
 		unlock()
+	case "use":
+		release, err := s.Use(ctx)
+		if err != nil {
+			return err
+		}
+		ready()
+		release()
+	case "users": // again and again, for as long as it lives
+		fmt.Println("ready")
+		for {
+			release, err := s.Use(ctx)
+			if err != nil {
+				return err
+			}
+			time.Sleep(20 * time.Millisecond)
+			release()
+		}
 	case "run":
 		run, err := s.Begin(ctx)
 		if err != nil {

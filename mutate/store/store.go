@@ -33,6 +33,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -64,6 +65,10 @@ const (
 type Store struct {
 	dir  string // what the user named
 	root string // where the objects are: dir or its mounted pool
+	note func(string)
+
+	using sync.Mutex
+	users int // how often this process uses the store, see Use
 }
 
 // Exists says whether there is a store in dir, or the beginning of one.
@@ -77,8 +82,9 @@ func Exists(dir string) bool {
 }
 
 // Open opens the store in dir and makes what is missing of it. Where dir's
-// filesystem cannot reflink it makes a pool, a sparse XFS file, and mounts it;
-// note is then told so in one line, once, when the pool is made.
+// filesystem cannot reflink it makes a pool, a sparse XFS file, and mounts it.
+// note is told, in a line each, what the user should know: that a pool is made,
+// and later whom the store waits for.
 func Open(ctx context.Context, dir string, note func(string)) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -91,7 +97,7 @@ func Open(ctx context.Context, dir string, note func(string)) (*Store, error) {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s := &Store{dir: dir, root: dir}
+	s := &Store{dir: dir, root: dir, note: note}
 	if err := s.findRoot(ctx, note); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
