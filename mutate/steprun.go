@@ -22,7 +22,7 @@ type StepError struct {
 	Index   int // 1-based
 	Name    string
 	Kind    string
-	Network bool     // it had the network
+	Network bool     // the step had the network
 	Tail    []string // the last lines it printed
 	Err     error
 }
@@ -34,15 +34,28 @@ func (e *StepError) Unwrap() error { return e.Err }
 // Fault implements the method of package fault.
 func (e *StepError) Fault() string { return string(fault.Step) }
 
+// noNetwork is what programs print where no name resolves and no address is
+// reachable. Most print what getaddrinfo(3) or connect(2) told them.
+var noNetwork = regexp.MustCompile(`(?i)` + strings.Join([]string{
+	// glibc and musl
+	`temporary failure in name resolution`, `name or service not known`, `no address associated with hostname`,
+	`name does not resolve`, `network is unreachable`,
+	// apt; curl, git, dnf and ssh; cargo; wget and that of busybox; apk
+	`temporary failure resolving`, `could not resolve`, `couldn't resolve host`, `unable to resolve host`,
+	`bad address '`, `dns lookup error`, `dns: transient error`,
+	// Go; Node.js; Java; Rust; PHP; ping
+	`dial tcp: lookup `, `no such host`, `\bENOTFOUND\b`, `\bEAI_AGAIN\b`, `\bENETUNREACH\b`, `UnknownHostException`,
+	`failed to lookup address information`, `getaddrinfo failed`, `unknown host`,
+}, "|"))
+
 // knownFailures are what programs print when a step lacks what a recipe can
 // give it, which they cannot know of.
 var knownFailures = []struct {
-	network bool // it had the network
+	network bool // the step had the network
 	printed *regexp.Regexp
 	hint    string
 }{
-	{false, regexp.MustCompile(`(?i)temporary failure (in name resolution|resolving)|could not resolve host|network is unreachable|unable to resolve host address|bad address`),
-		"a step has no network unless it says network: true"},
+	{false, noNetwork, "a step has no network unless it says network: true"},
 	{true, regexp.MustCompile(`Unable to locate package|has no installation candidate`),
 		"the image has no package lists, or old ones: say update: true"},
 }

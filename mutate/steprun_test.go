@@ -58,3 +58,51 @@ func TestLineWriterTail(t *testing.T) {
 		t.Errorf("tail %q", tail)
 	}
 }
+
+// TestHintOfAStepWithoutNetwork: what programs print where no name resolves,
+// word for word, has the hint; in a step that had the network it has not.
+func TestHintOfAStepWithoutNetwork(t *testing.T) {
+	const hint = "network: true"
+	for program, line := range map[string]string{
+		"curl":       "curl: (6) Could not resolve host: example.org",
+		"wget":       "wget: unable to resolve host address ‘example.org’",
+		"busybox":    "wget: bad address 'example.org'",
+		"git":        "fatal: unable to access 'https://example.org/x/': Could not resolve host: example.org",
+		"ssh":        "ssh: Could not resolve hostname example.org: Temporary failure in name resolution",
+		"apt":        "E: Failed to fetch http://deb.debian.org/debian/x.deb  Temporary failure resolving 'deb.debian.org'",
+		"apt, 2":     "  Could not resolve 'deb.debian.org'",
+		"dnf":        "[MIRROR] x.rpm: Curl error (6): Couldn't resolve host name for https://example.org/x.rpm",
+		"apk":        "WARNING: fetching https://example.org/main: DNS lookup error",
+		"pip":        "Failed to establish a new connection: [Errno -2] Name or service not known')': /simple/x/",
+		"python":     "socket.gaierror: [Errno -5] No address associated with hostname",
+		"npm":        "npm ERR! network request to https://registry.npmjs.org/x failed, reason: getaddrinfo ENOTFOUND registry.npmjs.org",
+		"node":       "Error: getaddrinfo EAI_AGAIN registry.npmjs.org",
+		"go":         "go: x@v1: Get \"https://proxy.golang.org/x\": dial tcp: lookup proxy.golang.org on [::1]:53: read: connection refused",
+		"go, 2":      "Get \"http://x/\": dial tcp: lookup x: no such host",
+		"cargo":      "  [6] Couldn't resolve host name (Could not resolve host: index.crates.io)",
+		"rust":       "error: failed to lookup address information: Temporary failure in name resolution",
+		"java":       "java.net.UnknownHostException: repo.maven.apache.org",
+		"php":        "php_network_getaddresses: getaddrinfo failed: Name or service not known",
+		"an address": "nc: connect to 192.0.2.1 port 80 (tcp) failed: Network is unreachable",
+		"ping":       "ping: unknown host example.org",
+	} {
+		e := &StepError{Tail: []string{"before", line, "after"}}
+		if !strings.Contains(e.Hint(), hint) {
+			t.Errorf("%s: no hint for %q", program, line)
+		}
+		if e.Network = true; e.Hint() != "" {
+			t.Errorf("%s: it had the network, and the hint is %q", program, e.Hint())
+		}
+	}
+	for _, line := range []string{
+		"make: *** [Makefile:3: all] Error 2",
+		"cannot resolve symbol x",
+		"bad address in system call argument",
+		"Connection refused",
+		"EACCES: permission denied",
+	} {
+		if got := (&StepError{Tail: []string{line}}).Hint(); got != "" {
+			t.Errorf("%q has the hint %q", line, got)
+		}
+	}
+}
