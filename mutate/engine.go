@@ -14,7 +14,8 @@
 //	file.go      image files, and how a change of one shows
 //	output.go    a copy of the image where the user wants one
 //	register.go  the image in machined's pool
-//	images.go    what is done with images later: verify, remove, collect
+//	images.go    images of the store, and verifying them later
+//	remove.go    images and bases removed by name
 //
 // What each of them leans on has a package of its own below this one, because
 // each has its own adversary: foreign bytes (disk, gpt), a kernel (reflink,

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/imgmut/imgmut/mutate/catalog"
 	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -96,67 +95,4 @@ func (e *Engine) verify(ctx context.Context, file string, assertions []verify.As
 		return nil, fmt.Errorf("verify %s: %w", file, err)
 	}
 	return v, nil
-}
-
-// Remove removes an image, with its copy in machined's pool, or a base. What
-// nothing else needs goes with the next [catalog.Catalog.Collect].
-func (e *Engine) Remove(ctx context.Context, name string) (*catalog.Removed, error) {
-	is, err := e.Catalog().HasImage(name)
-	if err != nil {
-		return nil, err
-	}
-	if is {
-		return e.removeImage(ctx, name)
-	}
-	// An import or apply may be about to use the base, and would hold its name.
-	release, err := e.Catalog().Exclusive(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	digest := name // of a base whose record cannot be read, this is all there is
-	switch b, err := e.Catalog().FindBase(name); {
-	case err == nil:
-		digest = b.Digest
-	case !errors.Is(err, store.ErrNotFound):
-		return nil, err
-	}
-	if err := e.Store.Remove(ctx, store.Bases, digest); errors.Is(err, store.ErrNotFound) {
-		return nil, fmt.Errorf("image or base %s: %w", name, store.ErrNotFound)
-	} else if err != nil {
-		return nil, err
-	}
-	r := catalog.NothingRemoved()
-	r.Bases = append(r.Bases, digest)
-	return r, nil
-}
-
-// removeImage removes an image. It waits for an apply that makes it anew, or
-// that has still to register it.
-func (e *Engine) removeImage(ctx context.Context, name string) (*catalog.Removed, error) {
-	letGo, err := e.Catalog().HoldName(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	defer letGo()
-	i, err := e.Catalog().FindImage(name)
-	if err != nil && !errors.Is(err, store.ErrBadRecord) {
-		return nil, err
-	}
-	if err == nil && i.PoolFile != nil {
-		unlock, err := e.lockMachine(ctx, "pool-"+name, "registers an image of that name")
-		if err != nil {
-			return nil, err
-		}
-		defer unlock()
-		// Another store's image of that name is not ours to remove.
-		if digest, err := e.readMark(i.PoolFile.Path); err == nil && digest != "" {
-			if err := os.Remove(i.PoolFile.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return nil, err
-			}
-		}
-	}
-	r := catalog.NothingRemoved()
-	r.Images = append(r.Images, name)
-	return r, e.Store.Remove(ctx, store.Images, name)
 }

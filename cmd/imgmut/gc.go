@@ -19,14 +19,20 @@ func (c *commands) gcCommand() *cli.Command {
 				return err
 			}
 			return c.print(r, func(w io.Writer) {
-				for _, k := range r.Layers {
-					fmt.Fprintln(w, "layer", k)
+				for _, l := range r.Layers {
+					fmt.Fprintf(w, "layer %.12s  %s\n", l.Key, l.Title())
 				}
-				for _, d := range r.Bases {
-					fmt.Fprintln(w, "base", d)
+				for _, b := range r.Bases {
+					fmt.Fprintf(w, "base %.12s  from %s\n", b.Digest, b.Source)
 				}
 				for _, f := range r.Failed {
 					fmt.Fprintln(w, "failed", f)
+				}
+				switch nothing := len(r.Layers)+len(r.Bases)+len(r.Failed) == 0; {
+				case nothing:
+					fmt.Fprintln(w, "nothing to remove")
+				case !ctx.Bool("dry-run"):
+					fmt.Fprintln(w, "freed", humanSize(r.Freed))
 				}
 			})
 		}),

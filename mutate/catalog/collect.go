@@ -1,29 +1,45 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"time"
 
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/store"
 )
 
-// Removed is what a removal did.
-type Removed struct {
-	Images []string `json:"images"`
-	Bases  []string `json:"bases"`
-	Layers []string `json:"layers"`
-	Failed []string `json:"failed"` // files, of what failed
+// Collected is what a collection removed, or would remove.
+type Collected struct {
+	Layers []CollectedLayer `json:"layers"`
+	Bases  []CollectedBase  `json:"bases"`
+	Failed []string         `json:"failed"` // files with what --keep-failed kept
+	Freed  int64            `json:"freed"`  // bytes, 0 in a dry run
 }
 
-// NothingRemoved has lists that are empty and not missing, for JSON.
-func NothingRemoved() *Removed {
-	return &Removed{Images: []string{}, Bases: []string{}, Layers: []string{}, Failed: []string{}}
+// CollectedLayer is a layer that no image is made of.
+type CollectedLayer struct {
+	Key  record.Key `json:"key"`
+	Name string     `json:"name,omitempty"` // of the step, if it has one
+	Kind string     `json:"kind"`
+	Base string     `json:"base,omitempty"` // name or digest of what its chain begins with, if all of that is there
+	Made time.Time  `json:"made"`
 }
 
-// Collect removes the layers that no image is made of, bases without a name that
-// nothing is made of, and what was kept of failures. With dryRun it only tells.
-func (c Catalog) Collect(ctx context.Context, dryRun bool) (*Removed, error) {
+// CollectedBase is a base without a name that nothing is made of.
+type CollectedBase struct {
+	Digest string `json:"digest"`
+	OS     string `json:"os"`
+	Source string `json:"source"` // the path that it was imported from
+}
+
+// Collect removes the layers that no image is made of, bases without a name
+// that nothing is made of, and what --keep-failed kept. With dryRun it only
+// tells.
+func (c Catalog) Collect(ctx context.Context, dryRun bool) (*Collected, error) {
 	release, err := c.Exclusive(ctx)
 	if err != nil {
 		return nil, err
@@ -36,26 +52,39 @@ func (c Catalog) Collect(ctx context.Context, dryRun bool) (*Removed, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.Failed, err = c.Store.DropKept(dryRun); err != nil || dryRun {
+	if dryRun {
+		r.Failed, err = c.Store.DropKept(true)
 		return r, err
+	}
+	before, err := c.Store.Used()
+	if err != nil {
+		return nil, err
+	}
+	if r.Failed, err = c.Store.DropKept(false); err != nil {
+		return nil, err
+	}
+	for _, l := range r.Layers {
+		if err := c.Store.Remove(ctx, store.Layers, string(l.Key)); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return nil, fmt.Errorf("remove layer %.12s: %w", l.Key, err)
+		}
+	}
+	for _, b := range r.Bases {
+		if err := c.Store.Remove(ctx, store.Bases, b.Digest); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return nil, fmt.Errorf("remove base %.12s: %w", b.Digest, err)
+		}
 	}
 	if err := c.Store.ClearLocks(); err != nil {
 		return nil, err
 	}
-	for kind, names := range map[store.Kind][]string{store.Layers: r.Layers, store.Bases: r.Bases} {
-		for _, n := range names {
-			if err := c.Store.Remove(ctx, kind, n); err != nil && !errors.Is(err, store.ErrNotFound) {
-				return nil, err
-			}
-		}
-	}
-	return r, nil
+	after, err := c.Store.Used()
+	r.Freed = max(0, before-after)
+	return r, err
 }
 
 // unneeded lists what nothing needs. An image whose record cannot be read may
 // need any base, but no layer: layers are for the next apply, which would not
 // find them by that record either.
-func (c Catalog) unneeded() (*Removed, error) {
+func (c Catalog) unneeded() (*Collected, error) {
 	images, err := c.Images()
 	if err != nil {
 		return nil, err
@@ -72,24 +101,78 @@ func (c Catalog) unneeded() (*Removed, error) {
 			needed[k] = true
 		}
 	}
-	r := NothingRemoved()
-	keys, err := c.Store.Names(store.Layers)
-	if err != nil {
-		return nil, err
-	}
-	for _, k := range keys {
-		if !needed[record.Key(k)] {
-			r.Layers = append(r.Layers, k)
-		}
-	}
 	bases, err := c.Bases()
 	if err != nil {
 		return nil, err
 	}
+	r := &Collected{Layers: []CollectedLayer{}, Bases: []CollectedBase{}} // not missing, for JSON
+	called := map[record.Key]string{}                                     // bases, by what layers begin with
 	for _, b := range bases {
-		if allRead && len(b.Names) == 0 && !based[b.Digest] {
-			r.Bases = append(r.Bases, b.Digest)
+		called[record.Key(b.Digest)] = fmt.Sprintf("%.12s", b.Digest)
+		if len(b.Names) > 0 {
+			called[record.Key(b.Digest)] = b.Names[0]
+		} else if allRead && !based[b.Digest] {
+			r.Bases = append(r.Bases, CollectedBase{Digest: b.Digest, OS: b.Layout.OS, Source: b.Source})
 		}
 	}
+	layers, err := c.layers()
+	if err != nil {
+		return nil, err
+	}
+	for k, l := range layers {
+		if !needed[k] {
+			r.Layers = append(r.Layers, CollectedLayer{
+				Key: k, Name: l.Name, Kind: l.Material.Kind, Made: l.Made, Base: called[layers.root(k)],
+			})
+		}
+	}
+	slices.SortFunc(r.Layers, func(a, b CollectedLayer) int {
+		return cmp.Or(a.Made.Compare(b.Made), cmp.Compare(a.Key, b.Key))
+	})
 	return r, nil
+}
+
+// layerSet are the records of all layers, empty where one cannot be read.
+type layerSet map[record.Key]record.Layer
+
+func (c Catalog) layers() (layerSet, error) {
+	names, err := c.Store.Names(store.Layers)
+	if err != nil {
+		return nil, err
+	}
+	all := layerSet{}
+	for _, n := range names {
+		var l record.Layer
+		err := c.Store.Load(store.Layers, n, &l)
+		if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrBadRecord) {
+			return nil, err
+		}
+		all[record.Key(n)] = l
+	}
+	return all, nil
+}
+
+// root is what the chain of a layer begins with: a base's digest, or a layer
+// that is gone.
+func (all layerSet) root(k record.Key) record.Key {
+	for range len(all) + 1 { // a chain of forged records could go round
+		l, ok := all[k]
+		if !ok {
+			break
+		}
+		k = l.Material.Parent
+	}
+	return k
+}
+
+// Title is how people know the layer.
+func (l CollectedLayer) Title() string {
+	title := cmp.Or(l.Name, l.Kind, "unreadable")
+	if l.Kind != "" && title != l.Kind {
+		title += " (" + l.Kind + ")"
+	}
+	if l.Base != "" {
+		title += " on " + l.Base
+	}
+	return title
 }

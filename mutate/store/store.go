@@ -34,6 +34,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -167,7 +168,7 @@ func (s *Store) DropKept(dryRun bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var kept []string
+	kept := []string{} // not missing, for JSON
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), "failed-") || !strings.HasSuffix(e.Name(), ".raw") {
 			continue
@@ -267,4 +268,36 @@ func (s *Store) Free() (int64, error) {
 		free = min(free, int64(st.Bavail)*st.Bsize)
 	}
 	return free, nil
+}
+
+// Used tells how many bytes of the filesystem with the objects are in use, once
+// what was removed before has really been freed: btrfs does that when it
+// commits, XFS after a moment and from the moment it is asked.
+func (s *Store) Used() (int64, error) {
+	if err := syncFS(s.root); err != nil {
+		return 0, fmt.Errorf("sync the store: %w", err)
+	}
+	var last int64
+	for polls, same := 0, 0; same < 3 && polls < 100; polls++ { // others write too: not for ever
+		var st unix.Statfs_t
+		if err := unix.Statfs(s.root, &st); err != nil {
+			return 0, fmt.Errorf("ask for used space of %s: %w", s.root, err)
+		}
+		used := int64(st.Blocks-st.Bfree) * st.Bsize
+		if same++; used != last {
+			same, last = 0, used
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return last, nil
+}
+
+// syncFS writes out the filesystem that dir is on.
+func syncFS(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Syncfs(int(f.Fd()))
 }

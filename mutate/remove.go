@@ -1,0 +1,134 @@
+package mutate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/store"
+)
+
+// Removed is what a removal removed.
+type Removed struct {
+	Images []string `json:"images"` // names
+	Bases  []string `json:"bases"`  // digests
+}
+
+// Remove removes images, with their copies in machined's pool, and bases. What
+// nothing else needs goes with the next [catalog.Catalog.Collect]. All names are looked
+// up before the first is removed. A base that images are made of, others than
+// those removed with it, is refused unless force is set.
+func (e *Engine) Remove(ctx context.Context, names []string, force bool) (*Removed, error) {
+	r, err := e.removable(names, force)
+	if err == nil && len(r.Bases) > 0 {
+		var release func()
+		if release, err = e.Catalog().Exclusive(ctx); err != nil { // an import or apply may be about to use it
+			return nil, err
+		}
+		defer release()
+		r, err = e.removable(names, force)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range r.Images {
+		if err := e.removeImage(ctx, name); err != nil {
+			return nil, fmt.Errorf("remove image %s: %w", name, err)
+		}
+	}
+	for _, digest := range r.Bases {
+		if err := e.Store.Remove(ctx, store.Bases, digest); err != nil {
+			return nil, fmt.Errorf("remove base %.12s: %w", digest, err)
+		}
+	}
+	return r, nil
+}
+
+// removable finds what the names are of, and refuses what others need.
+func (e *Engine) removable(names []string, force bool) (*Removed, error) {
+	r := &Removed{Images: []string{}, Bases: []string{}} // not missing, for JSON
+	called := map[string]string{}                        // bases, as the user calls them
+	for _, name := range names {
+		is, err := e.Catalog().HasImage(name)
+		if err != nil {
+			return nil, err
+		}
+		if is {
+			r.Images = append(r.Images, name)
+			continue
+		}
+		digest, err := e.baseDigest(name)
+		if err != nil {
+			return nil, err
+		}
+		r.Bases = append(r.Bases, digest)
+		called[digest] = name
+	}
+	slices.Sort(r.Images)
+	slices.Sort(r.Bases)
+	r.Images, r.Bases = slices.Compact(r.Images), slices.Compact(r.Bases)
+	for _, digest := range r.Bases {
+		made, err := e.Catalog().FromBase(digest)
+		if err != nil {
+			return nil, err
+		}
+		made = slices.DeleteFunc(made, func(image string) bool { return slices.Contains(r.Images, image) })
+		if len(made) > 0 && !force {
+			return nil, fault.New(fault.Usage, "remove those as well, or say --force: they stay whole, but cannot be made again",
+				"base %s: images are made of it: %s", called[digest], strings.Join(made, ", "))
+		}
+	}
+	return r, nil
+}
+
+// baseDigest finds a base, also by the digest of one whose record cannot be
+// read.
+func (e *Engine) baseDigest(name string) (string, error) {
+	b, err := e.Catalog().FindBase(name)
+	if err == nil {
+		return b.Digest, nil
+	}
+	if !errors.Is(err, store.ErrNotFound) {
+		return "", err
+	}
+	digests, err := e.Store.Names(store.Bases)
+	if err != nil {
+		return "", err
+	}
+	if slices.Contains(digests, name) {
+		return name, nil
+	}
+	return "", fault.New(fault.NotFound, "imgmut ls lists them", "image or base %s: %w", name, store.ErrNotFound)
+}
+
+// removeImage removes an image and its copy in machined's pool. It waits for an
+// apply that makes it anew, or that has still to register it.
+func (e *Engine) removeImage(ctx context.Context, name string) error {
+	letGo, err := e.Catalog().HoldName(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer letGo()
+	i, err := e.Catalog().FindImage(name)
+	if err != nil && !errors.Is(err, store.ErrBadRecord) {
+		return err
+	}
+	if err == nil && i.PoolFile != nil {
+		unlock, err := e.lockMachine(ctx, "pool-"+name, "registers an image of that name")
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		// Another store's image of that name is not ours to remove.
+		if digest, err := e.readMark(i.PoolFile.Path); err == nil && digest != "" {
+			if err := os.Remove(i.PoolFile.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return e.Store.Remove(ctx, store.Images, name)
+}

@@ -1,0 +1,84 @@
+package mutate
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/record"
+	"github.com/imgmut/imgmut/mutate/store"
+)
+
+var (
+	usedBase   = strings.Repeat("a1", 32)
+	unusedBase = strings.Repeat("b2", 32)
+	looseBase  = strings.Repeat("c3", 32)
+)
+
+// stocked is a store with two bases that have names and one that has none, and
+// two images of the first.
+func stocked(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t)
+	w.publish(t, store.Bases, usedBase, record.Base{Digest: usedBase, Names: []string{"debian-12", "stable"}})
+	w.publish(t, store.Bases, unusedBase, record.Base{Digest: unusedBase, Names: []string{"debian-13"}})
+	w.publish(t, store.Bases, looseBase, record.Base{Digest: looseBase, Names: []string{}, Source: "/x/loose.raw"})
+	for _, name := range []string{"db", "web"} {
+		w.publish(t, store.Images, name, record.Image{Name: name, Base: usedBase, Keys: []record.Key{"k"}})
+	}
+	return w
+}
+
+// left are the names of all images and bases.
+func (w *world) left(t *testing.T) []string {
+	t.Helper()
+	images, err := w.Catalog().Images()
+	bases, baseErr := w.Catalog().Bases()
+	if err := errors.Join(err, baseErr); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, i := range images {
+		names = append(names, i.Name)
+	}
+	for _, b := range bases {
+		names = append(names, b.Digest[:2])
+	}
+	return names
+}
+
+// TestRemove removes all that it is asked for, or nothing.
+func TestRemove(t *testing.T) {
+	all := []string{"db", "web", "a1", "b2", "c3"}
+	for _, tc := range []struct {
+		names []string
+		force bool
+		left  []string
+		class fault.Class // of the error, if there is one
+		says  string      // in the error
+	}{
+		{[]string{"web"}, false, []string{"db", "a1", "b2", "c3"}, "", ""},
+		{[]string{"web", "web", "db"}, false, []string{"a1", "b2", "c3"}, "", ""},
+		{[]string{"debian-13"}, false, []string{"db", "web", "a1", "c3"}, "", ""},
+		{[]string{"b2b2b2b2b2b2", "debian-13"}, false, []string{"db", "web", "a1", "c3"}, "", ""},
+		{[]string{"stable"}, false, all, fault.Usage, "base stable: images are made of it: db, web"},
+		{[]string{"debian-12", "web"}, false, all, fault.Usage, "base debian-12: images are made of it: db"},
+		{[]string{"debian-12", "web", "db"}, false, []string{"b2", "c3"}, "", ""},
+		{[]string{"debian-12"}, true, []string{"db", "web", "b2", "c3"}, "", ""},
+		{[]string{"web", "wbe"}, false, all, fault.NotFound, "image or base wbe"},
+		{[]string{"debian-13", "wbe"}, true, all, fault.NotFound, "image or base wbe"},
+	} {
+		t.Run(strings.Join(tc.names, " "), func(t *testing.T) {
+			w := stocked(t)
+			_, err := w.Remove(t.Context(), tc.names, tc.force)
+			if fault.Of(err) != tc.class || err != nil && !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("error %v, want one of class %q that says %q", err, tc.class, tc.says)
+			}
+			if left := w.left(t); !slices.Equal(left, tc.left) {
+				t.Errorf("left are %q, want %q", left, tc.left)
+			}
+		})
+	}
+}
