@@ -20,6 +20,7 @@ type ApplyOptions struct {
 	NoCache    bool     // reuse no layer
 	Refresh    []string // names or kinds of steps whose layers are not reused
 	KeepFailed bool     // keep the fork in which a step failed, as it was before that step
+	Replace    bool     // also the image of another recipe that has the same name
 }
 
 // Applied is a finished image.
@@ -64,6 +65,9 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 	}
 	defer letGo()
 	if err := e.Catalog().FreeForImage(r.Name); err != nil {
+		return nil, err
+	}
+	if err := e.checkOwner(r); err != nil && !o.Replace {
 		return nil, err
 	}
 	base, err := e.Resolve(ctx, r)

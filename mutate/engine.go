@@ -15,6 +15,7 @@
 //	output.go    a copy of the image where the user wants one
 //	register.go  the image in machined's pool
 //	images.go    images of the store, and verifying them later
+//	names.go     whose a name is
 //	remove.go    images and bases removed by name
 //
 // What each of them leans on has a package of its own below this one, because

@@ -30,6 +30,7 @@ is made and only --output or registering it fails, it is in the store all the sa
 			&cli.StringSliceFlag{Name: "set", Usage: "set a value of the recipe: `PATH=VALUE`, as name=web2 or steps[0].write.content=x"},
 			&cli.BoolFlag{Name: "no-cache", Usage: "reuse no layer"},
 			&cli.StringSliceFlag{Name: "refresh", Usage: "do not reuse the layer of the steps of that `KIND-OR-NAME`, nor those after"},
+			&cli.BoolFlag{Name: "replace", Usage: "also replace the image of another recipe that has the same name"},
 			&cli.BoolFlag{Name: "keep-failed", Usage: "keep the image as it was before the step that failed, or that did not pass, until gc"},
 		},
 		OnUsageError: usageError,
@@ -96,6 +97,7 @@ func (c *commands) apply(ctx *cli.Context) error {
 		started := time.Now()
 		a, err := e.Apply(ctx.Context, r, mutate.ApplyOptions{
 			Output: ctx.String("output"), NoCache: ctx.Bool("no-cache"), Refresh: ctx.StringSlice("refresh"), KeepFailed: ctx.Bool("keep-failed"),
+			Replace: ctx.Bool("replace"),
 		})
 		if err != nil {
 			return err

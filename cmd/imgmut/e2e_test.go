@@ -196,7 +196,7 @@ func TestOnlyWhatTheRecipeDid(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			before := facts(t, tc.base)
-			out, _ := l.run(0, "apply", l.recipe(`version: 1
+			out, _ := l.run(0, "apply", "--replace", l.recipe(`version: 1
 name: only
 base: `+tc.base+`
 steps:
