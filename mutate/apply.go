@@ -37,6 +37,7 @@ type Applied struct {
 // Its errors have the classes of package fault. Those to take something out of
 // are [recipes.Problems], [*StepError] and [*VerifyError].
 func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (_ *Applied, err error) {
+	e = e.labelled(r.Name)
 	steps, assertions, err := decode(r)
 	if err != nil {
 		return nil, err

@@ -72,7 +72,7 @@ type Engine struct {
 // Event is one thing that happened. Type says which fields count.
 type Event struct {
 	Type   EventType     `json:"event"`
-	Recipe string        `json:"recipe,omitempty"` // name of the image
+	Recipe string        `json:"recipe,omitempty"` // name of the image, in all events of an apply
 	Step   int           `json:"step,omitempty"`   // 1-based
 	Steps  int           `json:"steps,omitempty"`  // how many there are
 	Name   string        `json:"name,omitempty"`   // of the step
@@ -103,6 +103,16 @@ const (
 
 // Catalog is what the store holds.
 func (e *Engine) Catalog() catalog.Catalog { return catalog.Catalog{Store: e.Store, Note: e.note} }
+
+// labelled is the engine with events that say which recipe they are about.
+func (e *Engine) labelled(recipe string) *Engine {
+	c := *e
+	c.Events = func(ev Event) {
+		ev.Recipe = recipe
+		e.Events(ev)
+	}
+	return &c
+}
 
 func (e *Engine) phase(text string) { e.Events(Event{Type: EventPhase, Text: text}) }
 func (e *Engine) note(text string)  { e.Events(Event{Type: EventNote, Text: text}) }

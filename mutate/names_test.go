@@ -2,6 +2,7 @@ package mutate
 
 import (
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/imgmut/imgmut/mutate/fault"
@@ -49,5 +50,20 @@ func TestNameOfAnotherRecipe(t *testing.T) {
 	}
 	if err := w.checkOwner(&recipes.Recipe{Name: "free", Path: "a.yaml"}); err != nil {
 		t.Errorf("a name that nothing has: %v", err)
+	}
+}
+
+// TestEventsSayTheirRecipe, all of them, and those of the engine itself do not.
+func TestEventsSayTheirRecipe(t *testing.T) {
+	w := newWorld(t)
+	w.labelled("web").note("one")
+	w.labelled("db").phase("two")
+	w.note("three")
+	var got []string
+	for _, e := range w.said {
+		got = append(got, e.Recipe+":"+e.Text)
+	}
+	if want := []string{"web:one", "db:two", ":three"}; !slices.Equal(got, want) {
+		t.Errorf("said %q, want %q", got, want)
 	}
 }
