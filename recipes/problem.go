@@ -109,6 +109,15 @@ func setLabel(path string) string { return "--set " + path }
 
 // didYouMean is a hint if a known word is close to the one that was written.
 func didYouMean(word string, known []string) string {
+	if nearest := Nearest(word, known); nearest != "" {
+		return "did you mean " + nearest + "?"
+	}
+	return ""
+}
+
+// Nearest is the known word that was probably meant by one that is none: two
+// letters away at most, "" if there is no such.
+func Nearest(word string, known []string) string {
 	best, least := "", 3
 	for _, k := range known {
 		if max(len(word)-len(k), len(k)-len(word)) >= least {
@@ -118,10 +127,7 @@ func didYouMean(word string, known []string) string {
 			best, least = k, d
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return "did you mean " + best + "?"
+	return best
 }
 
 // distance is the number of letters to insert, delete, change or swap with
