@@ -1,45 +1,48 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"time"
-
-	"github.com/urfave/cli/v2"
 
 	"github.com/imgmut/imgmut/mutate"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/recipes"
 )
 
-func (c *commands) applyCommand() *cli.Command {
-	return &cli.Command{
-		Name:      "apply",
-		Usage:     "make the image of a recipe",
-		ArgsUsage: "RECIPE…",
-		Description: `Prints the absolute path of each finished image on standard output, one a
+var applyCommand = &spec{
+	name: "apply", group: groupBuild, args: "RECIPE…",
+	summary: "make the images of recipes",
+	text: `Prints the absolute path of each finished image on standard output, one a
 line, and nothing else. Layers that exist are reused; for each step that is
 run it says why.
 
-EXIT STATUS: 3 the recipe is invalid, 5 a step failed, 6 the image is not
-what it should be, 7 the base is invalid, 8 there is no such recipe or base.
 A failed apply makes no image; layers of the steps before are kept. If the image
 is made and only --output or registering it fails, it is in the store all the same.`,
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "also write the image to `FILE`, writable, and print that path"},
-			&cli.StringSliceFlag{Name: "set", Usage: "set a value of the recipe: `PATH=VALUE`, as name=web2 or steps[0].write.content=x"},
-			&cli.BoolFlag{Name: "no-cache", Usage: "reuse no layer"},
-			&cli.StringSliceFlag{Name: "refresh", Usage: "do not reuse the layer of the steps of that `KIND-OR-NAME`, nor those after"},
-			&cli.BoolFlag{Name: "replace", Usage: "also replace the image of another recipe that has the same name"},
-			&cli.BoolFlag{Name: "keep-failed", Usage: "keep the image as it was before the step that failed, or that did not pass, until gc"},
-		},
-		OnUsageError: usageError,
-		Action:       c.apply,
-	}
+	flags: []flag{
+		{name: "output", short: "o", value: "FILE", help: "also write the image to a file, raw and writable, and print that path"},
+		{name: "set", value: "PATH=VALUE", many: true, help: "set a value of the recipe, as name=web2 or steps[0].write.content=x"},
+		{name: "no-cache", help: "reuse no layer"},
+		{name: "refresh", value: "KIND-OR-NAME", many: true, help: "do not reuse the layers of such steps, nor those after"},
+		{name: "replace", help: "also replace the image of another recipe that has the same name"},
+		{name: "keep-failed", help: "keep the image as it was before the step that failed, or that did not pass, until gc"},
+	},
+	store: makesStore,
+	faults: []fault.Class{
+		fault.Recipe, fault.Host, fault.Step, fault.Verdict, fault.Image, fault.NotFound,
+	},
+	examples: []string{
+		"img=$(imgmut apply recipe.yaml)",
+		"imgmut apply recipe.yaml --set name=web2 --output web2.raw",
+		"imgmut apply --refresh packages web.yaml db.yaml",
+	},
+	run: apply,
 }
 
-// result is what apply prints with --json.
-type result struct {
+// applied is what is printed of a finished image.
+type applied struct {
 	Name    string        `json:"name"`
 	Path    string        `json:"path"`
 	Digest  string        `json:"digest"`
@@ -48,6 +51,68 @@ type result struct {
 	Reused  int           `json:"reused"`
 	Took    time.Duration `json:"took"` // nanoseconds
 	Verdict string        `json:"verdict"`
+}
+
+func (a applied) Text(w io.Writer) { fmt.Fprintln(w, a.Path) }
+
+func apply(ctx context.Context, s *session, a args) (result, error) {
+	if a.flags.IsSet("output") && (a.flags.String("output") == "" || len(a.list) > 1) {
+		return nil, fault.New(fault.Usage, "", "--output wants one file, for one recipe")
+	}
+	o := mutate.ApplyOptions{
+		Output: a.flags.String("output"), NoCache: a.flags.Bool("no-cache"), Refresh: a.flags.StringSlice("refresh"),
+		KeepFailed: a.flags.Bool("keep-failed"), Replace: a.flags.Bool("replace"),
+	}
+	all, err := loadAll(a.list, a.flags.StringSlice("set"))
+	if err == nil && !o.Replace {
+		err = checkNames(all)
+	}
+	if err != nil {
+		return nil, err
+	}
+	e, err := s.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range all {
+		started := time.Now()
+		made, err := e.Apply(ctx, r, o)
+		if err != nil && len(all) > 1 {
+			err = fmt.Errorf("%s: %w", r.Name, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := s.print(applied{
+			Name: made.Name, Path: made.Path, Digest: made.Digest, Key: string(made.Keys[len(made.Keys)-1]),
+			Steps: made.Steps, Reused: made.Reused, Took: time.Since(started), Verdict: "ok",
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// loadAll reads all recipes before the first is applied: a mistake in the last
+// should not be found after an hour.
+func loadAll(files, settings []string) ([]*recipes.Recipe, error) {
+	var sets []recipes.Set
+	for _, text := range settings {
+		set, err := recipes.ParseSet(text)
+		if err != nil {
+			return nil, fault.New(fault.Usage, "", "--set %s: %w", text, err)
+		}
+		sets = append(sets, set)
+	}
+	var all []*recipes.Recipe
+	for _, file := range files {
+		r, err := load(file, sets)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, nil
 }
 
 // load reads a recipe and finds all that is wrong with it at once.
@@ -59,54 +124,20 @@ func load(file string, sets []recipes.Set) (*recipes.Recipe, error) {
 	return r, recipes.Merge(err, mutate.Check(r), mutate.CheckInputs(r))
 }
 
-func (c *commands) apply(ctx *cli.Context) error {
-	if err := wantArgs(ctx, 1, 1000, "the file of a recipe"); err != nil {
-		return err
-	}
-	if ctx.IsSet("output") && (ctx.String("output") == "" || ctx.NArg() > 1) {
-		return fault.New(fault.Usage, "", "--output wants one file, for one recipe")
-	}
-	var sets []recipes.Set
-	for _, s := range ctx.StringSlice("set") {
-		set, err := recipes.ParseSet(s)
-		if err != nil {
-			return fault.New(fault.Usage, "", "--set %s: %w", s, err)
-		}
-		sets = append(sets, set)
-	}
-	// All recipes are read before the first is applied: a mistake in the last
-	// should not be found after an hour.
-	var all []*recipes.Recipe
-	for _, file := range ctx.Args().Slice() {
-		r, err := load(file, sets)
+// checkNames refuses two recipes of one name, of which the second would replace
+// the image of the first.
+func checkNames(all []*recipes.Recipe) error {
+	first := map[string]string{}
+	for _, r := range all {
+		file, err := filepath.Abs(r.File)
 		if err != nil {
 			return err
 		}
-		all = append(all, r)
-	}
-	e, err := c.open(ctx)
-	if err != nil {
-		return err
-	}
-	for i, r := range all {
-		if i > 0 { // each has a live list of its own
-			if c.progress, err = newRenderer(ctx.String("progress"), c.stderr); err != nil {
-				return err
-			}
+		if other, ok := first[r.Name]; ok && other != file {
+			return fault.New(fault.Usage, "give one of them another name, or say --replace",
+				"name %s: two recipes have it: %s and %s", r.Name, other, r.File)
 		}
-		started := time.Now()
-		a, err := e.Apply(ctx.Context, r, mutate.ApplyOptions{
-			Output: ctx.String("output"), NoCache: ctx.Bool("no-cache"), Refresh: ctx.StringSlice("refresh"), KeepFailed: ctx.Bool("keep-failed"),
-			Replace: ctx.Bool("replace"),
-		})
-		if err != nil {
-			return err
-		}
-		res := result{Name: a.Name, Path: a.Path, Digest: a.Digest, Key: string(a.Keys[len(a.Keys)-1]),
-			Steps: a.Steps, Reused: a.Reused, Took: time.Since(started), Verdict: "ok"}
-		if err := c.print(res, func(w io.Writer) { fmt.Fprintln(w, a.Path) }); err != nil {
-			return err
-		}
+		first[r.Name] = file
 	}
 	return nil
 }

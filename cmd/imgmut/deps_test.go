@@ -14,7 +14,7 @@ const module = "github.com/imgmut/imgmut"
 // ever point down.
 var ourImports = map[string][]string{
 	"cmd/imgmut": {
-		"machined", "mutate", "mutate/agent", "mutate/fault", "mutate/guest", "mutate/mount", "mutate/record", "mutate/reflink",
+		"machined", "mutate", "mutate/agent", "mutate/catalog", "mutate/fault", "mutate/guest", "mutate/mount", "mutate/record", "mutate/reflink",
 		"mutate/store", "mutate/tool", "recipes",
 	},
 	"mutate": {
@@ -47,12 +47,13 @@ var ourImports = map[string][]string{
 
 // onlyIn keeps a dependency in one place, so that it can be replaced there.
 var onlyIn = map[string][]string{
-	"github.com/godbus/dbus/":       {"machined"},
-	"github.com/coreos/go-systemd/": {"machined"},
-	"go.yaml.in/yaml/v4":            {"recipes"},
-	"github.com/diskfs/go-diskfs/":  {"mutate/disk", "mutate/gpt"},
-	"github.com/urfave/cli/":        {"cmd/imgmut"},
-	"github.com/google/uuid":        {"fixtures/bench", "mutate", "mutate/fork", "mutate/gpt", "mutate/mount"},
+	"github.com/godbus/dbus/":        {"machined"},
+	"github.com/coreos/go-systemd/":  {"machined"},
+	"go.yaml.in/yaml/v4":             {"recipes"},
+	"github.com/diskfs/go-diskfs/":   {"mutate/disk", "mutate/gpt"},
+	"github.com/urfave/cli/":         {"cmd/imgmut"},
+	"github.com/cpuguy83/go-md2man/": {"cmd/imgmut"},
+	"github.com/google/uuid":         {"fixtures/bench", "mutate", "mutate/fork", "mutate/gpt", "mutate/mount"},
 }
 
 func TestImportDirection(t *testing.T) {

@@ -54,19 +54,40 @@ func TestDocumentedRecipes(t *testing.T) {
 	}
 }
 
-// TestDocumentedStatuses: help and README list the exit statuses that there are.
+// TestDocumentedStatuses: README lists the exit statuses that there are.
 func TestDocumentedStatuses(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for where, text := range map[string]string{"README.md": string(readme), "the help": description} {
-		text = strings.ToLower(strings.Join(strings.Fields(text), " "))
-		for status, want := range map[int]string{exitDone: "done", exitUnexpected: "unexpected", exitUsage: "wrong use", exitRecipe: "recipe invalid", exitHost: "the host lacks",
-			exitStep: "a step failed", exitVerify: "the image is not what it should be", exitInvalid: "a base or image is invalid", exitNotFound: "not found", exitInterrupted: "interrupted"} {
-			if !strings.Contains(text, fmt.Sprintf("%d %s", status, want)) {
-				t.Errorf("%s does not say %d %s", where, status, want)
-			}
+	text := strings.ToLower(strings.Join(strings.Fields(string(readme)), " "))
+	for _, s := range statuses {
+		meaning, _, _ := strings.Cut(s.meaning, ":")
+		meaning, _, _ = strings.Cut(meaning, " (")
+		if !strings.Contains(text, fmt.Sprintf("%d %s", s.code, meaning)) {
+			t.Errorf("README.md does not say %d %s", s.code, meaning)
+		}
+	}
+}
+
+// TestDocumentedCommands: README lists the commands that there are, with what
+// their help says of them, and all flags of all commands.
+func TestDocumentedCommands(t *testing.T) {
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme := string(b)
+	var rows []string
+	for _, c := range commands {
+		rows = append(rows, fmt.Sprintf("| `%s` | %s |", strings.TrimSpace(c.name+" "+strings.ReplaceAll(c.args, "|", `\|`)), c.summary))
+	}
+	if want := strings.Join(rows, "\n"); !strings.Contains(readme, want+"\n\n") {
+		t.Errorf("README.md does not have these rows:\n%s", want)
+	}
+	for _, f := range globals {
+		if !strings.Contains(readme, "`--"+f.name) {
+			t.Errorf("README.md does not have the flag --%s", f.name)
 		}
 	}
 }

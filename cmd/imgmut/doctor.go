@@ -1,14 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-
-	"github.com/urfave/cli/v2"
+	"slices"
 
 	"github.com/imgmut/imgmut/machined"
 	"github.com/imgmut/imgmut/mutate/fault"
@@ -29,52 +29,50 @@ type finding struct {
 	For string `json:"for,omitempty"`
 }
 
-func (c *commands) doctorCommand() *cli.Command {
-	return &cli.Command{
-		Name: "doctor", Usage: "tell what this machine has and lacks, and the mend", OnUsageError: usageError,
-		Description: `Changes nothing. One of the two hosts is enough: the machine's own systemd
-("system"), or the one that imgmut starts for itself ("private").
-
-EXIT STATUS: 4 if images cannot be made here.`,
-		Action: func(ctx *cli.Context) error {
-			if err := wantArgs(ctx, 0, 0, "no argument"); err != nil {
-				return err
+var doctorCommand = &spec{
+	name: "doctor", group: groupStore,
+	summary: "tell what this machine has and lacks, and the mend",
+	text: `Changes nothing. One of the two hosts is enough: the machine's own systemd
+("system"), or the one that imgmut starts for itself ("private").`,
+	faults:   []fault.Class{fault.Host}, // images cannot be made here
+	examples: []string{"imgmut doctor"},
+	run: func(ctx context.Context, s *session, _ args) (result, error) {
+		list := slices.Concat(storeFindings(s.dir), toolFindings())
+		hosts, usable := hostFindings(ctx)
+		list = append(list, hosts...)
+		for _, f := range list {
+			if !f.OK && f.For == "" {
+				return list, fault.New(fault.Host, "", "images cannot be made here: %s", f.Name)
 			}
-			list := storeFindings(ctx.String("store"))
-			list = append(list, toolFindings()...)
-			usable := map[string]bool{string(machined.Private): true, string(machined.System): true}
-			for _, check := range machined.Probe(ctx.Context) {
-				f := finding{Name: check.Name, Found: check.Found, OK: check.Err == nil, Mend: check.Mend}
-				if check.Mode != machined.Auto {
-					f.For = string(check.Mode) + " host"
-				}
-				if check.Err != nil {
-					f.Fault = check.Err.Error()
-					for mode := range usable {
-						if check.Mode == machined.Auto || string(check.Mode) == mode {
-							usable[mode] = false
-						}
-					}
-				}
-				list = append(list, f)
-			}
-			if err := c.print(list, func(w io.Writer) { printFindings(w, list) }); err != nil {
-				return err
-			}
-			for _, f := range list {
-				if !f.OK && f.For == "" {
-					return fault.New(fault.Host, "", "images cannot be made here: %s", f.Name)
-				}
-			}
-			if !usable[string(machined.Private)] && !usable[string(machined.System)] {
-				return fault.New(fault.Host, "", "images cannot be made here: neither the machine's systemd nor a private one can be used")
-			}
-			return nil
-		},
-	}
+		}
+		if !usable {
+			return list, fault.New(fault.Host, "",
+				"images cannot be made here: neither the machine's systemd nor a private one can be used")
+		}
+		return list, nil
+	},
 }
 
-func printFindings(w io.Writer, list []finding) {
+// hostFindings looks at both hosts, of which one is enough to be usable.
+func hostFindings(ctx context.Context) (list findings, usable bool) {
+	lacks := map[machined.Mode]bool{}
+	for _, check := range machined.Probe(ctx) {
+		f := finding{Name: check.Name, Found: check.Found, OK: check.Err == nil, Mend: check.Mend}
+		if check.Mode != machined.Auto {
+			f.For = string(check.Mode) + " host"
+		}
+		if check.Err != nil {
+			f.Fault = check.Err.Error()
+			lacks[check.Mode] = true
+		}
+		list = append(list, f)
+	}
+	return list, !lacks[machined.Auto] && !(lacks[machined.Private] && lacks[machined.System])
+}
+
+type findings []finding
+
+func (list findings) Text(w io.Writer) {
 	for _, f := range list {
 		word, rest := "ok", f.Found
 		if !f.OK {
@@ -99,11 +97,11 @@ func printFindings(w io.Writer, list []finding) {
 
 // storeFindings looks at the directory of the store, or the one it would be
 // made in.
-func storeFindings(dir string) []finding {
+func storeFindings(dir string) findings {
 	f := finding{Name: "store " + dir, OK: true, Found: "reflinks"}
 	if _, err := os.Stat(filepath.Join(dir, "pool.xfs")); err == nil {
 		f.Found = "a pool in " + filepath.Join(dir, "pool.xfs")
-		return []finding{f}
+		return findings{f}
 	}
 	for dir != "/" {
 		if _, err := os.Stat(dir); err == nil {
@@ -124,12 +122,12 @@ func storeFindings(dir string) []finding {
 	default:
 		f.OK, f.Fault, f.Mend = false, err.Error(), "choose another with --store, or run as root"
 	}
-	return []finding{f}
+	return findings{f}
 }
 
 // toolFindings looks for the programs that some images need.
-func toolFindings() []finding {
-	var list []finding
+func toolFindings() findings {
+	var list findings
 	for _, p := range tool.Programs() {
 		f := finding{Name: p.Name, For: p.Use, OK: true}
 		path, err := p.Path()

@@ -30,16 +30,26 @@ const (
 	exitInterrupted = 130
 )
 
-// statuses are the exit statuses of errors, by whose fault they are.
-var statuses = map[fault.Class]int{
-	fault.Interrupted: exitInterrupted,
-	fault.Usage:       exitUsage,
-	fault.Recipe:      exitRecipe,
-	fault.Host:        exitHost,
-	fault.Step:        exitStep,
-	fault.Verdict:     exitVerify,
-	fault.Image:       exitInvalid,
-	fault.NotFound:    exitNotFound,
+// status is an exit status and what it means.
+type status struct {
+	code       int
+	class      fault.Class // of the errors that end with it
+	meaning    string
+	everywhere bool // every command can end with it
+}
+
+// statuses are all exit statuses, in order.
+var statuses = []status{
+	{exitDone, "", "done", true},
+	{exitUnexpected, "", "unexpected", true},
+	{exitUsage, fault.Usage, "wrong use", true},
+	{exitRecipe, fault.Recipe, "recipe invalid: every problem, each with its place", false},
+	{exitHost, fault.Host, "the host lacks something (imgmut doctor tells what, and the mend)", false},
+	{exitStep, fault.Step, "a step failed", false},
+	{exitVerify, fault.Verdict, "the image is not what it should be", false},
+	{exitInvalid, fault.Image, "a base or image is invalid: damaged, empty, truncated, no usable root", false},
+	{exitNotFound, fault.NotFound, "not found: a recipe, a base, a name", false},
+	{exitInterrupted, fault.Interrupted, "interrupted", true},
 }
 
 // exitStatus is the exit status for an error.
@@ -47,8 +57,11 @@ func exitStatus(err error) int {
 	if err == nil {
 		return exitDone
 	}
-	if status, ok := statuses[fault.Of(err)]; ok {
-		return status
+	class := fault.Of(err)
+	for _, s := range statuses {
+		if class != "" && s.class == class {
+			return s.code
+		}
 	}
 	return exitUnexpected
 }
@@ -81,7 +94,7 @@ type failure struct {
 }
 
 // report prints an error and gives the exit status.
-func (c *commands) report(err error) int {
+func (s *session) report(err error) int {
 	f := failure{Status: exitStatus(err)}
 	if err == nil {
 		return f.Status
@@ -96,20 +109,20 @@ func (c *commands) report(err error) int {
 	if errors.As(err, &failed) {
 		f.Failed = failed.Failed
 	}
-	if c.json {
+	if s.json {
 		b, _ := json.Marshal(f)
-		fmt.Fprintf(c.stderr, "%s\n", b)
+		fmt.Fprintf(s.stderr, "%s\n", b)
 		return f.Status
 	}
-	if step != nil && (c.progress == nil || !c.progress.showsOutput()) {
+	if step != nil && (s.progress == nil || !s.progress.showsOutput()) {
 		for _, line := range f.Output {
-			fmt.Fprintf(c.stderr, "%s | %s\n", step.Name, line)
+			fmt.Fprintf(s.stderr, "%s | %s\n", step.Name, line)
 		}
 	}
 	for _, m := range messages(err, f) {
-		fmt.Fprintln(c.stderr, "imgmut:", m.text)
+		fmt.Fprintln(s.stderr, "imgmut:", m.text)
 		if m.hint != "" {
-			fmt.Fprintln(c.stderr, "hint:", m.hint)
+			fmt.Fprintln(s.stderr, "hint:", m.hint)
 		}
 	}
 	return f.Status

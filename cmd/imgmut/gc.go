@@ -1,40 +1,57 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 
-	"github.com/urfave/cli/v2"
-
-	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/catalog"
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
-func (c *commands) gcCommand() *cli.Command {
-	return &cli.Command{
-		Name: "gc", Usage: "remove layers that no image is made of, unnamed unused bases, what --keep-failed kept and what crashes left", OnUsageError: usageError,
-		Flags: []cli.Flag{&cli.BoolFlag{Name: "dry-run", Usage: "only tell what would go"}},
-		Action: c.existing(0, 0, "no argument", func(ctx *cli.Context, e *mutate.Engine) error {
-			r, err := e.Catalog().Collect(ctx.Context, ctx.Bool("dry-run"))
-			if err != nil {
-				return err
-			}
-			return c.print(r, func(w io.Writer) {
-				for _, l := range r.Layers {
-					fmt.Fprintf(w, "layer %.12s  %s\n", l.Key, l.Title())
-				}
-				for _, b := range r.Bases {
-					fmt.Fprintf(w, "base %.12s  from %s\n", b.Digest, b.Source)
-				}
-				for _, f := range r.Failed {
-					fmt.Fprintln(w, "failed", f)
-				}
-				switch nothing := len(r.Layers)+len(r.Bases)+len(r.Failed) == 0; {
-				case nothing:
-					fmt.Fprintln(w, "nothing to remove")
-				case !ctx.Bool("dry-run"):
-					fmt.Fprintln(w, "freed", humanSize(r.Freed))
-				}
-			})
-		}),
+var gcCommand = &spec{
+	name: "gc", group: groupStore,
+	summary: "remove what no image needs",
+	text: `Removes layers that no image is made of, bases without a name that nothing is
+made of, what --keep-failed kept and what crashes left. It waits for those who
+use the store, and those who come later wait for it.`,
+	flags:    []flag{{name: "dry-run", help: "only tell what would go"}},
+	store:    haveStore,
+	faults:   []fault.Class{fault.Host, fault.NotFound},
+	examples: []string{"imgmut gc --dry-run", "imgmut gc"},
+	run: func(ctx context.Context, s *session, a args) (result, error) {
+		e, err := s.open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		dry := a.flags.Bool("dry-run")
+		c, err := e.Catalog().Collect(ctx, dry)
+		if err != nil {
+			return nil, err
+		}
+		return collected{c, dry}, nil
+	},
+}
+
+type collected struct {
+	*catalog.Collected
+	DryRun bool `json:"dryRun"`
+}
+
+func (c collected) Text(w io.Writer) {
+	for _, l := range c.Layers {
+		fmt.Fprintf(w, "layer %.12s  %s\n", l.Key, l.Title())
+	}
+	for _, b := range c.Bases {
+		fmt.Fprintf(w, "base %.12s  from %s\n", b.Digest, b.Source)
+	}
+	for _, f := range c.Failed {
+		fmt.Fprintln(w, "failed", f)
+	}
+	switch {
+	case len(c.Layers)+len(c.Bases)+len(c.Failed) == 0:
+		fmt.Fprintln(w, "nothing to remove")
+	case !c.DryRun:
+		fmt.Fprintln(w, "freed", humanSize(c.Freed))
 	}
 }

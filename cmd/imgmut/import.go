@@ -1,44 +1,50 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"io"
 
-	"github.com/urfave/cli/v2"
-
-	"github.com/imgmut/imgmut/mutate"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/recipes"
 )
 
-func (c *commands) importCommand() *cli.Command {
-	return &cli.Command{
-		Name:      "import",
-		Usage:     "take a raw image into the store as a base",
-		ArgsUsage: "FILE [NAME]",
-		Description: `The image may have a GPT, an MBR, or be one bare filesystem. It is looked into
+var importCommand = &spec{
+	name: "import", group: groupBases, args: "FILE [NAME]",
+	summary: "take a raw image into the store as a base",
+	text: `The image may have a GPT, an MBR, or be one bare filesystem. It is looked into
 first and refused if it is damaged. On the store's own filesystem it is
 reflinked, else copied with its holes. The file itself is never written.
 
-Prints the base's name, or its digest if it has none.
-
-EXIT STATUS: 7 the image is invalid, 8 there is no such file.`,
-		OnUsageError: usageError,
-		Action: c.action(1, 2, "a file and, if you like, a name for it", func(ctx *cli.Context, e *mutate.Engine) error {
-			name := ctx.Args().Get(1)
-			if err := recipes.CheckName(name); name != "" && err != nil {
-				return fault.New(fault.Usage, "", "name %q: %w", name, err)
+Prints the base's name, or its digest if it has none.`,
+	store:    makesStore,
+	faults:   []fault.Class{fault.Host, fault.Image, fault.NotFound},
+	examples: []string{"imgmut import debian-12.raw debian-12"},
+	run: func(ctx context.Context, s *session, a args) (result, error) {
+		name := ""
+		if len(a.list) > 1 {
+			name = a.list[1]
+			if err := recipes.CheckName(name); err != nil {
+				return nil, fault.New(fault.Usage, "", "name %q: %w", name, err)
 			}
-			b, err := e.Import(ctx.Context, ctx.Args().First(), name, "")
-			if err != nil {
-				return err
-			}
-			return c.print(b, func(w io.Writer) {
-				if name == "" {
-					name = b.Digest
-				}
-				fmt.Fprintln(w, name)
-			})
-		}),
-	}
+		}
+		e, err := s.open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		b, err := e.Import(ctx, a.list[0], name, "")
+		if err != nil {
+			return nil, err
+		}
+		return imported{b, name}, nil
+	},
 }
+
+type imported struct {
+	*record.Base
+	name string // that was asked for
+}
+
+func (i imported) Text(w io.Writer) { fmt.Fprintln(w, cmp.Or(i.name, i.Digest)) }

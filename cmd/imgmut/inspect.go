@@ -1,38 +1,49 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
 
-	"github.com/urfave/cli/v2"
-
-	"github.com/imgmut/imgmut/mutate"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/store"
 )
 
-func (c *commands) inspectCommand() *cli.Command {
-	return &cli.Command{
-		Name: "inspect", Usage: "print all that is known of an image or base, as JSON", ArgsUsage: "NAME", OnUsageError: usageError,
-		Action: c.existing(1, 1, "the name of an image or base", func(ctx *cli.Context, e *mutate.Engine) error {
-			var record any
-			var err error
-			record, err = e.Catalog().FindImage(ctx.Args().First())
-			if errors.Is(err, store.ErrNotFound) {
-				record, err = e.Catalog().FindBase(ctx.Args().First())
-			}
-			if errors.Is(err, store.ErrNotFound) {
-				return fault.New(fault.NotFound, "imgmut ls lists them", "image or base %s: %w", ctx.Args().First(), store.ErrNotFound)
-			}
-			if err != nil {
-				return err
-			}
-			return c.print(record, func(w io.Writer) {
-				j := json.NewEncoder(w)
-				j.SetIndent("", "  ")
-				j.Encode(record)
-			})
-		}),
-	}
+var inspectCommand = &spec{
+	name: "inspect", group: groupImages, args: "NAME",
+	summary:  "print all that is known of an image or base, as JSON",
+	store:    haveStore,
+	faults:   []fault.Class{fault.Host, fault.NotFound},
+	examples: []string{"imgmut inspect web"},
+	run: func(ctx context.Context, s *session, a args) (result, error) {
+		e, err := s.open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var r inspected
+		r.record, err = e.Catalog().FindImage(a.list[0])
+		if errors.Is(err, store.ErrNotFound) {
+			r.record, err = e.Catalog().FindBase(a.list[0])
+		}
+		if errors.Is(err, store.ErrNotFound) {
+			err = fault.New(fault.NotFound, "imgmut ls lists them", "image or base %s: %w", a.list[0], store.ErrNotFound)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return r, nil
+	},
+}
+
+// inspected is the record of an image or base.
+type inspected struct{ record any }
+
+// MarshalJSON gives the record itself.
+func (i inspected) MarshalJSON() ([]byte, error) { return json.Marshal(i.record) }
+
+func (i inspected) Text(w io.Writer) {
+	j := json.NewEncoder(w)
+	j.SetIndent("", "  ")
+	j.Encode(i.record)
 }

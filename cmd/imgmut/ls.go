@@ -2,15 +2,15 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
 
-	"github.com/urfave/cli/v2"
-
 	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/store"
 )
 
@@ -26,24 +26,32 @@ type entry struct {
 	Path   string    `json:"path"`
 }
 
-func (c *commands) lsCommand() *cli.Command {
-	return &cli.Command{
-		Name: "ls", Usage: "list bases and images", OnUsageError: usageError,
-		Action: c.existing(0, 0, "no argument", func(ctx *cli.Context, e *mutate.Engine) error {
-			list, err := entries(e)
-			if err != nil {
-				return err
-			}
-			return c.print(list, func(w io.Writer) {
-				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-				fmt.Fprintln(t, "TYPE\tNAME\tSIZE\tMADE\tDIGEST\tABOUT")
-				for _, l := range list {
-					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.12s\t%s\n", l.Type, cmp.Or(strings.Join(l.Names, ","), l.Name), humanSize(l.Size), l.Made.Local().Format("2006-01-02 15:04"), l.Digest, l.About)
-				}
-				t.Flush()
-			})
-		}),
+var lsCommand = &spec{
+	name: "ls", group: groupImages,
+	summary:  "list images and bases",
+	store:    haveStore,
+	faults:   []fault.Class{fault.Host, fault.NotFound},
+	examples: []string{"imgmut ls", "imgmut ls --json"},
+	run: func(ctx context.Context, s *session, _ args) (result, error) {
+		e, err := s.open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		list, err := entries(e)
+		return listing(list), err
+	},
+}
+
+type listing []entry
+
+func (list listing) Text(w io.Writer) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "TYPE\tNAME\tSIZE\tMADE\tDIGEST\tABOUT")
+	for _, l := range list {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.12s\t%s\n", l.Type, cmp.Or(strings.Join(l.Names, ","), l.Name),
+			humanSize(l.Size), l.Made.Local().Format("2006-01-02 15:04"), l.Digest, l.About)
 	}
+	t.Flush()
 }
 
 func entries(e *mutate.Engine) ([]entry, error) {

@@ -42,13 +42,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
 	ctx, stop := interruptible()
 	defer stop()
-	c := &commands{stdout: stdout, stderr: stderr}
-	err := c.app().RunContext(ctx, args)
-	err = errors.Join(err, c.close())
+	s := &session{commands: commands, stdout: stdout, stderr: stderr}
+	err := s.parse(ctx, args)
+	err = errors.Join(err, s.close())
 	if err != nil && !errors.Is(err, errInterrupted) && context.Cause(ctx) == errInterrupted {
 		err = errInterrupted // whatever it did to a program that we ran
 	}
-	return c.report(err)
+	return s.report(err)
 }
 
 // privateHostArg is the word by which the binary starts itself as the first

@@ -19,28 +19,32 @@ type renderer interface {
 	// showsOutput says whether the output of steps has been shown already, so
 	// that a failure need not repeat it.
 	showsOutput() bool
-	// close leaves the screen as it should stay. It may be called twice.
+	// settle leaves the screen as it should stay; more may come.
+	settle()
+	// close settles for good. It may be called twice.
 	close()
 }
 
-func newRenderer(mode string, w io.Writer) (renderer, error) {
+// newRenderer makes the renderer of a mode. With several, lines say which image
+// they are about.
+func newRenderer(mode string, w io.Writer, several bool) (renderer, error) {
 	f, isFile := w.(*os.File)
 	tty := isFile && isTerminal(f)
 	switch mode {
 	case "auto":
 		if tty && os.Getenv("TERM") != "dumb" {
-			return newTerminal(f), nil
+			return newTerminal(f, several), nil
 		}
-		return &plain{w: w}, nil
+		return &plain{w: w, several: several, pace: pace{every: 5 * time.Second}}, nil
 	case "tty":
 		if !isFile {
 			return nil, fmt.Errorf("--progress tty: standard error is no terminal")
 		}
-		return newTerminal(f), nil
+		return newTerminal(f, several), nil
 	case "plain":
-		return &plain{w: w}, nil
+		return &plain{w: w, several: several, pace: pace{every: 5 * time.Second}}, nil
 	case "json":
-		return &jsonLines{w: w}, nil
+		return &jsonLines{w: w, pace: pace{every: time.Second}}, nil
 	case "quiet":
 		return quiet{}, nil
 	}
@@ -52,65 +56,100 @@ func isTerminal(f *os.File) bool {
 	return err == nil
 }
 
-// quiet shows notes only by failing to: an error still says all.
+// quiet shows nothing; an error is still printed at the end.
 type quiet struct{}
 
 func (quiet) event(mutate.Event) {}
 func (quiet) showsOutput() bool  { return false }
+func (quiet) settle()            {}
 func (quiet) close()             {}
+
+// pace lets through one of many: of how far a long operation is, everything
+// that is written to a log stays there.
+type pace struct {
+	every time.Duration
+	what  string // is under way
+	last  time.Time
+}
+
+func (p *pace) ready(what string, now time.Time) bool {
+	if what == p.what && now.Sub(p.last) < p.every {
+		return false
+	}
+	p.what, p.last = what, now
+	return true
+}
 
 // jsonLines writes one event a line.
 type jsonLines struct {
-	mu sync.Mutex
-	w  io.Writer
+	mu   sync.Mutex
+	w    io.Writer
+	pace pace
 }
 
 func (j *jsonLines) event(e mutate.Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if b, err := json.Marshal(e); err == nil {
+	now := time.Now()
+	if e.Type == mutate.EventProgress && !j.pace.ready(e.Text, now) {
+		return
+	}
+	b, err := json.Marshal(struct {
+		Time time.Time `json:"time"`
+		mutate.Event
+	}{now.UTC(), e})
+	if err == nil {
 		fmt.Fprintf(j.w, "%s\n", b)
 	}
 }
 
 func (*jsonLines) showsOutput() bool { return true }
+func (*jsonLines) settle()           {}
 func (*jsonLines) close()            {}
 
 // plain writes prefixed lines, for logs.
 type plain struct {
-	mu       sync.Mutex
-	w        io.Writer
-	progress time.Time // when the last progress line was written
+	mu      sync.Mutex
+	w       io.Writer
+	several bool
+	pace    pace
 }
 
 func (p *plain) event(e mutate.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := time.Now()
 	switch e.Type {
 	case mutate.EventPlan:
-		fmt.Fprintf(p.w, "[%d/%d] %s: %s\n", e.Step, e.Steps, stepTitle(e), fate(e))
+		p.line(e, "[%d/%d] %s: %s", e.Step, e.Steps, stepTitle(e), fate(e))
 	case mutate.EventStart:
-		fmt.Fprintf(p.w, "[%d/%d] %s: running\n", e.Step, e.Steps, stepTitle(e))
+		p.line(e, "[%d/%d] %s: running", e.Step, e.Steps, stepTitle(e))
 	case mutate.EventOutput:
-		fmt.Fprintf(p.w, "%s | %s\n", e.Name, e.Text)
+		p.line(e, "%s | %s", e.Name, e.Text)
 	case mutate.EventDone:
-		fmt.Fprintf(p.w, "[%d/%d] %s: done in %s\n", e.Step, e.Steps, stepTitle(e), humanTime(e.Took))
+		p.line(e, "[%d/%d] %s: done in %s", e.Step, e.Steps, stepTitle(e), humanTime(e.Took))
 	case mutate.EventFailed:
-		fmt.Fprintf(p.w, "[%d/%d] %s: failed after %s\n", e.Step, e.Steps, stepTitle(e), humanTime(e.Took))
+		p.line(e, "[%d/%d] %s: failed after %s", e.Step, e.Steps, stepTitle(e), humanTime(e.Took))
 	case mutate.EventPhase, mutate.EventNote:
-		fmt.Fprintf(p.w, "%s\n", e.Text)
-		p.progress = time.Now()
+		p.line(e, "%s", e.Text)
+		p.pace.last = now
 	case mutate.EventProgress:
-		// Every line of it stays in a log, so few of them, and none of what is
-		// over in a moment.
-		if now := time.Now(); now.Sub(p.progress) > 2*time.Second && e.Done > 0 {
-			p.progress = now
-			fmt.Fprintf(p.w, "%s: %s of %s\n", e.Text, humanSize(e.Done), humanSize(e.Total))
+		p.pace.what = e.Text // what is over in a moment needs no line
+		if p.pace.ready(e.Text, now) {
+			p.line(e, "%s: %s of %s", e.Text, humanSize(e.Done), humanSize(e.Total))
 		}
 	}
 }
 
+func (p *plain) line(e mutate.Event, format string, args ...any) {
+	if p.several && e.Recipe != "" {
+		format, args = "%s: "+format, append([]any{e.Recipe}, args...)
+	}
+	fmt.Fprintf(p.w, format+"\n", args...)
+}
+
 func (*plain) showsOutput() bool { return true }
+func (*plain) settle()           {}
 func (*plain) close()            {}
 
 // stepTitle is a step's name, and its kind if that is something else.

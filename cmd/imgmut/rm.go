@@ -1,30 +1,43 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 
-	"github.com/urfave/cli/v2"
-
 	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
-func (c *commands) rmCommand() *cli.Command {
-	return &cli.Command{
-		Name: "rm", Usage: "remove images and bases", ArgsUsage: "NAME…", OnUsageError: usageError,
-		Description: `All names are looked up before the first is removed. The layers an image was
+var rmCommand = &spec{
+	name: "rm", group: groupImages, args: "NAME…",
+	summary: "remove images and bases",
+	text: `All names are looked up before the first is removed. The layers an image was
 made of stay, for the next apply; imgmut gc removes them.`,
-		Flags: []cli.Flag{&cli.BoolFlag{Name: "force", Usage: "also remove a base that images are made of"}},
-		Action: c.existing(1, 1000, "the names of images or bases", func(ctx *cli.Context, e *mutate.Engine) error {
-			r, err := e.Remove(ctx.Context, ctx.Args().Slice(), ctx.Bool("force"))
-			if err != nil {
-				return err
-			}
-			return c.print(r, func(w io.Writer) {
-				for _, name := range ctx.Args().Slice() {
-					fmt.Fprintln(w, name)
-				}
-			})
-		}),
+	flags:    []flag{{name: "force", help: "also remove a base that images are made of"}},
+	store:    haveStore,
+	faults:   []fault.Class{fault.Host, fault.NotFound},
+	examples: []string{"imgmut rm web", "imgmut rm debian-12 --force"},
+	run: func(ctx context.Context, s *session, a args) (result, error) {
+		e, err := s.open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		r, err := e.Remove(ctx, a.list, a.flags.Bool("force"))
+		if err != nil {
+			return nil, err
+		}
+		return removed{r, a.list}, nil
+	},
+}
+
+type removed struct {
+	*mutate.Removed
+	names []string // as they were given
+}
+
+func (r removed) Text(w io.Writer) {
+	for _, name := range r.names {
+		fmt.Fprintln(w, name)
 	}
 }

@@ -13,10 +13,12 @@ import (
 )
 
 // terminal repaints one block: a line for each step, and below the running
-// one the last line it printed.
+// one the last line it printed. Of several images each has a block of its own.
 type terminal struct {
 	mu      sync.Mutex
 	f       *os.File
+	several bool
+	image   string // that the block is about
 	steps   []stepLine
 	phase   string
 	since   time.Time
@@ -31,8 +33,8 @@ type stepLine struct {
 	started              time.Time // zero unless it runs
 }
 
-func newTerminal(f *os.File) *terminal {
-	t := &terminal{f: f, stop: make(chan struct{})}
+func newTerminal(f *os.File, several bool) *terminal {
+	t := &terminal{f: f, several: several, stop: make(chan struct{})}
 	t.done.Go(func() {
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
@@ -59,11 +61,12 @@ func (t *terminal) event(e mutate.Event) {
 		}
 		return &t.steps[e.Step-1]
 	}
+	if e.Recipe != t.image && e.Recipe != "" {
+		t.flush() // the image before keeps its lines
+		t.image = e.Recipe
+	}
 	switch e.Type {
 	case mutate.EventPlan:
-		if e.Step == 1 {
-			t.flush() // the recipe before keeps its lines
-		}
 		*step() = stepLine{title: stepTitle(e), state: fate(e)}
 	case mutate.EventStart:
 		step().started, t.phase = time.Now(), ""
@@ -90,6 +93,9 @@ func (t *terminal) event(e mutate.Event) {
 // paint writes the block over its last self. Lines are cut at the screen's
 // edge: one that wraps would be two, and the block would climb.
 func (t *terminal) paint() {
+	if t.painted == 0 && len(t.steps) == 0 && t.phase == "" {
+		return // what is below the cursor may be somebody else's
+	}
 	width, height := 80, 24
 	if ws, err := unix.IoctlGetWinsize(int(t.f.Fd()), unix.TIOCGWINSZ); err == nil && ws.Col > 10 && ws.Row > 4 {
 		width, height = int(ws.Col), int(ws.Row)
@@ -115,6 +121,9 @@ func (t *terminal) paint() {
 
 // lines are the whole block; running is the one that should be seen.
 func (t *terminal) lines(now time.Time) (lines []string, running int) {
+	if t.several && len(t.steps) > 0 || t.several && t.phase != "" {
+		lines = append(lines, t.image+":")
+	}
 	for i, s := range t.steps {
 		mark, state := "  ", s.state
 		if !s.started.IsZero() {
@@ -149,10 +158,19 @@ func (t *terminal) clear() {
 func (t *terminal) flush() {
 	t.phase, t.last = "", true
 	t.paint()
-	t.steps, t.painted, t.last = nil, 0, false
+	t.steps, t.painted, t.last, t.image = nil, 0, false, ""
 }
 
 func (*terminal) showsOutput() bool { return false }
+
+func (t *terminal) settle() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.steps {
+		t.steps[i].started = time.Time{}
+	}
+	t.flush()
+}
 
 func (t *terminal) close() {
 	select {
@@ -162,10 +180,5 @@ func (t *terminal) close() {
 	}
 	close(t.stop)
 	t.done.Wait()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for i := range t.steps {
-		t.steps[i].started = time.Time{}
-	}
-	t.flush()
+	t.settle()
 }

@@ -1,21 +1,20 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"runtime"
 	"runtime/debug"
-
-	"github.com/urfave/cli/v2"
 )
 
-// release is set by the linker: -X main.release=v1.2.3.
-var release string
+// tag is set by the linker: -X main.tag=v1.2.3.
+var tag string
 
-// version is the release, or what Go knows of the commit it was built from.
+// version is the tag of a release, or what Go knows of the commit it was built from.
 func version() string {
-	if release != "" {
-		return release
+	if tag != "" {
+		return tag
 	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -29,20 +28,22 @@ func version() string {
 	return "devel"
 }
 
-// versionLine is what people see of it.
-func versionLine() string {
-	return fmt.Sprintf("imgmut %s (%s, %s)", version(), runtime.Version(), runtime.GOARCH)
+var versionCommand = &spec{
+	name: "version", group: groupHelp,
+	summary:  "print the version",
+	examples: []string{"imgmut version"},
+	run: func(context.Context, *session, args) (result, error) {
+		return currentRelease(), nil
+	},
 }
 
-func (c *commands) versionCommand() *cli.Command {
-	return &cli.Command{
-		Name: "version", Usage: "print the version", OnUsageError: usageError,
-		Action: func(ctx *cli.Context) error {
-			if err := wantArgs(ctx, 0, 0, "no argument"); err != nil {
-				return err
-			}
-			v := map[string]string{"version": version(), "go": runtime.Version(), "arch": runtime.GOARCH}
-			return c.print(v, func(w io.Writer) { fmt.Fprintln(w, versionLine()) })
-		},
-	}
+// release is a version, and what it was built with and for.
+type release struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	Arch    string `json:"arch"`
 }
+
+func (r release) Text(w io.Writer) { fmt.Fprintf(w, "imgmut %s (%s, %s)\n", r.Version, r.Go, r.Arch) }
+
+func currentRelease() release { return release{version(), runtime.Version(), runtime.GOARCH} }

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/store"
+)
+
+// This file is all that knows of the library which reads the command line.
+
+// app is the program as that library sees it, made of the list of commands.
+func (s *session) app() *cli.App {
+	cli.VersionPrinter = func(*cli.Context) { currentRelease().Text(s.stdout) }
+	app := &cli.App{
+		Name:                      "imgmut",
+		Usage:                     tagline,
+		CustomAppHelpTemplate:     help(s.commands),
+		Version:                   version(),
+		EnableBashCompletion:      true,
+		DisableSliceFlagSeparator: true, // --set a=1,2 is one setting
+		Writer:                    s.stdout,
+		ErrWriter:                 s.stderr,
+		ExitErrHandler:            func(*cli.Context, error) {}, // report does it
+		OnUsageError:              asUsage,
+		Flags:                     parserFlags(globals),
+	}
+	for _, c := range s.commands {
+		app.Commands = append(app.Commands, s.parserCommand(c))
+	}
+	return app
+}
+
+// asUsage is what the library finds wrong, such as --json=perhaps.
+func asUsage(_ *cli.Context, err error, _ bool) error { return fault.New(fault.Usage, "", "%w", err) }
+
+func (s *session) parserCommand(c *spec) *cli.Command {
+	cmd := &cli.Command{
+		Name: c.name, Usage: c.summary, CustomHelpTemplate: c.help(),
+		Flags:           parserFlags(c.flags),
+		HideHelpCommand: true, // "help" may be the name of an image
+		OnUsageError:    asUsage,
+		Action: func(ctx *cli.Context) error {
+			return s.run(ctx.Context, c, args{list: ctx.Args().Slice(), flags: ctx})
+		},
+	}
+	if c.store == haveStore && strings.Contains(c.args, "NAME") {
+		cmd.BashComplete = func(ctx *cli.Context) {
+			cli.DefaultCompleteWithFlags(cmd)(ctx)
+			for _, name := range s.names(ctx.Context, args{flags: ctx}) {
+				fmt.Fprintln(s.stdout, name)
+			}
+		}
+	}
+	return cmd
+}
+
+func parserFlags(list []flag) []cli.Flag {
+	var all []cli.Flag
+	for _, f := range list {
+		var aliases, env []string
+		if f.short != "" {
+			aliases = []string{f.short}
+		}
+		if f.env != "" {
+			env = []string{f.env}
+		}
+		switch {
+		case f.value == "":
+			all = append(all, &cli.BoolFlag{Name: f.name, Aliases: aliases, EnvVars: env, Usage: f.help})
+		case f.many:
+			all = append(all, &cli.StringSliceFlag{Name: f.name, Aliases: aliases, EnvVars: env, Usage: f.help})
+		default:
+			all = append(all, &cli.StringFlag{Name: f.name, Aliases: aliases, EnvVars: env, Usage: f.help, Value: f.def})
+		}
+	}
+	return all
+}
+
+// names are those of the images and bases in the store, for completion: where
+// anything is wrong there are none.
+func (s *session) names(ctx context.Context, a args) []string {
+	if s.setUp(a) != nil || !store.Exists(s.dir) {
+		return nil
+	}
+	s.progress = quiet{}
+	e, err := s.open(ctx)
+	if err != nil {
+		return nil
+	}
+	list, err := entries(e)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, l := range list {
+		names = append(names, l.Name)
+	}
+	return names
+}
+
+// parse hands the command line to the library, which wants it in its own order.
+func (s *session) parse(ctx context.Context, line []string) error {
+	const completing = "--generate-bash-completion" // the shell asks what could come next
+	if len(line) == 0 || line[len(line)-1] != completing {
+		var err error
+		s.json = slices.Contains(line, "--json") // also for what is wrong with the line itself
+		if line, err = arrange(line); err != nil {
+			return err
+		}
+	}
+	return s.app().RunContext(ctx, line)
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/store"
+)
+
+// session is one run of the program: what the global flags say, and what was
+// opened for them.
+type session struct {
+	commands       []*spec // that there are
+	stdout, stderr io.Writer
+	json           bool
+	dir            string // of the store
+	progress       renderer
+	log            *slog.Logger
+	wire           *wire
+}
+
+// run runs a command and prints its result. A result may come with an error,
+// as a verdict does that is not good.
+func (s *session) run(ctx context.Context, c *spec, a args) error {
+	if err := s.setUp(a); err != nil {
+		return err
+	}
+	if err := c.check(a.list); err != nil {
+		return err
+	}
+	if c.store == haveStore && !store.Exists(s.dir) {
+		return fault.New(fault.NotFound, "imgmut import or apply makes one; --store and $IMGMUT_STORE say where",
+			"there is no store in %s: %w", s.dir, store.ErrNotFound)
+	}
+	r, err := c.run(ctx, s, a)
+	if r != nil {
+		if printErr := s.print(r); err == nil {
+			err = printErr
+		}
+	}
+	return err
+}
+
+// setUp reads the global flags.
+func (s *session) setUp(a args) (err error) {
+	s.json = a.flags.Bool("json")
+	if s.dir = a.flags.String("store"); s.dir == "" {
+		return fault.New(fault.Usage, "", "--store or $IMGMUT_STORE is empty")
+	}
+	// Lines of several images say of which they are.
+	if s.progress, err = newRenderer(a.flags.String("progress"), s.stderr, len(a.list) > 1); err != nil {
+		return fault.New(fault.Usage, "", "%w", err)
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(a.flags.String("log-level"))); err != nil {
+		return fault.New(fault.Usage, "", "--log-level %s: want debug, info, warn or error", a.flags.String("log-level"))
+	}
+	s.log = slog.New(slog.NewTextHandler(s.stderr, &slog.HandlerOptions{Level: level}))
+	if s.wire, err = newWire(a.flags.String("host"), s.log); err != nil {
+		return fault.New(fault.Usage, "", "%w", err)
+	}
+	return nil
+}
+
+// open opens the store.
+func (s *session) open(ctx context.Context) (*mutate.Engine, error) {
+	st, err := store.Open(ctx, s.dir, func(line string) { s.event(mutate.Event{Type: mutate.EventNote, Text: line}) })
+	if err != nil {
+		return nil, err
+	}
+	return s.wire.engine(st, s.event)
+}
+
+func (s *session) event(e mutate.Event) {
+	s.progress.event(e)
+	if e.Type != mutate.EventOutput && e.Type != mutate.EventProgress {
+		s.log.Debug("event", "type", e.Type, "recipe", e.Recipe, "step", e.Step, "name", e.Name,
+			"reason", e.Reason, "text", e.Text, "took", e.Took)
+	}
+}
+
+// print writes a result to standard output.
+func (s *session) print(r result) error {
+	s.progress.settle()
+	if !s.json {
+		var b bytes.Buffer
+		r.Text(&b)
+		_, err := io.WriteString(s.stdout, plainText(b.String()))
+		return err
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(s.stdout, "%s\n", b)
+	return err
+}
+
+func (s *session) close() error {
+	if s.progress != nil {
+		s.progress.close()
+	}
+	if s.wire == nil {
+		return nil
+	}
+	return s.wire.close()
+}
