@@ -72,10 +72,12 @@ type Store struct {
 	users int // how often this process uses the store, see Use
 }
 
-// Exists says whether there is a store in dir, or the beginning of one.
+// Exists says whether there is a store in dir, or the beginning of one. Where
+// that cannot be seen there may be one: [Open] says what is in the way.
 func Exists(dir string) bool {
 	for _, name := range []string{"pool.xfs", string(Layers)} {
-		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+		_, err := os.Stat(filepath.Join(dir, name))
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
 			return true
 		}
 	}
