@@ -60,6 +60,7 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exit": exitCmd, "fork": forkCmd, "same": sameCmd, "clean": cleanCmd, "poke": pokeCmd, "sh": shCmd, "interrupt": interruptCmd,
+			"disk": diskCmd, "fstab": fstabCmd, "peek": peekCmd,
 		},
 	})
 }
