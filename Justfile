@@ -18,6 +18,10 @@ check:
     go vet ./...
     go tool staticcheck ./...
 
+# rewrite what --json prints, in cmd/imgmut/testdata/golden
+golden:
+    CGO_ENABLED=0 go test -count=1 -run '^TestGoldenJSON$' ./cmd/imgmut -update
+
 # measure against hand-written scripts, side by side in one run
 bench:
     sh fixtures/bench.sh

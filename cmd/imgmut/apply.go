@@ -36,7 +36,7 @@ is made and only --output or registering it fails, it is in the store all the sa
 	examples: []string{
 		"img=$(imgmut apply recipe.yaml)",
 		"imgmut apply recipe.yaml --set name=web2 --output web2.raw",
-		"imgmut apply --refresh packages web.yaml db.yaml",
+		"imgmut apply --refresh site web.yaml db.yaml",
 	},
 	run: apply,
 }
