@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -161,7 +162,8 @@ func (b *build) fork(ctx context.Context, work string) error {
 // runSteps runs the steps that are left and makes a layer after each.
 func (b *build) runSteps(ctx context.Context, work string) error {
 	p := b.plan
-	g, err := b.guests.start(ctx, work, false)
+	network := slices.ContainsFunc(p.steps[p.reused:], func(l stepLink) bool { return l.material.Network })
+	g, err := b.guests.start(ctx, work, false, network)
 	if err != nil {
 		return err
 	}

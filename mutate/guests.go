@@ -29,7 +29,7 @@ type guests struct {
 }
 
 // start runs a guest over a prepared file. It ends with the run, if not before.
-func (gs *guests) start(ctx context.Context, file string, readOnly bool) (*guest.Guest, error) {
+func (gs *guests) start(ctx context.Context, file string, readOnly, network bool) (*guest.Guest, error) {
 	h, err := gs.Host(ctx)
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func (gs *guests) start(ctx context.Context, file string, readOnly bool) (*guest
 	g, err := guest.Start(ctx, h, guest.Config{
 		Spec: guest.Spec{
 			Name: "imgmut-" + strings.ReplaceAll(uuid.NewString(), "-", "")[:12], Image: file,
-			ReadOnly: readOnly, PrivateUsers: true, BootFS: boot.FS,
+			ReadOnly: readOnly, PrivateUsers: true, Network: network, BootFS: boot.FS,
 		},
 		Agent: gs.Agent, Mountpoints: fork.Mountpoints(gs.layout), Resolv: string(resolv), Ended: unlock,
 	})
@@ -119,7 +119,7 @@ func (gs *guests) judge(ctx context.Context, file string, assertions []verify.As
 				return nil, err
 			}
 			var err error
-			asked, err = gs.start(ctx, scratch, true)
+			asked, err = gs.start(ctx, scratch, true, false)
 			return asked, err
 		},
 	})

@@ -30,9 +30,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) == 2 {
 		switch args[1] {
 		case agent.Arg:
+			return inner(agent.Launch())
+		case agent.ServeArg:
 			return inner(agent.Serve(os.Stdin, os.Stdout))
-		case agent.StageArg:
-			return inner(agent.Stage())
+		case agent.InitArg:
+			return inner(agent.Init())
 		}
 	}
 	if len(args) > 1 && args[1] == privateHostArg {

@@ -92,8 +92,10 @@ type host struct{ *machined.Host }
 // Start implements [guest.Host].
 func (h host) Start(ctx context.Context, s guest.Spec) (guest.Machine, error) {
 	c := machined.Container{
-		Name: s.Name, Image: s.Image, ReadOnly: s.ReadOnly, PrivateUsers: s.PrivateUsers, Command: s.Command,
-		Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr,
+		Name: s.Name, Image: s.Image, ReadOnly: s.ReadOnly, PrivateUsers: s.PrivateUsers, PrivateNetwork: !s.Network,
+		Command: s.Command, Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr,
+		// It would follow a link, and hide what the image has there. The agent does not.
+		Environment: []string{"SYSTEMD_NSPAWN_TMPFS_TMP=0"},
 	}
 	for target, source := range s.Binds {
 		c.Binds = append(c.Binds, machined.Bind{Source: source, Target: target})

@@ -1,58 +1,243 @@
 package agent
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// placeholders makes something to mount on where a covered file is missing:
-// an empty file, at the end of the symbolic link if it is a dangling one (the
-// usual /etc/resolv.conf points into /run). undo removes what was made, and
-// nothing else.
-func placeholders(covers []Cover) (undo func() error, err error) {
-	var made []string // in the order of making
-	undo = func() error {
-		var errs []error
-		for i := len(made) - 1; i >= 0; i-- {
-			// A command may have put something of its own there: that stays.
-			if fi, err := os.Lstat(made[i]); err == nil && (fi.IsDir() || fi.Mode().IsRegular() && fi.Size() == 0) {
-				if err := os.Remove(made[i]); err != nil && !errors.Is(err, unix.ENOTEMPTY) {
-					errs = append(errs, err)
-				}
-			}
-		}
-		return errors.Join(errs...)
-	}
-	for _, c := range covers {
-		target, err := follow(c.Path)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("cover %s: %w", c.Path, err), undo())
-		}
-		if _, err := os.Lstat(target); err == nil {
-			continue
-		}
-		dirs, err := makeParents(filepath.Dir(target), 0o755)
-		made = append(made, dirs...)
-		if err == nil {
-			err = os.WriteFile(target, nil, 0o644)
-		}
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("cover %s: %w", c.Path, err), undo())
-		}
-		made = append(made, target)
-	}
-	return undo, nil
+// covering are files of the image that have other content while a command
+// runs. The content is in the files themselves, not mounted over them: so a
+// command can write, replace or remove them as on the real system, and what it
+// did stays. What it left alone gets back what it had.
+//
+// A crash in between leaves no trace: a layer is made only when a step has
+// ended well, and the fork is thrown away otherwise.
+type covering struct{ files []covered }
+
+// covered is one of them.
+type covered struct {
+	path   string // with all links resolved
+	cover  Cover
+	after  unix.Stat_t // of the file with the cover's content
+	before *original   // nil if there was no file
+	made   []string    // directories that were missing, outermost first
+	parent times       // of the directory that got the file
 }
 
-// follow resolves the symbolic links at the end of a path, also where they
-// point at nothing. It gives up on a circle as the kernel does (ELOOP).
-func follow(path string) (string, error) {
+// original is what a file was.
+type original struct {
+	content []byte
+	mode    uint32
+	times   times
+	caps    []byte // its capabilities, which a write removes
+}
+
+// times are those of last access and change of content.
+type times struct{ atime, mtime unix.Timespec }
+
+func timesOf(st *unix.Stat_t) times { return times{st.Atim, st.Mtim} }
+
+func (t times) set(path string) error {
+	return unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{t.atime, t.mtime}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// maxCovered bounds a file of the image that is covered, in bytes.
+const maxCovered = 1 << 20
+
+// cover gives a file the cover's content for a job. One that is on a fresh
+// filesystem, as behind the usual link from /etc/resolv.conf into /run, is made
+// there by the job's init: the image has no part in it. One that nobody can
+// write, because it is immutable, nobody can replace either: there a mount does.
+func (f *covering) cover(c Cover, j *job) error {
+	path, err := resolve(c.Path)
+	if err != nil {
+		return err
+	}
+	c.Path = path
+	if inFresh(path) {
+		j.Files = append(j.Files, c)
+		return nil
+	}
+	if err := checkLasting(existing(filepath.Dir(path))); err != nil {
+		return err
+	}
+	d := covered{path: path, cover: c}
+	err = d.put()
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS) {
+		if _, err := os.Lstat(path); err == nil {
+			j.Binds = append(j.Binds, c)
+			return nil
+		}
+	}
+	f.files = append(f.files, d)
+	return err
+}
+
+// existing gives the innermost directory of a path that there is.
+func existing(dir string) string {
+	for dir != "/" {
+		if _, err := os.Stat(dir); err == nil {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	return dir
+}
+
+// put puts the cover's content in place.
+func (d *covered) put() error {
+	var st unix.Stat_t
+	err := unix.Lstat(d.path, &st)
+	switch {
+	case err == unix.ENOENT:
+		err = d.create()
+	case err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG:
+		err = errors.New("not a regular file")
+	case err == nil:
+		err = d.overwrite(&st)
+	}
+	if err != nil {
+		return err
+	}
+	return unix.Lstat(d.path, &d.after)
+}
+
+func (d *covered) create() error {
+	dir := filepath.Dir(d.path)
+	var st unix.Stat_t
+	if err := unix.Stat(existing(dir), &st); err != nil {
+		return err
+	}
+	d.parent = timesOf(&st)
+	var err error
+	if d.made, err = makeParents(dir, 0o755); err != nil {
+		return err
+	}
+	return write(d.path, d.cover)
+}
+
+func (d *covered) overwrite(st *unix.Stat_t) error {
+	content, err := readRegular(d.path, maxCovered)
+	if err != nil {
+		return err
+	}
+	was := original{content: content, mode: st.Mode & 0o7777, times: timesOf(st)}
+	caps := make([]byte, 64)
+	if n, err := unix.Lgetxattr(d.path, "security.capability", caps); err == nil {
+		was.caps = caps[:n]
+	}
+	if err := overwrite(d.path, []byte(d.cover.Content)); err != nil {
+		return err
+	}
+	d.before = &was
+	return unix.Chmod(d.path, d.cover.Mode)
+}
+
+// overwrite changes the content of a file and nothing else of it.
+func overwrite(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Close())
+}
+
+// restore gives back to each file what the command left alone.
+func (f *covering) restore() error {
+	var errs []error
+	for _, d := range slices.Backward(f.files) {
+		if err := d.restore(); err != nil {
+			errs = append(errs, fmt.Errorf("uncover %s: %w", d.path, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (d *covered) restore() error {
+	var st unix.Stat_t
+	if err := unix.Lstat(d.path, &st); err == unix.ENOENT || err == unix.ENOTDIR {
+		return nil // the command removed it
+	} else if err != nil {
+		return err
+	}
+	if st.Dev != d.after.Dev || st.Ino != d.after.Ino {
+		return nil // or put another in its place
+	}
+	content, err := readRegular(d.path, maxCovered)
+	if err != nil || !bytes.Equal(content, []byte(d.cover.Content)) {
+		return nil // or wrote to it
+	}
+	if d.before == nil {
+		return d.remove(&st)
+	}
+	if err := overwrite(d.path, d.before.content); err != nil {
+		return err
+	}
+	if d.before.caps != nil && st.Uid == d.after.Uid {
+		if err := unix.Lsetxattr(d.path, "security.capability", d.before.caps, 0); err != nil {
+			return err
+		}
+	}
+	if st.Mode == d.after.Mode {
+		if err := unix.Chmod(d.path, d.before.mode); err != nil {
+			return err
+		}
+	}
+	return d.before.times.set(d.path)
+}
+
+// remove removes a file that the image did not have, and the directories that
+// were made for it.
+func (d *covered) remove(st *unix.Stat_t) error {
+	if st.Mode != d.after.Mode || st.Nlink != 1 || st.Uid != d.after.Uid || st.Gid != d.after.Gid {
+		return nil // the command has made it its own
+	}
+	var dir unix.Stat_t
+	parent := filepath.Dir(d.path)
+	if err := unix.Lstat(parent, &dir); err != nil {
+		return err
+	}
+	if err := os.Remove(d.path); err != nil {
+		return err
+	}
+	for _, made := range slices.Backward(d.made) {
+		if err := os.Remove(made); errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, fs.ErrExist) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		parent = filepath.Dir(made)
+	}
+	if len(d.made) == 0 && later(dir.Mtim, d.after.Mtim) {
+		return nil // the command changed the directory after us
+	}
+	return d.parent.set(parent)
+}
+
+// clockGrain is how far the time of a directory may be from that of a file in it
+// which was made at the same moment.
+const clockGrain = 20 * time.Millisecond
+
+func later(a, b unix.Timespec) bool {
+	return time.Duration(a.Nano()-b.Nano()) > clockGrain
+}
+
+// resolve follows all symbolic links of a path, also where the last of them
+// points at nothing. It gives up on a circle as the kernel does (ELOOP).
+func resolve(path string) (string, error) {
 	for range 40 {
+		if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+			path = filepath.Join(dir, filepath.Base(path))
+		}
 		link, err := os.Readlink(path)
 		if err != nil {
 			return path, nil
@@ -63,23 +248,6 @@ func follow(path string) (string, error) {
 		path = link
 	}
 	return "", unix.ELOOP
-}
-
-// mountCover binds the cover's content over its path in this thread's mount
-// namespace.
-func mountCover(i int, c Cover) error {
-	target, err := follow(c.Path)
-	if err != nil {
-		return err
-	}
-	name := fmt.Sprintf("%s/cover-%d", workDir, i)
-	if err := os.WriteFile(name, []byte(c.Content), 0o600); err != nil {
-		return err
-	}
-	if err := os.Chmod(name, fs.FileMode(c.Mode)); err != nil {
-		return err
-	}
-	return unix.Mount(name, target, "", unix.MS_BIND, "")
 }
 
 // makeParents is os.MkdirAll that tells what it made, outermost first.

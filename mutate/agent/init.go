@@ -4,33 +4,37 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// Words by which the binary is started for this package's work: to [Serve] in a
-// guest, and by the agent itself as the [Stage] of a command.
+// Descriptors of an init: what to run, how it ended, and the launcher's word.
 const (
-	Arg      = "agent"
-	StageArg = "stage"
+	initJob    = 3
+	initReport = 4
+	initWord   = 5
 )
 
-// Descriptors of a stage: what to run, and how it ended.
-const (
-	stageJob    = 3
-	stageReport = 4
-)
-
-// job is what a stage runs.
+// job is what an init runs, and what it makes for it.
 type job struct {
-	Argv []string
-	Env  []string
-	Dir  string
+	Argv         []string
+	Env          []string
+	Dir          string
+	Script       string
+	Hostname     string
+	Cmdline      string  // of the kernel, as /proc/cmdline shows it; the machine's own if empty
+	Capabilities uint64  // the most it can ever have, a bit each
+	Network      bool    // it has the network, and not one of its own
+	Files        []Cover // in one of the fresh filesystems
+	Binds        []Cover // over a file that nobody can change
 }
 
 // report is how it ended.
@@ -40,42 +44,70 @@ type report struct {
 	Status *ExitStatus   `json:",omitempty"`
 }
 
-// Stage is process 1 of a command's own process ids: it shows them in /proc,
+// Init is process 1 of a command's own process ids: it shows them in /proc,
 // runs the command, and reaps what is left to it. When it ends the kernel ends
-// all others. Among them the agent is not: a command that may trace or stop
-// whom it likes, as root may, cannot name it.
-func Stage() error {
+// all others. It has no more rights than the command, which may do with it what
+// root may.
+func Init() error {
+	// What a thread has is what its children get, and /proc/1 shows what the main
+	// thread has.
+	runtime.LockOSThread()
 	if os.Getpid() != 1 {
-		return errors.New("stage: this runs inside a guest only, started by the agent")
+		return errors.New("start init: this runs inside a guest only, started by the agent")
+	}
+	if unix.Gettid() != 1 { // it came to another thread first
+		return syscall.Exec("/proc/self/exe", os.Args, nil)
 	}
 	// What ends the command's session must not end this before the command has
 	// had its time. Not ignored, because that the command would inherit.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
-	r := stage()
-	return json.NewEncoder(os.NewFile(stageReport, "report")).Encode(r)
-}
-
-func stage() (r report) {
-	fail := func(err error) report {
+	var r report
+	status, err := runJob()
+	if err != nil {
 		errors.As(err, &r.Errno)
 		r.Error = err.Error()
-		return r
 	}
-	unix.CloseOnExec(stageReport)
+	r.Status = status
+	return json.NewEncoder(os.NewFile(initReport, "report")).Encode(r)
+}
+
+func runJob() (*ExitStatus, error) {
 	var j job
-	in := os.NewFile(stageJob, "job")
+	in := os.NewFile(initJob, "job")
 	if err := json.NewDecoder(in).Decode(&j); err != nil {
-		return fail(fmt.Errorf("read job: %w", err))
+		return nil, fmt.Errorf("read job: %w", err)
 	}
 	in.Close()
-	if err := mountProc(); err != nil {
-		return fail(err)
+	if err := enterMounts(); err != nil {
+		return nil, err
+	}
+	if err := j.showKernel(); err != nil {
+		return nil, err
+	}
+	if err := j.makeFiles(); err != nil {
+		return nil, err
+	}
+	if err := unix.Sethostname([]byte(j.Hostname)); err != nil {
+		return nil, fmt.Errorf("set host name: %w", err)
+	}
+	if !j.Network {
+		if err := loopbackUp(); err != nil {
+			return nil, err
+		}
+	}
+	if err := j.giveUp(); err != nil {
+		return nil, err
 	}
 	cmd := exec.Command(j.Argv[0], j.Argv[1:]...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = j.Dir, j.Env, os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
-		return fail(err)
+		return nil, err
 	}
+	return reap(cmd.Process.Pid)
+}
+
+// reap waits for the command, and for orphans meanwhile.
+func reap(command int) (*ExitStatus, error) {
 	for {
 		var ws unix.WaitStatus
 		pid, err := unix.Wait4(-1, &ws, 0, nil)
@@ -83,119 +115,134 @@ func stage() (r report) {
 			continue
 		}
 		if err != nil {
-			return fail(fmt.Errorf("wait: %w", err))
+			return nil, fmt.Errorf("wait: %w", err)
 		}
-		if pid != cmd.Process.Pid {
-			continue // an orphan
+		if pid != command {
+			continue
 		}
-		r.Status = &ExitStatus{Code: ws.ExitStatus()}
+		s := &ExitStatus{Code: ws.ExitStatus()}
 		if ws.Signaled() {
-			r.Status.Signal = unix.SignalName(ws.Signal())
+			s.Signal = unix.SignalName(ws.Signal())
 		}
-		return r
+		return s, nil
 	}
 }
 
-// mountProc shows the process ids of this namespace, and the settings of the
-// kernel read-only, as systemd-nspawn does.
-func mountProc() error {
-	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		return fmt.Errorf("mount /proc: %w", err)
+// enterMounts gives the main thread a mount namespace that belongs to this
+// user namespace, with a proc of these process ids and no other.
+func enterMounts() error {
+	word := os.NewFile(initWord, "launcher")
+	defer word.Close()
+	var proc *os.File
+	var err error
+	onOwnThread(func() {
+		if err = unix.Unshare(unix.CLONE_NEWNS); err == nil {
+			proc, err = newProc()
+		}
+	})
+	if err != nil {
+		return err
 	}
+	defer proc.Close()
+	// Now the launcher unmounts the guest's proc.
+	if err := errors.Join(speak(word), hear(word)); err != nil {
+		return fmt.Errorf("wait for the launcher: %w", err)
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare mounts: %w", err)
+	}
+	return attach(proc, "/proc")
+}
+
+// showKernel shows the settings of the kernel read-only, as systemd-nspawn does,
+// and the image's command line.
+func (j *job) showKernel() error {
 	if err := unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mount /proc/sys: %w", err)
 	}
-	if err := unix.MountSetattr(unix.AT_FDCWD, "/proc/sys", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+	err := unix.MountSetattr(unix.AT_FDCWD, "/proc/sys", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	if err != nil {
 		return fmt.Errorf("make /proc/sys read-only: %w", err)
+	}
+	if err := unix.Mount("mqueue", "/dev/mqueue", "mqueue", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mount /dev/mqueue: %w", err)
+	}
+	if j.Cmdline == "" {
+		return nil
+	}
+	return bindOver(Cover{Path: "/proc/cmdline", Content: j.Cmdline + "\n", Mode: 0o444})
+}
+
+// makeFiles writes the script and what the command is to see in files.
+func (j *job) makeFiles() error {
+	if j.Script != "" {
+		if err := os.Mkdir(workDir, 0o711); err != nil { // scripts in it run as any user
+			return err
+		}
+		if err := os.WriteFile(scriptFile, []byte(j.Script), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, c := range j.Files {
+		err := os.MkdirAll(filepath.Dir(c.Path), 0o755)
+		if err == nil {
+			err = write(c.Path, c)
+		}
+		if err != nil {
+			return fmt.Errorf("cover %s: %w", c.Path, err)
+		}
+	}
+	for _, c := range j.Binds {
+		if err := bindOver(c); err != nil {
+			return fmt.Errorf("cover %s: %w", c.Path, err)
+		}
 	}
 	return nil
 }
 
-// stageProcess is a stage as the agent sees it.
-type stageProcess struct {
-	cmd    *exec.Cmd
-	output *os.File   // what the command prints
-	report *os.File   // how it ended
-	theirs []*os.File // the other ends
+// bindOver mounts a file over another.
+func bindOver(c Cover) error {
+	const name = "/run/.imgmut-cover"
+	if err := write(name, c); err != nil {
+		return err
+	}
+	if err := unix.Mount(name, c.Path, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	return os.Remove(name) // the mount keeps it
 }
 
-// newStage prepares a stage; the caller starts its cmd.
-func newStage(j job) (_ *stageProcess, err error) {
-	st := &stageProcess{cmd: exec.Command("/proc/self/exe", StageArg)}
-	defer func() {
+func write(name string, c Cover) error {
+	if err := os.WriteFile(name, []byte(c.Content), 0o600); err != nil {
+		return err
+	}
+	return os.Chmod(name, fs.FileMode(c.Mode))
+}
+
+// giveUp gives up what a command is not to have.
+func (j *job) giveUp() error {
+	// A new user namespace has all capabilities, over what belongs to it. Those
+	// that the guest itself lacks would surprise, as a reboot that ends the step.
+	for c := uintptr(0); c < 64; c++ {
+		has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0)
 		if err != nil {
-			st.close()
+			break // there are no more
 		}
-	}()
-	b, err := json.Marshal(j)
-	if err != nil {
-		return nil, err
-	}
-	// A file, not a pipe: it is larger than a pipe holds, and the stage reads it
-	// only when it has been started.
-	fd, err := unix.MemfdCreate("job", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, err
-	}
-	in := os.NewFile(uintptr(fd), "job")
-	st.theirs = append(st.theirs, in)
-	if _, err := in.Write(b); err != nil {
-		return nil, err
-	}
-	if _, err := in.Seek(0, 0); err != nil {
-		return nil, err
-	}
-	var out, rep *os.File
-	if st.output, out, err = os.Pipe(); err != nil {
-		return nil, err
-	}
-	st.theirs = append(st.theirs, out)
-	if st.report, rep, err = os.Pipe(); err != nil {
-		return nil, err
-	}
-	st.theirs = append(st.theirs, rep)
-	st.cmd.Dir = "/"
-	st.cmd.Stdout, st.cmd.Stderr = out, out // one pipe, so that the order is kept
-	st.cmd.ExtraFiles = []*os.File{in, rep}
-	st.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWPID}
-	return st, nil
-}
-
-// started lets go of what the stage has now.
-func (st *stageProcess) started() {
-	for _, f := range st.theirs {
-		f.Close()
-	}
-}
-
-func (st *stageProcess) close() {
-	st.started()
-	for _, f := range []*os.File{st.output, st.report} {
-		if f != nil {
-			f.Close() // Double Close is harmless.
+		if has == 1 && j.Capabilities>>c&1 == 0 {
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
+				return fmt.Errorf("drop capability %d: %w", c, err)
+			}
 		}
 	}
+	// Not another command's keys. The filter of systemd-nspawn forbids most guests
+	// to have to do with keys at all.
+	unix.KeyctlJoinSessionKeyring("")
+	// Where memory ends, a command ends and not the agent.
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("300"), 0); err != nil {
+		return err
+	}
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close descriptors: %w", err)
+	}
+	return nil
 }
-
-// result is what a stage that has ended said of its command. It says nothing if
-// it was killed.
-func (st *stageProcess) result() (*ExitStatus, error) {
-	var r report
-	if err := json.NewDecoder(io.LimitReader(st.report, MaxData)).Decode(&r); err != nil {
-		return nil, nil
-	}
-	if r.Error == "" {
-		return r.Status, nil
-	}
-	if r.Errno != 0 {
-		return nil, &stageError{r}
-	}
-	return nil, errors.New(r.Error)
-}
-
-// stageError is why a command could not be started, with its errno.
-type stageError struct{ report }
-
-func (e *stageError) Error() string { return e.report.Error }
-
-func (e *stageError) Unwrap() error { return e.report.Errno }

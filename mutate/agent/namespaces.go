@@ -5,139 +5,179 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // fresh are the filesystems that are no part of the image, and that steps could
 // hand things on through. Each command gets its own: nothing need be cleared
-// away after it, and nothing it removes is missed by the next.
-var fresh = []struct{ fs, dir, data string }{
+// away after it, and nothing it removes is missed by the next. It cannot take
+// them away to see what systemd-nspawn has below.
+var fresh = []struct {
+	fs, dir, data string
+	flags         uintptr
+}{
 	// With the limits that systemd-nspawn has for its own (nspawn-mount.c).
-	{"tmpfs", "/run", "mode=0755,size=20%,nr_inodes=800k"},
-	{"tmpfs", "/tmp", "mode=1777,size=10%,nr_inodes=400k"},
-	{"tmpfs", "/dev/shm", "mode=1777,size=10%,nr_inodes=400k"},
-	{"mqueue", "/dev/mqueue", ""}, // of the new IPC namespace
-	{"devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=620,gid=5"},
+	{"tmpfs", "/run", "mode=0755,size=20%,nr_inodes=800k", unix.MS_NODEV},
+	{"tmpfs", "/tmp", tmpData, unix.MS_NODEV},
+	{"tmpfs", "/dev/shm", tmpData, unix.MS_NODEV},
+	{"devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=620,gid=5", unix.MS_NOEXEC},
 }
 
-// mountFresh mounts them over those that systemd-nspawn mounted. Where it did
-// not, a link leads into the image, say from /tmp to /var/tmp, and what is there
-// is the image's.
-func mountFresh() error {
+const tmpData = "mode=1777,size=10%,nr_inodes=400k"
+
+// isDir says whether the image has a directory by that very path. Behind a
+// link is a directory that the image has for other things: a mount there would
+// hide what is in it, and lose what a step writes to it.
+func isDir(path string) bool {
+	fi, err := os.Lstat(path)
+	return err == nil && fi.IsDir()
+}
+
+// inFresh says whether a path, with all links resolved, is on one of them.
+func inFresh(path string) bool {
 	for _, f := range fresh {
-		var st unix.Statfs_t
-		if unix.Statfs(f.dir, &st) != nil || st.Type != unix.TMPFS_MAGIC && f.fs == "tmpfs" {
-			continue
-		}
-		if err := unix.Mount(f.fs, f.dir, f.fs, unix.MS_NOSUID|unix.MS_NODEV, f.data); err != nil {
-			return fmt.Errorf("mount a fresh %s: %w", f.dir, err)
+		if strings.HasPrefix(path, f.dir+"/") && isDir(f.dir) {
+			return true
 		}
 	}
-	for _, dir := range []string{"/run/lock", "/run/host"} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+	return false
+}
+
+// prepareGuest takes away what systemd-nspawn mounted and no command may have:
+// it can be taken away, not only covered, because systemd-nspawn mounted it from
+// within the guest's user namespace.
+func prepareGuest() error {
+	// A proc with nothing mounted on it, without which no other can be mounted
+	// from a user namespace below.
+	proc, err := newProc()
+	if err != nil {
+		return err
+	}
+	defer proc.Close()
+	if err := unix.Unmount("/proc", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount /proc: %w", err)
+	}
+	if err := attach(proc, "/proc"); err != nil {
+		return err
+	}
+	for _, dir := range []string{"/sys/fs/cgroup", "/dev/mqueue"} {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("unmount %s: %w", dir, err)
+		}
+	}
+	if err := makeSys(); err != nil {
+		return fmt.Errorf("make /sys: %w", err)
+	}
+	// A namespace of cgroups is what a command would need to mount them again, and
+	// its own is the agent's as well.
+	if err := os.WriteFile("/proc/sys/user/max_cgroup_namespaces", []byte("0"), 0); err != nil {
+		return err
+	}
+	// systemd-nspawn is told not to mount it, because it follows links.
+	if isDir("/tmp") {
+		if err := unix.Mount("tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, tmpData); err != nil {
+			return fmt.Errorf("mount /tmp: %w", err)
+		}
+	}
+	return nil
+}
+
+// makeSys shows of /sys what systemd-nspawn shows with a private network, so that
+// a step sees the same whether others of the run need the network or not.
+func makeSys() error {
+	var st unix.Statfs_t
+	if err := unix.Statfs("/sys", &st); err != nil || st.Type != unix.SYSFS_MAGIC {
+		return err
+	}
+	shown := map[string]*os.File{}
+	for _, dir := range []string{"block", "bus", "class", "dev", "devices", "kernel"} {
+		const flags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE
+		fd, err := unix.OpenTree(unix.AT_FDCWD, "/sys/"+dir, flags)
+		if err != nil {
+			return err
+		}
+		shown[dir] = os.NewFile(uintptr(fd), dir)
+		defer shown[dir].Close()
+	}
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := unix.Mount("tmpfs", "/sys", "tmpfs", flags, "mode=0555"); err != nil {
+		return err
+	}
+	for dir, tree := range shown {
+		if err := os.Mkdir("/sys/"+dir, 0o755); err != nil {
+			return err
+		}
+		if err := attach(tree, "/sys/"+dir); err != nil {
 			return err
 		}
 	}
-	// By which programs know that they are in a container, and in which kind.
-	if err := os.WriteFile("/run/host/container-manager", []byte("systemd-nspawn\n"), 0o644); err != nil {
+	if err := os.MkdirAll("/sys/fs/cgroup", 0o755); err != nil {
+		return err
+	}
+	return unix.MountSetattr(unix.AT_FDCWD, "/sys", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+}
+
+// makeMounts gives the calling thread a mount namespace of its own with fresh
+// filesystems.
+func makeMounts() error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare mounts: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	for _, f := range fresh {
+		if !isDir(f.dir) {
+			continue
+		}
+		if err := unix.Mount(f.fs, f.dir, f.fs, unix.MS_NOSUID|f.flags, f.data); err != nil {
+			return fmt.Errorf("mount a fresh %s: %w", f.dir, err)
+		}
+	}
+	if err := os.Mkdir("/run/lock", 0o755); err != nil {
 		return err
 	}
 	if err := os.Chmod("/run/lock", 0o777|fs.ModeSticky); err != nil {
 		return err
 	}
 	// What is left of the tmpfs on /dev is read-only: its devices are not, as
-	// they are not files of it. And no cgroup is made that would outlive the step.
-	for _, dir := range []string{"/dev", "/sys/fs/cgroup"} {
-		err := unix.MountSetattr(unix.AT_FDCWD, dir, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
-		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) { // not there, or no mount
-			return fmt.Errorf("make %s read-only: %w", dir, err)
-		}
+	// they are not files of it.
+	if err := unix.MountSetattr(unix.AT_FDCWD, "/dev", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		return fmt.Errorf("make /dev read-only: %w", err)
 	}
 	return nil
 }
 
-// killAll ends every process of the guest but PID 1 and this one (kill(2),
-// pid -1), and returns when they are gone: a process that still dies may still
-// hold files open.
-func killAll() error {
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		if err := unix.Kill(-1, unix.SIGKILL); err == unix.ESRCH {
-			return nil
-		}
-		left, err := processes()
-		if err != nil {
-			return err
-		}
-		if len(left) == 0 {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("end what the step left running: processes %v do not die", left)
-		}
-		time.Sleep(500 * time.Microsecond)
-	}
-}
-
-func processes() ([]int, error) {
-	entries, err := os.ReadDir("/proc")
+// newProc makes a proc of the process ids that the calling thread has, not yet
+// mounted anywhere.
+func newProc() (*os.File, error) {
+	ctx, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open a new proc: %w", err)
 	}
-	var pids []int
-	for _, e := range entries {
-		if pid, err := strconv.Atoi(e.Name()); err == nil && pid != 1 && pid != os.Getpid() {
-			pids = append(pids, pid)
-		}
+	defer unix.Close(ctx)
+	if err := unix.FsconfigSetString(ctx, "source", "proc"); err != nil {
+		return nil, fmt.Errorf("make a new proc: %w", err)
 	}
-	return pids, nil
+	if err := unix.FsconfigCreate(ctx); err != nil {
+		return nil, fmt.Errorf("make a new proc: %w", err)
+	}
+	fd, err := unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("mount a new proc: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "proc"), nil
 }
 
-// leaveWorld gives the calling thread, and the program it is about to start, a
-// world of its own. undo removes from the image what had to be put there for
-// covers to be mounted on.
-func leaveWorld(c *RunCall, covers []Cover) (undo func() error, err error) {
-	flags := unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
-	if !c.Network {
-		flags |= unix.CLONE_NEWNET
+// attach mounts what is not yet mounted anywhere.
+func attach(mount *os.File, dir string) error {
+	err := unix.MoveMount(int(mount.Fd()), "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	if err != nil {
+		return fmt.Errorf("mount %s: %w", dir, err)
 	}
-	if err := unix.Unshare(flags); err != nil {
-		return nil, fmt.Errorf("unshare namespaces: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return nil, fmt.Errorf("make mounts private: %w", err)
-	}
-	if err := mountFresh(); err != nil {
-		return nil, err
-	}
-	if err := unix.Sethostname([]byte(hostname())); err != nil {
-		return nil, fmt.Errorf("set host name: %w", err)
-	}
-	if !c.Network {
-		if err := loopbackUp(); err != nil {
-			return nil, err
-		}
-	}
-	if err := os.Mkdir(workDir, 0o711); err != nil { // scripts in it run as any user
-		return nil, err
-	}
-	if c.Script != "" {
-		if err := os.WriteFile(scriptFile, []byte(c.Script), 0o755); err != nil {
-			return nil, err
-		}
-	}
-	if undo, err = placeholders(covers); err != nil {
-		return nil, err
-	}
-	for i, c := range covers {
-		if err := mountCover(i, c); err != nil {
-			return nil, errors.Join(fmt.Errorf("cover %s: %w", c.Path, err), undo())
-		}
-	}
-	return undo, nil
+	return nil
 }
 
 // maxHostname bounds what is read of the image's file for it.
@@ -147,7 +187,8 @@ const maxHostname = 4 << 10
 // depend on where the image is built.
 func hostname() string {
 	b, err := readRegular("/etc/hostname", maxHostname)
-	if name := strings.TrimSpace(string(b)); err == nil && name != "" && len(name) <= 64 && !strings.ContainsAny(name, " \n#") {
+	name := strings.TrimSpace(string(b))
+	if err == nil && name != "" && len(name) <= 64 && !strings.ContainsAny(name, " \n#") {
 		return name
 	}
 	return "localhost"
@@ -165,8 +206,8 @@ func loopbackUp() error {
 		return err
 	}
 	req.SetUint16(unix.IFF_UP)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req); err != nil && err != unix.EPERM {
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req); err != nil {
 		return fmt.Errorf("bring up loopback: %w", err)
 	}
-	return nil // without user namespaces the guest has no CAP_NET_ADMIN, and loopback stays down
+	return nil
 }

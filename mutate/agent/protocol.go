@@ -19,13 +19,38 @@
 // Exit statuses prove nothing here (systemd-nspawn gives 0 for a guest that
 // powered itself off): a request is done when its result has arrived.
 //
-// # The world of a step
+// # What a step is in
 //
-// Each command runs in mount, PID, IPC and UTS namespaces of its own ([Stage]),
-// with a /run, /tmp and /dev/shm of its own, and in a network namespace with
-// nothing but loopback unless the step may use the network. All that ends with
-// the command, and what it left running with it, so that a step sees the same world
-// whether the one before it ran just now or came from a layer.
+// Three processes of the binary run in a guest, each with less than the one
+// before. The launcher ([Launch]) is process 2. It alone may be in the machine's
+// network, if any step of the run may: then a process that is not cannot get
+// there again. It starts the agent ([Serve]) in a network namespace of its own,
+// and for each command an [Init] with the command below it.
+//
+// A command is root, its author may be anybody, and it has the source of this.
+// What keeps it from the agent, the launcher and the next command:
+//
+//   - It is in a user namespace of its own, with the ids of the guest. All other
+//     namespaces of it belong to that one, so it has no capability over a process,
+//     mount or namespace of the guest: with a handle on one, could it get it, it
+//     could do nothing.
+//   - Its process ids are its own, and its mount namespace has no proc of others,
+//     not even a covered one. Whatever else is mounted before it starts is locked:
+//     no mount can be taken away to show what is below. No cgroups are mounted,
+//     and it can mount none, because the guest allows no new cgroup namespaces.
+//   - It inherits its output, an input that has ended, and no other descriptor, key
+//     or shared memory. The kernel bounds its processes, and ends it before the
+//     agent where memory is short.
+//
+// Each command has a /run, /tmp and /dev/shm of its own, and a network namespace
+// with nothing but loopback unless the step may use the network. All that ends
+// with the command, and what it left running with it, so that a step sees the
+// same whether the one before it ran just now or came from a layer.
+//
+// What remains: a command with the network is in the machine's network namespace,
+// and so reaches what listens on the machine's loopback and abstract sockets. All
+// is one kernel, and one filter of system calls, that of systemd-nspawn. And a
+// proc that a command mounts by itself shows the machine's kernel command line.
 package agent
 
 import (
@@ -78,6 +103,8 @@ type RunCall struct {
 	Dir     string
 	Timeout time.Duration
 	Network bool
+	// Cmdline is what the command sees as the kernel's command line.
+	Cmdline string
 	// Resolv is the text of the host's resolv.conf, shown to a command that
 	// has the network.
 	Resolv string

@@ -2,15 +2,12 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"runtime"
 	"strings"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,46 +19,35 @@ var environment = []string{
 	"HOME=/root", "USER=root", "LOGNAME=root", "LANG=C.UTF-8", "TERM=dumb",
 }
 
-// run runs a program in a world of its own and waits until it, and all it
+// run runs a program in namespaces of its own and waits until it, and all it
 // started, is gone.
 func (s *server) run(ctx context.Context, c *RunCall) (*ExitStatus, error) {
 	argv, err := arguments(c)
 	if err != nil {
 		return nil, err
 	}
-	dir := c.Dir
-	if dir == "" {
-		dir = "/"
+	j := job{
+		Argv: argv, Env: append(environment, c.Env...), Dir: c.Dir, Script: c.Script,
+		Hostname: hostname(), Cmdline: c.Cmdline, Network: c.Network,
 	}
-	st, err := newStage(job{argv, append(environment, c.Env...), dir})
-	if err != nil {
+	if j.Dir == "" {
+		j.Dir = "/"
+	}
+	if j.Capabilities, err = boundingSet(); err != nil {
 		return nil, err
 	}
-	defer st.close()
-	undo, err := startApart(st.cmd, c)
-	st.started()
-	if err != nil {
-		return nil, err
+	covers := c.Covers
+	if c.Network && c.Resolv != "" {
+		covers = append(covers, Cover{Path: "/etc/resolv.conf", Content: c.Resolv, Mode: 0o644})
 	}
-	copied := make(chan error, 1)
-	go func() { copied <- s.output(st.output) }()
-	status := wait(ctx, st.cmd, c.Timeout)
-	// With the stage all that it left running has ended, if it has ended.
-	if err = killAll(); err != nil {
-		st.output.Close() // or what does not die could keep us here
+	var put covering
+	for _, c := range covers {
+		if err := put.cover(c, &j); err != nil {
+			return nil, errors.Join(fmt.Errorf("cover %s: %w", c.Path, err), put.restore())
+		}
 	}
-	err = errors.Join(err, <-copied, undo())
-	if status.TimedOut {
-		return status, err
-	}
-	ran, notStarted := st.result()
-	if notStarted != nil {
-		return nil, errors.Join(err, notStarted)
-	}
-	if ran != nil { // else the stage was killed, and its own status is all there is
-		status = ran
-	}
-	return status, err
+	status, err := s.runJob(ctx, j, launch{Network: c.Network, Timeout: c.Timeout})
+	return status, errors.Join(err, put.restore())
 }
 
 // scriptFile is where the script of a call is for the program that runs it.
@@ -81,73 +67,125 @@ func arguments(c *RunCall) ([]string, error) {
 	return []string{"/bin/sh", "-e", scriptFile}, nil
 }
 
-// startApart starts cmd in a world of its own. That is made on a thread that is
-// never used again, because a thread cannot go back. It ends with the
-// goroutine, and with it what holds the namespaces, unless it is the main
-// thread: that would stay in them, for later steps to find below /proc.
-func startApart(cmd *exec.Cmd, c *RunCall) (undo func() error, err error) {
-	covers := c.Covers
-	if c.Network && c.Resolv != "" {
-		covers = append(covers, Cover{Path: "/etc/resolv.conf", Content: c.Resolv, Mode: 0o644})
+// boundingSet gives the capabilities that can be had in this guest at all.
+func boundingSet() (set uint64, err error) {
+	for c := range uintptr(64) {
+		has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0)
+		if err == unix.EINVAL {
+			break // there are no more
+		}
+		if err != nil {
+			return 0, fmt.Errorf("read capabilities: %w", err)
+		}
+		set |= uint64(has) << c
 	}
-	done := make(chan struct{})
-	var start func()
-	start = func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends here
-		if unix.Gettid() == os.Getpid() {
-			defer runtime.UnlockOSThread()
-			go start() // on another: this one is taken until that is done
-			<-done
-			return
-		}
-		defer close(done)
-		if undo, err = leaveWorld(c, covers); err != nil {
-			return
-		}
-		if err = cmd.Start(); err != nil {
-			err = errors.Join(err, undo())
-		}
-	}
-	go start()
-	<-done
-	return undo, err
+	return set, nil
 }
 
-// wait waits for the program, ends it when its time is up or the host is
-// gone, and tells how it ended.
-func wait(ctx context.Context, cmd *exec.Cmd, timeout time.Duration) *ExitStatus {
-	done := make(chan struct{})
-	go func() { defer close(done); cmd.Wait() }()
-	var expired <-chan time.Time
-	if timeout > 0 {
-		expired = time.After(timeout)
+// errHostGone says that nobody waits for an answer any more.
+var errHostGone = errors.New("the host is gone")
+
+// runJob has the launcher run a job, and passes its output on.
+func (s *server) runJob(ctx context.Context, j job, req launch) (*ExitStatus, error) {
+	in, err := jobFile(j)
+	if err != nil {
+		return nil, err
 	}
-	status := new(ExitStatus)
+	defer in.Close()
+	output, theirOutput, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer output.Close()
+	said, theirReport, err := os.Pipe()
+	if err != nil {
+		theirOutput.Close()
+		return nil, err
+	}
+	defer said.Close()
+	err = sendMessage(s.launcher, req, in, theirOutput, theirReport)
+	theirOutput.Close()
+	theirReport.Close()
+	if err != nil {
+		return nil, fmt.Errorf("ask the launcher: %w", err)
+	}
+	copied := make(chan error, 1)
+	go func() { copied <- s.output(output) }()
+	ended := make(chan error, 1)
+	var answer launched
+	go func() {
+		_, err := receiveMessage(s.launcher, &answer)
+		ended <- err
+	}()
 	select {
-	case <-done:
-	case <-expired:
-		status.TimedOut = true
-		end(cmd, done)
+	case err = <-ended:
 	case <-ctx.Done():
-		end(cmd, done)
+		return nil, errHostGone // and so is the guest with all that runs, in a moment
 	}
-	ws := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	status.Code = ws.ExitStatus()
-	if ws.Signaled() {
-		status.Signal = unix.SignalName(ws.Signal())
+	err = errors.Join(err, <-copied)
+	switch {
+	case err != nil:
+		return nil, err
+	case answer.Error != "":
+		return nil, &initError{report{Error: answer.Error, Errno: answer.Errno}}
+	case answer.Status == nil:
+		return nil, fmt.Errorf("answer of the launcher: %w", ErrProtocol)
+	case answer.Status.TimedOut:
+		return answer.Status, nil
 	}
-	return status
+	ran, err := readReport(said)
+	if ran == nil && err == nil {
+		return answer.Status, nil // init was killed, and its own status is all there is
+	}
+	return ran, err
 }
 
-// end asks the program's session to end, and soon makes it.
-func end(cmd *exec.Cmd, done <-chan struct{}) {
-	unix.Kill(-cmd.Process.Pid, unix.SIGTERM)
-	select {
-	case <-done:
-	case <-time.After(2 * time.Second):
-		killAll()
-		<-done
+// jobFile gives a file with a job. A pipe does not hold as much, and is read
+// only when the init has been started.
+func jobFile(j job) (*os.File, error) {
+	b, err := json.Marshal(j)
+	if err != nil {
+		return nil, err
 	}
+	fd, err := unix.MemfdCreate("job", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "job")
+	if _, err = f.Write(b); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// readReport reads what an init that has ended said of its command. It says
+// nothing if it was killed.
+func readReport(f *os.File) (*ExitStatus, error) {
+	var r report
+	if err := json.NewDecoder(io.LimitReader(f, MaxData)).Decode(&r); err != nil {
+		return nil, nil
+	}
+	if r.Error == "" {
+		return r.Status, nil
+	}
+	return nil, &initError{r}
+}
+
+// initError is why a command could not be started.
+type initError struct{ report }
+
+func (e *initError) Error() string { return e.report.Error }
+
+// Unwrap gives the errno, if there is one.
+func (e *initError) Unwrap() error {
+	if e.Errno == 0 {
+		return nil
+	}
+	return e.Errno
 }
 
 // output sends what the program prints, in pieces as it prints them.

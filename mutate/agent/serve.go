@@ -16,22 +16,24 @@ import (
 // maxRead is the largest file that a Read gives, in bytes.
 const maxRead = 64 << 20
 
-// Serve answers requests until the input ends. It must be PID 2 of a guest of
-// its own: it ends every other process it can see, which anywhere else would
-// be a catastrophe, so it refuses.
+// launcherSocket is the agent's descriptor of the launcher.
+const launcherSocket = 3
+
+// Serve answers requests until the input ends. It must be a child of the
+// launcher, in a guest: it writes wherever it is told to.
 func Serve(in io.Reader, out io.Writer) error {
-	if os.Getpid() != 2 {
+	if os.Getppid() != 2 {
 		return errors.New("serve agent: this runs inside a guest only, started by imgmut")
 	}
 	unix.Umask(0o022)
-	// Nobody may look into the agent, which has more than steps have: the
-	// machine's network. Steps do not even see it.
+	// Nobody may look into the agent. Steps do not even see it.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return err
 	}
+	unix.CloseOnExec(launcherSocket)
 	ctx, gone := context.WithCancel(context.Background())
 	defer gone()
-	s := &server{out: out, frames: make(chan frame)}
+	s := &server{out: out, frames: make(chan frame), launcher: os.NewFile(launcherSocket, "launcher")}
 	go s.receive(in, gone)
 	if err := WriteFrame(out, Hello, nil); err != nil {
 		return err
@@ -39,7 +41,6 @@ func Serve(in io.Reader, out io.Writer) error {
 	for {
 		f, ok := <-s.frames
 		if !ok {
-			killAll()
 			return s.broken
 		}
 		if err := s.answer(ctx, f); err != nil {
@@ -54,9 +55,10 @@ type frame struct {
 }
 
 type server struct {
-	out    io.Writer
-	frames chan frame // closed when the host is gone
-	broken error      // why, if not by closing; set before the close
+	out      io.Writer
+	frames   chan frame // closed when the host is gone
+	broken   error      // why, if not by closing; set before the close
+	launcher *os.File
 }
 
 // receive passes frames on and notices the end of the host even while a

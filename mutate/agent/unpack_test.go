@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -297,96 +296,5 @@ func TestUnpackRelative(t *testing.T) {
 	}
 	if err := unpack(&b); err == nil || !strings.Contains(err.Error(), "not a clean absolute path") {
 		t.Errorf("unpack: %v", err)
-	}
-}
-
-func TestPlaceholders(t *testing.T) {
-	list := func(t *testing.T, dir string) []string {
-		t.Helper()
-		var names []string
-		filepath.WalkDir(dir, func(path string, d fs.DirEntry, _ error) error {
-			if path != dir {
-				names = append(names, strings.TrimPrefix(path, dir+"/"))
-			}
-			return nil
-		})
-		return names
-	}
-	for _, tc := range []struct {
-		name  string
-		make  func(dir string) error // what is in the image
-		cover string
-		made  string                 // what is there to mount on
-		after func(dir string) error // what the command does
-		left  string                 // after undo
-	}{
-		{"missing", nil, "a/b/file", "a a/b a/b/file", nil, ""},
-		{"there", func(d string) error { return os.WriteFile(d+"/file", []byte("x"), 0o600) }, "file", "file", nil, "file"},
-		{"there and empty", func(d string) error { return os.WriteFile(d+"/file", nil, 0o600) }, "file", "file", nil, "file"},
-		{"dangling chain", func(d string) error {
-			return errors.Join(os.Symlink("second", d+"/file"), os.Symlink(d+"/run/stub", d+"/second"))
-		}, "file", "file run run/stub second", nil, "file second"},
-		{"link to a file", func(d string) error {
-			return errors.Join(os.Symlink("target", d+"/file"), os.WriteFile(d+"/target", nil, 0o644))
-		}, "file", "file target", nil, "file target"},
-		{"filled by the command", nil, "dir/file", "dir dir/file",
-			func(d string) error { return os.WriteFile(d+"/dir/file", []byte("x"), 0o644) }, "dir dir/file"},
-		{"neighbour made by the command", nil, "dir/file", "dir dir/file",
-			func(d string) error { return os.WriteFile(d+"/dir/other", nil, 0o644) }, "dir dir/other"},
-		{"replaced by a link", nil, "file", "file",
-			func(d string) error { return errors.Join(os.Remove(d+"/file"), os.Symlink("x", d+"/file")) }, "file"},
-		{"removed by the command", nil, "dir/file", "dir dir/file", func(d string) error { return os.RemoveAll(d + "/dir") }, ""},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			dir := t.TempDir()
-			do := func(f func(string) error) {
-				if f == nil {
-					return
-				}
-				if err := f(dir); err != nil {
-					t.Fatal(err)
-				}
-			}
-			do(tc.make)
-			undo, err := placeholders([]Cover{{Path: dir + "/" + tc.cover}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := strings.Join(list(t, dir), " "); got != tc.made {
-				t.Errorf("there is %q, want %q", got, tc.made)
-			}
-			if fi, err := os.Stat(dir + "/" + tc.cover); err != nil || !fi.Mode().IsRegular() {
-				t.Errorf("nothing to mount on: %v", err)
-			}
-			do(tc.after)
-			if err := undo(); err != nil {
-				t.Error(err)
-			}
-			if got := strings.Join(list(t, dir), " "); got != tc.left {
-				t.Errorf("undo leaves %q, want %q", got, tc.left)
-			}
-		})
-	}
-}
-
-// TestPlaceholdersUndoneOnError: what was made for the first cover goes when
-// the second cannot be.
-func TestPlaceholdersUndoneOnError(t *testing.T) {
-	dir := t.TempDir()
-	put(t, dir+"/file", "x")
-	if err := os.Symlink("circle", dir+"/circle"); err != nil {
-		t.Fatal(err)
-	}
-	for _, bad := range []string{"circle", "file/below"} {
-		_, err := placeholders([]Cover{{Path: dir + "/new/first"}, {Path: dir + "/" + bad}})
-		if err == nil || !strings.Contains(err.Error(), "cover "+dir+"/"+bad) {
-			t.Errorf("placeholders: %v, want it to name %s", err, bad)
-		}
-		if bad == "circle" && !errors.Is(err, syscall.ELOOP) {
-			t.Errorf("placeholders: %v, want %v", err, syscall.ELOOP)
-		}
-		if _, err := os.Lstat(dir + "/new"); err == nil {
-			t.Errorf("%s: new is left", bad)
-		}
 	}
 }

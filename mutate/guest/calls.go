@@ -129,6 +129,9 @@ const maxFile = 80 << 20
 // [agent.ExitError] if it did not succeed.
 func (g *Guest) Exec(ctx context.Context, c agent.Command, network bool, out func([]byte)) error {
 	call := &agent.RunCall{Argv: c.Argv, Script: c.Script, Dir: c.Dir, Timeout: c.Timeout, Network: network, Covers: c.Covers}
+	if network && !g.network {
+		return errors.New("the guest was started without the network that this command needs")
+	}
 	if network {
 		call.Resolv = g.resolv
 	}

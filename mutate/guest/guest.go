@@ -34,6 +34,7 @@ type Spec struct {
 	Image        string // absolute path of a raw image
 	ReadOnly     bool
 	PrivateUsers bool   // run as users that own nothing on the host
+	Network      bool   // it may be in the machine's network; else it has nothing but loopback
 	BootFS       string // filesystem of a separate /boot, for systemd 259 and later; may be empty
 	Command      []string
 	Binds        map[string]string // read-only: path in the guest to path on the host
@@ -101,6 +102,7 @@ func checkAgent(path string) error {
 // Guest is a running image. Its methods are for one goroutine at a time.
 type Guest struct {
 	machine Machine
+	network bool
 	resolv  string
 	in      *os.File // to the agent
 	out     *bufio.Reader
@@ -113,7 +115,7 @@ type Guest struct {
 
 // Start runs the guest and returns when its agent is ready.
 func Start(ctx context.Context, h Host, c Config) (_ *Guest, err error) {
-	g := &Guest{resolv: c.Resolv, log: newTail(), onEnd: c.Ended}
+	g := &Guest{network: c.Network, resolv: c.Resolv, log: newTail(), onEnd: c.Ended}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.Kill())
