@@ -19,6 +19,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/mutate/fault"
 )
@@ -81,6 +83,24 @@ func (e *LostError) Error() string {
 }
 
 func (e *LostError) Unwrap() error { return e.Cause }
+
+// checkLinks refuses an image with a link where systemd-nspawn mounts a filesystem
+// of its own. It follows the link, and hides what the image has at its end: what
+// steps write there would be lost. A /tmp may be a link: the agent makes that, and
+// follows none.
+func checkLinks(root *os.File) error {
+	for _, name := range []string{"run", "dev", "proc", "sys"} {
+		var st unix.Stat_t
+		if err := unix.Fstatat(int(root.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return fmt.Errorf("look at the guest's /%s: %w", name, err)
+		}
+		if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+			return fault.New(fault.Image, "make /"+name+" an empty directory in a copy of the image, as in every system",
+				"/%s is a symbolic link in the image: systemd-nspawn would hide what is at its end", name)
+		}
+	}
+	return nil
+}
 
 // checkAgent refuses an agent that names an interpreter: imgmut was built so
 // that it needs a C library, which the image may not have.
@@ -161,8 +181,15 @@ func Start(ctx context.Context, h Host, c Config) (_ *Guest, err error) {
 	if g.mounts, err = openMounts(ctx, g.machine, c.Mountpoints); err != nil {
 		return nil, fmt.Errorf("start guest: %w", err)
 	}
+	if err := checkLinks(g.Root()); err != nil {
+		return nil, fmt.Errorf("start guest: %w", err)
+	}
 	return g, nil
 }
+
+// Root is the root directory of the guest, with all that is mounted in it. It is
+// the guest's to close.
+func (g *Guest) Root() *os.File { return g.mounts[0] }
 
 // greet waits for the agent's hello.
 func (g *Guest) greet(ctx context.Context) error {
