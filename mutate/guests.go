@@ -3,6 +3,7 @@ package mutate
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/imgmut/imgmut/mutate/boot"
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fork"
 	"github.com/imgmut/imgmut/mutate/guest"
@@ -65,7 +67,36 @@ func (gs *guests) start(ctx context.Context, file string, readOnly, network bool
 		return nil, err
 	}
 	gs.closing = append(gs.closing, g.Kill)
+	if g.Cmdline, err = commandLine(gs.layout, g.Root(), file); err != nil {
+		return nil, err
+	}
 	return g, nil
+}
+
+// commandLine is the kernel's command line as the image's boot loader gives it.
+// Programs in a step copy it into new loader entries, so that of the machine on
+// which the image is built would be in the way of its start.
+func commandLine(l *disk.Layout, root *os.File, file string) (string, error) {
+	trees := []fs.FS{disk.TreeAt(root)}
+	if esp, ok := l.Find(disk.ESP); ok && esp.FS == "vfat" {
+		f, err := os.Open(file)
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		// One that cannot be read has no say; verify will tell of it.
+		if tree, err := esp.Open(f, disk.ReadOnly); err == nil {
+			defer tree.Close()
+			trees = append(trees, tree)
+		}
+	}
+	if line := boot.CommandLine(trees...); line != "" {
+		return line, nil
+	}
+	if v, _ := l.Find(disk.Root); v.UUID != "" {
+		return "root=UUID=" + v.UUID + " ro", nil
+	}
+	return "ro", nil
 }
 
 // stopLater stops a guest behind what comes next.

@@ -18,7 +18,7 @@ var ourImports = map[string][]string{
 		"mutate/store", "mutate/tool", "recipes",
 	},
 	"mutate": {
-		"mutate/agent", "mutate/catalog", "mutate/content", "mutate/disk", "mutate/fault", "mutate/fork", "mutate/guest", "mutate/lock",
+		"mutate/agent", "mutate/boot", "mutate/catalog", "mutate/content", "mutate/disk", "mutate/fault", "mutate/fork", "mutate/guest", "mutate/lock",
 		"mutate/mount", "mutate/record", "mutate/reflink", "mutate/step", "mutate/store", "mutate/verify", "recipes",
 	},
 	"mutate/verify":  {"mutate/agent", "mutate/disk", "mutate/record", "mutate/reflink", "mutate/refs", "mutate/step", "mutate/tool", "recipes"},
@@ -33,6 +33,7 @@ var ourImports = map[string][]string{
 	"mutate/etc":     {},
 	"mutate/content": {"mutate/reflink"},
 	"mutate/agent":   {},
+	"mutate/boot":    {},
 	"mutate/fault":   {},
 	"mutate/gpt":     {},
 	"mutate/lock":    {},

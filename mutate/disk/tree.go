@@ -67,6 +67,10 @@ func (v Volume) Open(f *os.File, access Access) (*Tree, error) {
 	return &Tree{mountedTree{root}, root}, nil
 }
 
+// TreeAt is the files below a directory, with what is mounted there. The
+// directory stays the caller's to close.
+func TreeAt(root *os.File) *Tree { return &Tree{files: mountedTree{root}} }
+
 // mount makes a detached mount of the volume.
 func (v Volume) mount(f *os.File, access Access) (*os.File, error) {
 	dev, err := mount.Loop(f, mount.LoopOptions{Offset: v.Offset, Size: v.Size, ReadOnly: access == ReadOnly})

@@ -128,7 +128,9 @@ const maxFile = 80 << 20
 // Exec runs a command and gives its output to out as it comes; a
 // [agent.ExitError] if it did not succeed.
 func (g *Guest) Exec(ctx context.Context, c agent.Command, network bool, out func([]byte)) error {
-	call := &agent.RunCall{Argv: c.Argv, Script: c.Script, Dir: c.Dir, Timeout: c.Timeout, Network: network, Covers: c.Covers}
+	call := &agent.RunCall{
+		Argv: c.Argv, Script: c.Script, Dir: c.Dir, Timeout: c.Timeout, Network: network, Covers: c.Covers, Cmdline: g.Cmdline,
+	}
 	if network && !g.network {
 		return errors.New("the guest was started without the network that this command needs")
 	}

@@ -121,6 +121,10 @@ func checkAgent(path string) error {
 
 // Guest is a running image. Its methods are for one goroutine at a time.
 type Guest struct {
+	// Cmdline is what commands see as the kernel's command line: the machine's
+	// own if empty.
+	Cmdline string
+
 	machine Machine
 	network bool
 	resolv  string
