@@ -135,6 +135,10 @@ type (
 		Optional       bool
 		Flags          uint64
 	}
+	filter struct { // (bas)
+		Allow bool
+		Names []string
+	}
 )
 
 // properties are those of the transient unit. They mirror the distribution's
@@ -161,6 +165,10 @@ func (c *Container) properties(nspawn string, mode Mode) []sd.Property {
 		prop("TimeoutStopUSec", uint64(10e6)),
 		prop("OOMPolicy", "continue"), // a killed step must not take the container along
 		prop("TasksMax", uint64(16384)),
+		// Sockets to the machine's hypervisor or its guests know no network
+		// namespaces, and io_uring makes sockets past this filter.
+		prop("RestrictAddressFamilies", filter{false, []string{"AF_VSOCK"}}),
+		prop("SystemCallFilter", filter{false, []string{"io_uring_setup:ENOSYS"}}),
 		// The container's root may make device nodes; this is what stops it
 		// from using the machine's disks.
 		prop("DevicePolicy", "closed"),

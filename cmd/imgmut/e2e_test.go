@@ -179,17 +179,31 @@ func TestOnlyWhatTheRecipeDid(t *testing.T) {
 	l := newLab(t)
 	withLink := filepath.Join(filepath.Dir(l.store), "link.raw")
 	fixtures.Clone(t, fixtures.Image(t, "bare"), withLink)
-	without := filepath.Join(filepath.Dir(l.store), "without.raw")
-	fixtures.Clone(t, withLink, without)
-	if out, err := exec.Command("debugfs", "-w", "-R", "rm /etc/resolv.conf", without).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	resolv := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(resolv, []byte("nameserver 192.0.2.1\n"), 0o640); err != nil {
+		t.Fatal(err)
 	}
+	// changed is a copy of it with another resolv.conf.
+	changed := func(name string, requests ...string) string {
+		image := filepath.Join(filepath.Dir(l.store), name)
+		fixtures.Clone(t, withLink, image)
+		for _, r := range append([]string{"rm /etc/resolv.conf"}, requests...) {
+			if out, err := exec.Command("debugfs", "-w", "-R", r, image).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+		}
+		return image
+	}
+	write := "write " + resolv + " /etc/resolv.conf"
 	for _, tc := range []struct {
 		name, base string
 		want       []string // changed files
 	}{
 		{"resolv.conf is a link into /run", withLink, []string{"/etc/motd"}},
-		{"no resolv.conf", without, []string{"/etc/motd"}},
+		{"no resolv.conf", changed("without.raw"), []string{"/etc/motd"}},
+		{"resolv.conf is a file", changed("file.raw", write), []string{"/etc/motd"}},
+		// 0x10 is EXT4_IMMUTABLE_FL, 0x80000 EXT4_EXTENTS_FL.
+		{"resolv.conf is immutable", changed("immutable.raw", write, "set_inode_field /etc/resolv.conf flags 0x80010"), []string{"/etc/motd"}},
 		// What names a partition follows it; the rest of the ESP and of /boot stays.
 		{"with an ESP", fixtures.Image(t, "debian-12"), []string{"1:/loader/entries/debian.conf", "2:/etc/fstab", "2:/etc/motd"}},
 		{"with an ESP and /boot", fixtures.Image(t, "bib"), []string{"4:/etc/motd"}},

@@ -210,9 +210,11 @@ func (d *covered) remove(st *unix.Stat_t) error {
 		return err
 	}
 	for _, made := range slices.Backward(d.made) {
-		if err := os.Remove(made); errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, fs.ErrExist) {
-			return nil
-		} else if err != nil {
+		err := unix.Rmdir(made)
+		if err == unix.ENOTEMPTY || err == unix.EEXIST || err == unix.ENOTDIR || err == unix.ENOENT {
+			return nil // the command has it for something else
+		}
+		if err != nil {
 			return err
 		}
 		parent = filepath.Dir(made)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -163,16 +164,30 @@ func jobFile(j job) (*os.File, error) {
 }
 
 // readReport reads what an init that has ended said of its command. It says
-// nothing if it was killed.
+// nothing if it was killed. The command can have it say what it likes: that is
+// about the command, and no more than text.
 func readReport(f *os.File) (*ExitStatus, error) {
 	var r report
 	if err := json.NewDecoder(io.LimitReader(f, MaxData)).Decode(&r); err != nil {
 		return nil, nil
 	}
-	if r.Error == "" {
-		return r.Status, nil
+	if r.Error != "" {
+		r.Error = strings.Map(printable, r.Error)
+		return nil, &initError{r}
 	}
-	return nil, &initError{r}
+	if r.Status != nil {
+		r.Status.Signal = strings.Map(printable, r.Status.Signal)
+		r.Status.TimedOut = false // only the launcher knows
+	}
+	return r.Status, nil
+}
+
+// printable leaves out what a terminal would obey.
+func printable(r rune) rune {
+	if !unicode.IsPrint(r) {
+		return '?'
+	}
+	return r
 }
 
 // initError is why a command could not be started.
