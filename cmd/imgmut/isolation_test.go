@@ -37,8 +37,8 @@ func listeners(t *testing.T) (port, socket string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { tcp.Close() })
-	socket = fmt.Sprintf("imgmut-test-%d", os.Getpid())
-	unix, err := net.Listen("unix", "@"+socket)
+	socket = fmt.Sprintf("imgmut-test-%d-%d", os.Getpid(), time.Now().UnixNano())
+	unix, err := net.Listen("unix", "@"+socket) // abstract
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,25 @@ func listeners(t *testing.T) (port, socket string) {
 // agent, the machine or another step. The guest is in the machine's network,
 // because another step needs it, so all depends on what keeps steps from that.
 func TestIsolation(t *testing.T) {
-	l := newLab(t)
+	for name, prefix := range map[string]func(image string) []string{
+		"this machine": func(string) []string { return nil },
+		// systemd-nspawn mounts not everything alike in all versions.
+		"Debian 13": func(image string) []string {
+			return []string{"unshare", "--mount", "sh", "-euc", enter, "sh", fixtures.HostTree(t), os.TempDir(), filepath.Dir(image)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			image := fixtures.Image(t, "debian-12")
+			l.prefix = prefix(image)
+			l.attack(image)
+		})
+	}
+}
+
+// attack runs all attacks in a guest, and wants each to fail.
+func (l *lab) attack(image string) {
+	t := l.t
 	port, socket := listeners(t)
 	program := attackProgram(t)
 	recipe := filepath.Join(filepath.Dir(program), "recipe.yaml")
@@ -65,7 +83,7 @@ steps:
   - run: [attack, find]
   - run: "true"
     network: true
-`, fixtures.Image(t, "debian-12"), port, socket), 0o644)
+`, image, port, socket), 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +129,8 @@ steps:
 				t.Fatal(err)
 			}
 			defer cmd.Wait()
-			for deadline := time.Now().Add(2 * time.Minute); !strings.Contains(errs.String(), "| ready"); time.Sleep(5 * time.Millisecond) {
+			deadline := time.Now().Add(2 * time.Minute)
+			for ; !strings.Contains(errs.String(), "| ready"); time.Sleep(5 * time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatalf("the step does not start:\n%s", errs.String())
 				}

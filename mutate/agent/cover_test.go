@@ -40,7 +40,8 @@ func describe(t *testing.T, dir string) string {
 		if err := unix.Lstat(path, &st); err != nil {
 			return err
 		}
-		fmt.Fprintf(&s, "%s inode %d mode %o %d:%d links %d at %d", strings.TrimPrefix(path, dir), st.Ino, st.Mode, st.Uid, st.Gid, st.Nlink, st.Mtim.Nano())
+		name := strings.TrimPrefix(path, dir)
+		fmt.Fprintf(&s, "%s inode %d mode %o %d:%d links %d at %d", name, st.Ino, st.Mode, st.Uid, st.Gid, st.Nlink, st.Mtim.Nano())
 		for _, attr := range []string{"user.note", "security.capability"} {
 			value := make([]byte, 100)
 			if n, err := unix.Lgetxattr(path, attr, value); err == nil {
@@ -91,8 +92,8 @@ func TestCoverLeavesNoTrace(t *testing.T) {
 			return errors.Join(file(d), os.Symlink("second", d+"/first"), os.Symlink(d+"/file", d+"/second"))
 		}, "first"},
 		{"behind a link of a directory", func(d string) error {
-			return errors.Join(os.MkdirAll(d+"/a/b", 0o755), os.Symlink("a/b", d+"/short"), os.WriteFile(d+"/a/file", []byte("x"), 0o644),
-				os.Symlink("../file", d+"/a/b/up"))
+			return errors.Join(os.MkdirAll(d+"/a/b", 0o755), os.Symlink("a/b", d+"/short"),
+				os.WriteFile(d+"/a/file", []byte("x"), 0o644), os.Symlink("../file", d+"/a/b/up"))
 		}, "short/up"},
 		{"missing", nil, "file"},
 		{"missing with its directories", nil, "a/b/file"},
@@ -161,7 +162,8 @@ func TestCoverKeepsWhatTheCommandDid(t *testing.T) {
 		{"the same size and time", "old", func(d string) error {
 			fi, err := os.Stat(d + "/file")
 			same := strings.Replace(cover, "53", "99", 1)
-			return errors.Join(err, os.WriteFile(d+"/file", []byte(same), 0o644), os.Chtimes(d+"/file", fi.ModTime(), fi.ModTime()))
+			return errors.Join(err, os.WriteFile(d+"/file", []byte(same), 0o644),
+				os.Chtimes(d+"/file", fi.ModTime(), fi.ModTime()))
 		}, strings.Replace(cover, "53", "99", 1)},
 		{"written with the cover's own content", "old", writeFile("file", cover), "old"},
 		{"replaced by a file", "old", func(d string) error {
@@ -255,7 +257,8 @@ func TestCoverElsewhere(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(j.Files) != 1 || j.Files[0].Path != "/run/imgmut-none/stub" || len(j.Binds) != 1 || j.Binds[0].Path != dir+"/fixed" {
+	if len(j.Files) != 1 || j.Files[0].Path != "/run/imgmut-none/stub" ||
+		len(j.Binds) != 1 || j.Binds[0].Path != dir+"/fixed" {
 		t.Errorf("the init makes %v, mounts %v", j.Files, j.Binds)
 	}
 	if err := f.restore(); err != nil {

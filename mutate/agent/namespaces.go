@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -63,8 +62,18 @@ func prepareGuest() error {
 		return err
 	}
 	for _, dir := range []string{"/sys/fs/cgroup", "/dev/mqueue"} {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		err := unix.Unmount(dir, unix.MNT_DETACH)
+		if err != nil && err != unix.EINVAL && err != unix.ENOENT { // no mount, or not ours to unmount
 			return fmt.Errorf("unmount %s: %w", dir, err)
+		}
+	}
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	if strings.Contains(string(table), " - cgroup") {
+		if err := unix.Mount("tmpfs", "/sys/fs/cgroup", "tmpfs", unix.MS_RDONLY, "mode=0555"); err != nil {
+			return fmt.Errorf("cover /sys/fs/cgroup: %w", err)
 		}
 	}
 	if err := makeSys(); err != nil {

@@ -45,8 +45,8 @@ func CommandLine(trees ...fs.FS) string {
 
 // clean makes one line of words that a kernel can take.
 func clean(s string) string {
-	words := strings.FieldsFunc(strings.ToValidUTF8(s, ""), func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) })
-	line := strings.Join(words, " ")
+	between := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
+	line := strings.Join(strings.FieldsFunc(strings.ToValidUTF8(s, ""), between), " ")
 	if len(line) > maxCommandLine {
 		return ""
 	}

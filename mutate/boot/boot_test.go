@@ -44,6 +44,9 @@ menuentry "Last one" --id last {
 }
 `
 
+// standard is what grubCfg starts if nothing else is asked for.
+const standard = "root=UUID=1234 ro quiet console=ttyS0,115200"
+
 func TestCommandLine(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -57,7 +60,7 @@ func TestCommandLine(t *testing.T) {
 		{"several lines", []map[string]string{{"etc/kernel/cmdline": "root=UUID=1\n\tro\x00 quiet\n\n"}}, "root=UUID=1 ro quiet"},
 		{"not that of a directory", []map[string]string{{
 			"etc/kernel/cmdline/file": "x", "boot/grub/grub.cfg": grubCfg,
-		}}, "root=UUID=1234 ro quiet console=ttyS0,115200"},
+		}}, standard},
 		{"an entry in the ESP", []map[string]string{{}, {
 			"loader/loader.conf":         "timeout 0\ndefault debian.conf\n",
 			"loader/entries/debian.conf": "title x\nlinux /debian/vmlinuz\noptions root=PARTUUID=1 ro\noptions console=ttyS0\n",
@@ -79,18 +82,19 @@ func TestCommandLine(t *testing.T) {
 		}}, "root=UUID=7 ro quiet"},
 		{"an entry without options", []map[string]string{{
 			"boot/loader/entries/a.conf": "linux /vmlinuz\n", "boot/grub/grub.cfg": grubCfg,
-		}}, "root=UUID=1234 ro quiet console=ttyS0,115200"},
-		{"GRUB on a volume for /boot", []map[string]string{{}, {"grub2/grub.cfg": grubCfg}}, "root=UUID=1234 ro quiet console=ttyS0,115200"},
+		}}, standard},
+		{"GRUB on a volume for /boot", []map[string]string{{}, {"grub2/grub.cfg": grubCfg}}, standard},
 		{"GRUB's default by number", []map[string]string{{"boot/grub/grub.cfg": grubCfg + "set default=2\n"}}, "root=/dev/vda2 rw"},
 		{"by id", []map[string]string{{"boot/grub/grub.cfg": grubCfg + "set default=last\n"}}, "root=/dev/vda2 rw"},
 		{"by title", []map[string]string{{"boot/grub/grub.cfg": grubCfg + "set default='Last one'\n"}}, "root=/dev/vda2 rw"},
 		{"in a submenu", []map[string]string{{
 			"boot/grub/grub.cfg": grubCfg + "set default='gnulinux-advanced-1234>x'\n",
 		}}, "root=UUID=1234 ro older"},
-		{"out of range", []map[string]string{{"boot/grub/grub.cfg": grubCfg + "set default=7\n"}}, "root=UUID=1234 ro quiet console=ttyS0,115200"},
+		{"out of range", []map[string]string{{"boot/grub/grub.cfg": grubCfg + "set default=7\n"}}, standard},
 		{"saved by GRUB", []map[string]string{{
-			"boot/grub/grub.cfg": "set default=\"${saved_entry}\"\nmenuentry a {\nlinux /v wrong\n}\nmenuentry b {\nlinux /v right\n}\n",
-			"boot/grub/grubenv":  "saved_entry=1\n",
+			"boot/grub/grub.cfg": "set default=\"${saved_entry}\"\n" +
+				"menuentry a {\nlinux /v wrong\n}\nmenuentry b {\nlinux /v right\n}\n",
+			"boot/grub/grubenv": "saved_entry=1\n",
 		}}, "right"},
 		{"longer than a kernel takes", []map[string]string{{"etc/kernel/cmdline": strings.Repeat("x", 5000)}}, ""},
 		{"no text", []map[string]string{{"etc/kernel/cmdline": "ro \xff\xfe quiet"}}, "ro quiet"},
@@ -124,7 +128,8 @@ func FuzzCommandLine(f *testing.F) {
 			"boot/grub/grub.cfg": cfg, "boot/grub/grubenv": environment, "boot/loader/entries/a.conf": entry,
 			"boot/loader/entries/b-10.conf": entry + "\nversion 10", "boot/loader/loader.conf": loader, "etc/kernel/cmdline": cmdline,
 		})
-		if len(line) > maxCommandLine || strings.ContainsAny(line, "\n\x00\t") || !utf8.ValidString(line) || strings.TrimSpace(line) != line {
+		if len(line) > maxCommandLine || strings.ContainsAny(line, "\n\x00\t") ||
+			!utf8.ValidString(line) || strings.TrimSpace(line) != line {
 			t.Errorf("CommandLine = %q", line)
 		}
 	})

@@ -43,7 +43,8 @@ func entryOptions(tree fs.FS, dir string) string {
 	best := slices.MaxFunc(entries, func(a, b entry) int {
 		return cmp.Or(compareVersions(a.version, b.version), compareVersions(a.id, b.id))
 	})
-	for _, wanted := range []string{environment["saved_entry"], loaderDefault(read(tree, path.Join(dir, "loader/loader.conf")))} {
+	configured := loaderDefault(read(tree, path.Join(dir, "loader/loader.conf")))
+	for _, wanted := range []string{environment["saved_entry"], configured} {
 		i := slices.IndexFunc(entries, func(e entry) bool {
 			matches, err := path.Match(strings.TrimSuffix(wanted, ".conf"), e.id)
 			return wanted != "" && err == nil && matches

@@ -92,8 +92,10 @@ func kernelSettings() (string, error) {
 	unix.Mount("binfmt_misc", "/mnt/sys/fs/binfmt_misc", "binfmt_misc", 0, "")
 	var err error
 	for _, dir := range []string{"/proc/", "/mnt/"} {
-		for _, file := range []string{"sys/kernel/core_pattern", "sys/kernel/modprobe", "sys/kernel/hotplug", "sys/vm/drop_caches",
-			"sys/kernel/panic", "sys/fs/protected_symlinks", "sysrq-trigger", "irq/default_smp_affinity", "kcore"} {
+		for _, file := range []string{
+			"sys/kernel/core_pattern", "sys/kernel/modprobe", "sys/kernel/hotplug", "sys/vm/drop_caches",
+			"sys/kernel/panic", "sys/fs/protected_symlinks", "sysrq-trigger", "irq/default_smp_affinity", "kcore",
+		} {
 			var fd int
 			if fd, err = unix.Open(dir+file, unix.O_WRONLY, 0); err == nil {
 				unix.Close(fd)
@@ -108,8 +110,10 @@ func writeSys() (string, error) {
 	unix.Mount("", "/sys", "", unix.MS_REMOUNT|unix.MS_BIND, "")
 	unix.Mount("sysfs", "/mnt", "sysfs", 0, "")
 	for _, dir := range []string{"/sys", "/mnt"} {
-		for _, file := range []string{"/kernel/uevent_seqnum", "/kernel/mm/transparent_hugepage/enabled", "/kernel/mm/ksm/run", "/power/state",
-			"/kernel/profiling", "/block/loop0/queue/read_ahead_kb", "/module/loop/parameters/max_loop", "/firmware/efi/vars"} {
+		for _, file := range []string{
+			"/kernel/uevent_seqnum", "/kernel/mm/transparent_hugepage/enabled", "/kernel/mm/ksm/run", "/power/state",
+			"/kernel/profiling", "/block/loop0/queue/read_ahead_kb", "/module/loop/parameters/max_loop", "/firmware/efi/vars",
+		} {
 			if fd, err := unix.Open(dir+file, unix.O_WRONLY, 0); err == nil {
 				unix.Close(fd)
 				return dir + file + " can be written", nil
@@ -126,9 +130,12 @@ func writeSys() (string, error) {
 
 func deviceNodes() (string, error) {
 	unix.Mount("tmpfs", "/mnt", "tmpfs", 0, "")
+	devices := []struct{ mode, major, minor uint32 }{
+		{unix.S_IFBLK, 254, 0}, {unix.S_IFBLK, 7, 0}, {unix.S_IFCHR, 1, 1}, {unix.S_IFCHR, 1, 11},
+	}
 	var err error
 	for _, dir := range []string{"/var/tmp", "/mnt", "/tmp", "/dev/shm"} {
-		for _, dev := range []struct{ mode, major, minor uint32 }{{unix.S_IFBLK, 254, 0}, {unix.S_IFBLK, 7, 0}, {unix.S_IFCHR, 1, 1}, {unix.S_IFCHR, 1, 11}} {
+		for _, dev := range devices {
 			name := dir + "/node"
 			if err = unix.Mknod(name, dev.mode|0o600, int(unix.Mkdev(dev.major, dev.minor))); err == nil {
 				os.Remove(name)
@@ -141,7 +148,9 @@ func deviceNodes() (string, error) {
 
 func machineDevices() (string, error) {
 	var err error
-	for _, name := range []string{"mem", "kmsg", "loop-control", "loop0", "vda", "sda", "nvme0n1", "mapper/control", "console", "tty0", "input"} {
+	for _, name := range []string{
+		"mem", "kmsg", "loop-control", "loop0", "vda", "sda", "nvme0n1", "mapper/control", "console", "tty0", "input",
+	} {
 		var fd int
 		if fd, err = unix.Open("/dev/"+name, unix.O_RDONLY|unix.O_NONBLOCK, 0); err == nil {
 			unix.Close(fd)

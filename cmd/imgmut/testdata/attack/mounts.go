@@ -40,7 +40,8 @@ func unmountAll() (gone []string) {
 	points := mounts()
 	for range 3 {
 		for i := len(points) - 1; i >= 0; i-- {
-			if points[i] != "/" && points[i] != "/dev/mqueue" && !strings.HasPrefix(points[i], "/proc") && unix.Unmount(points[i], unix.MNT_DETACH) == nil {
+			own := points[i] == "/" || points[i] == "/dev/mqueue" || strings.HasPrefix(points[i], "/proc")
+			if !own && unix.Unmount(points[i], unix.MNT_DETACH) == nil {
 				gone = append(gone, points[i])
 			}
 		}

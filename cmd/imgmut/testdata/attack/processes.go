@@ -25,8 +25,11 @@ func initRoot() (string, error) {
 func initDescriptors() (string, error) {
 	links, _ := filepath.Glob("/proc/1/fd/*")
 	for _, l := range links {
-		if to, err := os.Readlink(l); err == nil && (strings.HasPrefix(to, "socket:") || strings.HasPrefix(to, "/memfd") || strings.HasPrefix(to, "/proc/")) {
-			return l + " is " + to, nil
+		to, _ := os.Readlink(l)
+		for _, bad := range []string{"socket:", "/memfd", "/proc/"} {
+			if strings.HasPrefix(to, bad) {
+				return l + " is " + to, nil
+			}
 		}
 	}
 	return "", fmt.Errorf("%w among %d", errNothing, len(links))
