@@ -3,6 +3,7 @@ package recipes
 import (
 	"reflect"
 	"strconv"
+	"strings"
 )
 
 // decoder reads nodes into Go values and collects what does not fit.
@@ -148,15 +149,8 @@ func (d *decoder) table(n *node, path string, v reflect.Value) {
 func (d *decoder) structure(n *node, path string, v reflect.Value) {
 	scalar, hasScalar := v.Addr().Interface().(ScalarUnmarshaler)
 	items, hasList := v.Addr().Interface().(ListUnmarshaler)
-	want := "a mapping"
-	switch {
-	case hasScalar && hasList:
-		want = "text, a list or a mapping"
-	case hasScalar:
-		want = "text or a mapping"
-	case hasList:
-		want = "a list or a mapping"
-	}
+	truth, hasBool := v.Addr().Interface().(BoolUnmarshaler)
+	want := forms(hasScalar, hasList, hasBool)
 	switch {
 	case n.kind == null:
 	case n.kind == mapping:
@@ -168,6 +162,13 @@ func (d *decoder) structure(n *node, path string, v reflect.Value) {
 		if len(d.problems) == before {
 			d.shortForm(n, path, items.FromList(l))
 		}
+	case hasBool && (n.kind == boolean || n.kind == untyped && !hasScalar):
+		var b bool
+		before := len(d.problems)
+		d.boolean(n, path, reflect.ValueOf(&b).Elem())
+		if len(d.problems) == before {
+			d.shortForm(n, path, truth.FromBool(b))
+		}
 	case n.kind != list && hasScalar:
 		if s, ok := d.text(n, path, want); ok {
 			d.shortForm(n, path, scalar.FromScalar(s))
@@ -175,6 +176,22 @@ func (d *decoder) structure(n *node, path string, v reflect.Value) {
 	default:
 		d.wrongType(n, path, want, "")
 	}
+}
+
+// forms says what may stand for a struct with those short forms.
+func forms(scalar, list, boolean bool) string {
+	want := "a mapping"
+	for _, f := range []struct {
+		has  bool
+		name string
+	}{{list, "a list"}, {scalar, "text"}, {boolean, "true or false"}} {
+		if f.has && strings.Contains(want, " or a mapping") {
+			want = f.name + ", " + want
+		} else if f.has {
+			want = f.name + " or " + want
+		}
+	}
+	return want
 }
 
 func (d *decoder) shortForm(n *node, path string, err error) {

@@ -49,6 +49,36 @@ func (s *short) FromList(l []string) error {
 	return nil
 }
 
+// choice is all, or some.
+type choice struct {
+	All   bool
+	Names []string
+}
+
+func (c *choice) FromBool(all bool) error       { c.All = all; return nil }
+func (c *choice) FromList(names []string) error { c.Names = names; return nil }
+
+func TestDecodeBoolForm(t *testing.T) {
+	for in, want := range map[string]choice{"{which: true}": {All: true}, "{which: false}": {}, "{which: [a]}": {Names: []string{"a"}}, "{}": {}} {
+		var got struct {
+			Which choice `yaml:"which"`
+		}
+		if _, ps := decode(t, in, &got); len(ps) > 0 || !cmp.Equal(got.Which, want) {
+			t.Errorf("%s: %+v, %v; want %+v", in, got.Which, ps, want)
+		}
+	}
+	var got struct {
+		Which choice `yaml:"which"`
+	}
+	_, ps := decode(t, "{which: 1}", &got)
+	if want := `r.yaml:5:19: steps[0].kind.which: want true or false, a list or a mapping, found the number 1`; len(ps) != 1 || ps[0].Error() != want {
+		t.Errorf("%v, want %s", ps, want)
+	}
+	if _, ps := decode(t, "{}", &got, Set{Path: "steps[0].kind.which", Value: "true"}); len(ps) > 0 || !got.Which.All {
+		t.Errorf("--set: %+v, %v", got.Which, ps)
+	}
+}
+
 // decode decodes the options of a recipe's only step.
 func decode(t *testing.T, options string, into any, sets ...Set) (Options, Problems) {
 	t.Helper()

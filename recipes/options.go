@@ -22,6 +22,10 @@ type ScalarUnmarshaler interface{ FromScalar(string) error }
 // of texts in place of a mapping, as in "run: [apt-get, clean]".
 type ListUnmarshaler interface{ FromList([]string) error }
 
+// BoolUnmarshaler is a target of [Options.Decode] that has a short form: true
+// or false in place of a mapping, as in "upgrade: true".
+type BoolUnmarshaler interface{ FromBool(bool) error }
+
 // Decode reads the options into a struct, by the yaml tags of its fields, and
 // gives every problem at once. Fields without a tag are left alone; so are
 // those that the recipe does not mention.
