@@ -200,7 +200,8 @@ func (b *build) step(ctx context.Context, g *guest.Guest, l *stepLink, out *line
 	if err := b.needSpace(0); err != nil {
 		return err
 	}
-	scoped := &scopedGuest{Guest: g, env: l.spec.Env, network: l.material.Network, out: out}
+	scoped := &scopedGuest{Guest: g, env: l.spec.Env, network: l.material.Network, out: out,
+		timeout: l.spec.Timeout, deadline: time.Now().Add(l.spec.Timeout)}
 	if err := l.decoded.Step.Apply(ctx, scoped, b.plan.source); err != nil {
 		// A full store shows in a guest as anything: lost writes, I/O errors, a
 		// filesystem that turned read-only. Say what it really was.

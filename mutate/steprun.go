@@ -1,6 +1,7 @@
 package mutate
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 	"unicode"
 
 	"github.com/imgmut/imgmut/mutate/agent"
@@ -76,13 +78,15 @@ func (e *StepError) Hint() string {
 // fullImage is the mend for a filesystem of the image that is full.
 const fullImage = "the image's own filesystem is full: use a larger base"
 
-// scopedGuest is the guest as one step sees it: with the step's environment
-// and network, and its output going to the step's lines.
+// scopedGuest is the guest as one step sees it: with the step's environment,
+// network and time, and its output going to the step's lines.
 type scopedGuest struct {
 	*guest.Guest
-	env     map[string]string
-	network bool
-	out     *lineWriter
+	env      map[string]string
+	network  bool
+	timeout  time.Duration // of the whole step; 0 for none
+	deadline time.Time     // when it is over
+	out      *lineWriter
 }
 
 // Run implements [step.Guest].
@@ -93,7 +97,29 @@ func (s *scopedGuest) Run(ctx context.Context, c agent.Command) error {
 	}
 	maps.Copy(env, c.Env)
 	c.Env = env
-	return s.Exec(ctx, c, s.network, s.out.write)
+	if s.timeout > 0 {
+		// The agent keeps the time, so that it can end the command in order. It
+		// takes 0 for no limit.
+		if left := max(time.Until(s.deadline), time.Millisecond); c.Timeout == 0 || left < c.Timeout {
+			c.Timeout = left
+		}
+	}
+	err := s.Exec(ctx, c, s.network, s.out.write)
+	var exit *agent.ExitError
+	if errors.As(err, &exit) && s.timeout > 0 && time.Now().After(s.deadline) {
+		exit.Reason = fmt.Sprintf("the step was still running after %s", s.timeout)
+	}
+	return err
+}
+
+// Put implements [step.Guest].
+func (s *scopedGuest) Put(ctx context.Context, write func(*tar.Writer) error) error {
+	if s.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, s.deadline, fmt.Errorf("still copying after %s", s.timeout))
+		defer cancel()
+	}
+	return s.Guest.Put(ctx, write)
 }
 
 // tailLines is how many lines of a failed step are told again with the error.

@@ -20,7 +20,7 @@ var (
 // Keys of the recipe and, beside its kind, of a step.
 var (
 	recipeKeys = []string{"version", "name", "base", "steps", "verify", "register"}
-	stepKeys   = []string{"name", "env", "network", "max-age"}
+	stepKeys   = []string{"name", "env", "network", "max-age", "timeout"}
 )
 
 // builder makes the Recipe of a tree.
@@ -191,15 +191,19 @@ func (b *builder) step(i int, n *node) {
 		Env     map[string]string `yaml:"env"`
 		Network *bool             `yaml:"network"`
 		MaxAge  Duration          `yaml:"max-age"`
+		Timeout Duration          `yaml:"timeout"`
 	}
 	fits := b.field(n.only(func(key string) bool { return slices.Contains(stepKeys, key) }), path, &common)
-	s.Name, s.Env, s.Network, s.MaxAge = common.Name, common.Env, common.Network, time.Duration(common.MaxAge)
+	s.Name, s.Env, s.Network = common.Name, common.Env, common.Network
+	s.MaxAge, s.Timeout = common.MaxAge.Duration(), common.Timeout.Duration()
 	b.r.Steps[i] = s
 	if e, ok := n.get("name"); ok && e.value.isText() && !isLabel(s.Name) {
 		b.add(e.value.pos, at(path, "name"), "", "%q: want one line of at most 64 characters", shorten(s.Name))
 	}
-	if e, ok := n.get("max-age"); ok && fits && s.MaxAge <= 0 {
-		b.add(e.value.pos, at(path, "max-age"), "", "%q: want a duration above zero", shorten(e.value.text))
+	for key, d := range map[string]time.Duration{"max-age": s.MaxAge, "timeout": s.Timeout} {
+		if e, ok := n.get(key); ok && fits && d <= 0 {
+			b.add(e.value.pos, at(path, key), "", "%q: want a duration above zero", shorten(e.value.text))
+		}
 	}
 	if e, ok := n.get("env"); ok {
 		b.env(e.value, at(path, "env"))

@@ -74,6 +74,9 @@ func TestProblems(t *testing.T) {
 			"r.yaml:9:11: steps[0].env.1A: want a name of letters, digits and _, the first no digit",
 			`r.yaml:9:21: steps[0].env.B: want text, found the number 2 [quote it: "2"]`,
 			"r.yaml:9:27: steps[0].env.C: the value holds a NUL character"}},
+		{"timeout", head + "steps:\n  - {run: a, timeout: -3h}\n  - {run: a, timeout: 0s}\n", []string{
+			`r.yaml:5:23: steps[0].timeout: "-3h": want a duration above zero`,
+			`r.yaml:6:23: steps[1].timeout: "0s": want a duration above zero`}},
 		{"max-age", head + "steps:\n  - {run: a, max-age: -3h}\n" +
 			"  - {run: a, max-age: 0s}\n  - {run: a, max-age: soon}\n", []string{
 			`r.yaml:5:23: steps[0].max-age: "-3h": want a duration above zero`,

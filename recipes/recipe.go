@@ -46,6 +46,7 @@ type Step struct {
 	Env     map[string]string
 	Network *bool         // nil leaves it to the kind
 	MaxAge  time.Duration // 0 for no limit
+	Timeout time.Duration // of the whole step; 0 for none
 	Options Options
 	Pos     Pos
 }

@@ -27,6 +27,7 @@ steps:
     env: {A: "1", _b2: x y}
     network: true
     max-age: 1w2d12h
+    timeout: 5m
     copy: {from: site/, to: /srv/www, owner: www-data:www-data}
 verify:
   - package: nginx-light
@@ -46,9 +47,9 @@ func TestParse(t *testing.T) {
 		Steps: []Step{
 			{Index: 0, Kind: "run", Pos: Pos{Line: 6, Col: 5}},
 			{Index: 1, Name: "the site", Kind: "copy", Env: map[string]string{"A": "1", "_b2": "x y"},
-				Network: &yes, MaxAge: (9*24 + 12) * time.Hour, Pos: Pos{Line: 7, Col: 5}},
+				Network: &yes, MaxAge: (9*24 + 12) * time.Hour, Timeout: 5 * time.Minute, Pos: Pos{Line: 7, Col: 5}},
 		},
-		Verify:   []Assertion{{Index: 0, Kind: "package", Pos: Pos{Line: 13, Col: 5}}},
+		Verify:   []Assertion{{Index: 0, Kind: "package", Pos: Pos{Line: 14, Col: 5}}},
 		Register: Register{Machined: true},
 		Digest:   fmt.Sprintf("%x", sha256.Sum256([]byte(full))),
 	}
