@@ -20,7 +20,7 @@ import (
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/agent"
-	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/etc"
 )
 
 // Change is what is to be done, in this order: lists are fetched, packages
@@ -82,7 +82,7 @@ func Find(ctx context.Context, image Files) (Manager, error) {
 	if err != nil {
 		return Manager{}, fmt.Errorf("find the package manager: %w", err)
 	}
-	r := disk.ParseOSRelease(string(text))
+	r := etc.ParseOSRelease(string(text))
 	var known []string
 	for _, id := range append([]string{r["ID"]}, strings.Fields(r["ID_LIKE"])...) {
 		for _, m := range managers {

@@ -122,16 +122,16 @@ func TestCheck(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := all[0].String(); got != tc.name {
+			if got := all[0].Value.String(); got != tc.name {
 				t.Errorf("its name is %q, want %q", got, tc.name)
 			}
-			err = all[0].Check(t.Context(), g)
+			err = all[0].Value.Check(t.Context(), g)
 			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
 				t.Errorf("Check: %v, want %q", err, tc.want)
 			}
 			// A guest that cannot be asked is no verdict.
 			broken := errors.New("the guest is gone")
-			if err := all[0].Check(t.Context(), &guest{broken: broken}); !errors.Is(err, broken) {
+			if err := all[0].Value.Check(t.Context(), &guest{broken: broken}); !errors.Is(err, broken) {
 				t.Errorf("Check in a broken guest: %v", err)
 			}
 		})
@@ -140,10 +140,11 @@ func TestCheck(t *testing.T) {
 
 func TestDecodeProblems(t *testing.T) {
 	for in, want := range map[string]string{
-		`fil: /x`:                               "no such assertion: fil (there are absent, command, file, package, unit, user)",
+		`fil: /x`:                               "no such kind: fil (there are file, absent, package, unit, user, command)",
 		`file: x`:                               `"x": want an absolute path in the image`,
 		`file: {path: /x, regex: "("}`:          "file.regex: ",
 		`file: {path: /x, mode: "rw"}`:          `"rw": want octal permissions`,
+		`file: {path: /x, owner: "a b"}`:        `"a b": want USER or USER:GROUP`,
 		`file: {path: /x, size: 1}`:             "size",
 		`absent: x`:                             `"x": want an absolute path`,
 		`package: -y`:                           `"-y" is not the name of a package`,

@@ -1,22 +1,21 @@
 package verify
 
 import (
-	"encoding/json"
 	"fmt"
-	"reflect"
 
 	"github.com/imgmut/imgmut/mutate/record"
+	"github.com/imgmut/imgmut/recipes"
 )
 
 // Record makes assertions ready to be kept.
 func Record(assertions []Assertion) ([]record.Assertion, error) {
 	var all []record.Assertion
 	for _, a := range assertions {
-		b, err := json.Marshal(a)
+		r, err := a.Record()
 		if err != nil {
-			return nil, fmt.Errorf("record %s: %w", a, err)
+			return nil, err
 		}
-		all = append(all, record.Assertion{Kind: kindOf(a), Options: b})
+		all = append(all, record.Assertion(r))
 	}
 	return all, nil
 }
@@ -25,24 +24,11 @@ func Record(assertions []Assertion) ([]record.Assertion, error) {
 func Recall(recorded []record.Assertion) ([]Assertion, error) {
 	var all []Assertion
 	for _, r := range recorded {
-		kind, ok := kinds[r.Kind]
-		if !ok {
-			return nil, fmt.Errorf("recall assertion: no such kind: %s", r.Kind)
-		}
-		a := kind()
-		if err := json.Unmarshal(r.Options, a); err != nil {
-			return nil, fmt.Errorf("recall assertion %s: %w", r.Kind, err)
+		a, err := kinds.Recall(recipes.Recorded(r))
+		if err != nil {
+			return nil, fmt.Errorf("recall assertion: %w", err)
 		}
 		all = append(all, a)
 	}
 	return all, nil
-}
-
-func kindOf(a Assertion) string {
-	for name, kind := range kinds {
-		if reflect.TypeOf(kind()) == reflect.TypeOf(a) {
-			return name
-		}
-	}
-	return ""
 }
