@@ -145,12 +145,12 @@ func CheckInputs(r *recipes.Recipe) error {
 	var problems recipes.Problems
 	for _, s := range r.Steps {
 		d, wrong := step.Decode(s)
-		in, ok := d.Step.(step.Inputter)
+		in, ok := d.Value.(step.Inputter)
 		if !ok || len(wrong) > 0 {
 			continue
 		}
-		for _, name := range in.Inputs() {
-			if _, err := dir.Lstat(name); err != nil {
+		for _, from := range in.Inputs() {
+			if _, err := dir.Stat(from.Path); err != nil {
 				problems = append(problems, inputProblem(s, err))
 			}
 		}

@@ -202,7 +202,7 @@ func (b *build) step(ctx context.Context, g *guest.Guest, l *stepLink, out *line
 	}
 	scoped := &scopedGuest{Guest: g, env: l.spec.Env, network: l.material.Network, out: out,
 		timeout: l.spec.Timeout, deadline: time.Now().Add(l.spec.Timeout)}
-	if err := l.decoded.Step.Apply(ctx, scoped, b.plan.source); err != nil {
+	if err := l.decoded.Value.Apply(ctx, scoped, b.plan.source); err != nil {
 		// A full store shows in a guest as anything: lost writes, I/O errors, a
 		// filesystem that turned read-only. Say what it really was.
 		if lost := g.Sync(); errors.Is(lost, guest.ErrLostWrites) {

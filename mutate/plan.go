@@ -92,7 +92,6 @@ func (p *plan) chain(ctx context.Context, steps []step.Decoded) (err error) {
 	if p.prepare.key, err = p.prepare.material.Key(); err != nil {
 		return err
 	}
-	p.source.Want = map[string]string{}
 	parent := p.prepare.key
 	var problems recipes.Problems
 	for i, d := range steps {
@@ -106,9 +105,6 @@ func (p *plan) chain(ctx context.Context, steps []step.Decoded) (err error) {
 		}
 		if l.key, err = l.material.Key(); err != nil {
 			return err
-		}
-		for _, in := range l.material.Inputs {
-			p.source.Want[in.Path] = in.Digest
 		}
 		parent = l.key
 		p.steps = append(p.steps, l)
@@ -129,10 +125,10 @@ func isInputError(err error) bool {
 func material(ctx context.Context, parent record.Key, s recipes.Step, d step.Decoded, src *step.Source) (record.Material, error) {
 	m := record.Material{Parent: parent, Kind: d.Kind.Name, Version: d.Kind.Version, Env: maps.Clone(s.Env), Network: usesNetwork(s, d)}
 	var err error
-	if m.Options, err = json.Marshal(d.Step); err != nil {
+	if m.Options, err = json.Marshal(d.Value); err != nil {
 		return m, fmt.Errorf("hash the options of a %s step: %w", s.Kind, err)
 	}
-	if in, ok := d.Step.(step.Inputter); ok {
+	if in, ok := d.Value.(step.Inputter); ok {
 		m.Inputs, err = src.Digest(ctx, in.Inputs())
 	}
 	return m, err
@@ -143,7 +139,7 @@ func usesNetwork(s recipes.Step, d step.Decoded) bool {
 	if s.Network != nil {
 		return *s.Network
 	}
-	n, ok := d.Step.(step.Networker)
+	n, ok := d.Value.(step.Networker)
 	return ok && n.Network()
 }
 

@@ -6,30 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Records of a tar header beyond the standard (pax(1)).
-const (
-	// XattrRecord comes before the name of an extended attribute.
-	XattrRecord = "SCHILY.xattr."
-	// OwnerRecord is an owner as the recipe says it, USER or USER:GROUP: only
-	// the image knows its own users.
-	OwnerRecord = "IMGMUT.owner"
-)
-
-// unpack makes the files of a tar stream. Every file appears under its name
-// complete; what was there is replaced, except directories.
-func unpack(r io.Reader) error {
-	t := tar.NewReader(r)
-	for {
+// unpack makes the files of a tar stream. Each takes the place of what has its
+// name, in one step, except that directories stay what they are. A directory
+// comes before what is in it, and all that is in it before anything else, so
+// that it gets its time, its permissions and its attributes (among them those
+// that files in it would inherit) when the stream leaves it.
+func unpack(r io.Reader) (err error) {
+	u := &unpacker{owners: map[string]ids{}, buf: make([]byte, MaxData)}
+	defer func() { err = errors.Join(err, u.leave(0)) }()
+	for t := tar.NewReader(r); ; {
 		h, err := t.Next()
 		if err == io.EOF {
 			return nil
@@ -37,54 +29,162 @@ func unpack(r io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("unpack: %w", err)
 		}
-		if err := unpackOne(h, t); err != nil {
-			return err // names its file
+		if !filepath.IsAbs(h.Name) || filepath.Clean(h.Name) != h.Name {
+			return fmt.Errorf("unpack %q: not a clean absolute path", h.Name)
+		}
+		if err := u.one(h, t); err != nil {
+			return fmt.Errorf("write %s: %w", h.Name, err)
 		}
 	}
 }
 
-func unpackOne(h *tar.Header, content io.Reader) error {
-	if !filepath.IsAbs(h.Name) || filepath.Clean(h.Name) != h.Name {
-		return fmt.Errorf("unpack %q: not a clean absolute path", h.Name)
+// unpacker is at some place of the image's tree, and holds open the way there.
+type unpacker struct {
+	way    []place
+	owners map[string]ids // as the image had them when they were first needed
+	buf    []byte
+}
+
+// place is a directory of the image.
+type place struct {
+	path    string
+	fd      int
+	lasting bool        // it is known to be part of the image
+	made    *tar.Header // what it is to be when it is left, if the stream made it
+}
+
+type ids struct{ uid, gid int }
+
+func (u *unpacker) one(h *tar.Header, content io.Reader) error {
+	if h.Name == "/" {
+		if h.Typeflag != tar.TypeDir {
+			return errors.New("the root is a directory")
+		}
+		return nil
 	}
-	uid, gid, err := owner(h)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", h.Name, err)
-	}
-	if err := os.MkdirAll(filepath.Dir(h.Name), 0o755); err != nil {
+	if _, err := u.owner(h); err != nil { // before anything is made
 		return err
 	}
-	if err := checkLasting(filepath.Dir(h.Name)); err != nil {
-		return fmt.Errorf("write %s: %w", h.Name, err)
+	dir, err := u.enter(filepath.Dir(h.Name))
+	if err != nil {
+		return err
 	}
-	fi, err := os.Stat(h.Name)
-	if err == nil && fi.IsDir() {
-		if h.Typeflag == tar.TypeDir {
-			return nil
+	base := filepath.Base(h.Name)
+	if h.Typeflag == tar.TypeDir {
+		return u.directory(dir, base, h)
+	}
+	err = u.create(dir, base, h, content)
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return errors.New("a directory is there (end the path with / to write into it)")
+	}
+	tmp := ".imgmut-" + rand.Text()
+	if err := u.create(dir, tmp, h, content); err != nil {
+		return err
+	}
+	if err := unix.Renameat(dir.fd, tmp, dir.fd, base); err != nil {
+		return errors.Join(err, removeIfThere(dir.fd, tmp))
+	}
+	// Where both are names of one file, rename(2) does nothing.
+	return removeIfThere(dir.fd, tmp)
+}
+
+// directory makes a directory and goes into it, unless it is there.
+func (u *unpacker) directory(dir *place, base string, h *tar.Header) error {
+	err := unix.Mkdirat(dir.fd, base, 0o700)
+	if err == unix.EEXIST {
+		var st unix.Stat_t
+		if err := unix.Fstatat(dir.fd, base, &st, 0); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return errors.New("what is there is not a directory")
 		}
-		if l, err := os.Lstat(h.Name); err != nil || l.IsDir() {
-			return fmt.Errorf("write %s: a directory is there (end the path with / to write into it)", h.Name)
-		}
-	}
-	tmp := filepath.Join(filepath.Dir(h.Name), ".imgmut-"+rand.Text())
-	if err := create(tmp, h, content); err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", h.Name, err), removeIfThere(tmp))
-	}
-	err = dress(tmp, h, uid, gid)
-	if err == nil {
-		err = os.Rename(tmp, h.Name)
+		return nil
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", h.Name, err), removeIfThere(tmp))
+		return err
 	}
+	fd, err := unix.Openat(dir.fd, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	u.way = append(u.way, place{path: h.Name, fd: fd, lasting: true, made: h})
 	return nil
+}
+
+// enter goes to a directory and makes what is missing of the way there.
+func (u *unpacker) enter(dir string) (*place, error) {
+	if len(u.way) == 0 {
+		fd, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		u.way = append(u.way, place{path: "/", fd: fd})
+	}
+	here := len(u.way)
+	for here > 1 && !below(dir, u.way[here-1].path) {
+		here--
+	}
+	if err := u.leave(here); err != nil {
+		return nil, err
+	}
+	for {
+		p := &u.way[len(u.way)-1]
+		if p.path == dir {
+			if p.lasting {
+				return p, nil
+			}
+			p.lasting = true
+			return p, checkLasting(p.fd, dir)
+		}
+		next, _, _ := strings.Cut(strings.TrimPrefix(dir[len(p.path):], "/"), "/")
+		path := filepath.Join(p.path, next)
+		fd, err := unix.Openat(p.fd, next, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err == unix.ENOENT {
+			if err := checkLasting(p.fd, p.path); err != nil {
+				return nil, err
+			}
+			if err := unix.Mkdirat(p.fd, next, 0o755); err != nil {
+				return nil, fmt.Errorf("make %s: %w", path, err)
+			}
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open %s: %w", path, err)
+		}
+		u.way = append(u.way, place{path: path, fd: fd})
+	}
+}
+
+// below says whether name is dir or in it.
+func below(name, dir string) bool {
+	return name == dir || dir == "/" || strings.HasPrefix(name, dir) && name[len(dir)] == '/'
+}
+
+// leave goes back to the first n places of the way.
+func (u *unpacker) leave(n int) (err error) {
+	for len(u.way) > n {
+		p := u.way[len(u.way)-1]
+		u.way = u.way[:len(u.way)-1]
+		if p.made != nil && err == nil {
+			if err = u.setAttributes(p.fd, p.made); err != nil {
+				err = fmt.Errorf("write %s: %w", p.path, err)
+			}
+		}
+		unix.Close(p.fd)
+	}
+	return err
 }
 
 // checkLasting refuses directories that are no part of the image, by whatever
 // links they are reached: what is put on a tmpfs is gone with the step.
-func checkLasting(dir string) error {
+func checkLasting(fd int, dir string) error {
 	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
+	if err := unix.Fstatfs(fd, &st); err != nil {
 		return err
 	}
 	switch st.Type {
@@ -94,78 +194,176 @@ func checkLasting(dir string) error {
 	return nil
 }
 
-func create(name string, h *tar.Header, content io.Reader) error {
+// create makes a file that is no directory. If there is one of that name, the
+// error is EEXIST and nothing of the content has been read.
+func (u *unpacker) create(dir *place, name string, h *tar.Header, content io.Reader) error {
+	var err error
 	switch h.Typeflag {
-	case tar.TypeDir:
-		return os.Mkdir(name, 0o700)
+	case tar.TypeLink:
+		return unix.Linkat(unix.AT_FDCWD, h.Linkname, dir.fd, name, 0)
 	case tar.TypeSymlink:
-		return os.Symlink(h.Linkname, name)
-	case tar.TypeReg:
-		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
+		if err := unix.Symlinkat(h.Linkname, dir.fd, name); err != nil {
 			return err
 		}
-		_, err = io.Copy(f, content)
-		return errors.Join(err, f.Close())
-	}
-	return fmt.Errorf("a file of type %q", h.Typeflag)
-}
-
-// dress sets all but the content: owner first, because chown clears the
-// set-user-ID bits and file capabilities.
-func dress(name string, h *tar.Header, uid, gid int) error {
-	if err := os.Lchown(name, uid, gid); errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("%w (no user namespace has the owner %d:%d: give the step an owner)", err, uid, gid)
-	} else if err != nil {
-		return err
-	}
-	if h.Typeflag == tar.TypeSymlink {
-		return nil
-	}
-	if err := unix.Chmod(name, uint32(h.Mode)&0o7777); err != nil {
-		return &fs.PathError{Op: "chmod", Path: name, Err: err}
-	}
-	for k, v := range h.PAXRecords {
-		attr, ok := strings.CutPrefix(k, XattrRecord)
-		if !ok {
-			continue
+		err = u.setLinkAttributes(dir.fd, name, h)
+	case tar.TypeReg:
+		fd, openErr := unix.Openat(dir.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		if openErr != nil {
+			return openErr
 		}
-		if err := unix.Lsetxattr(name, attr, []byte(v), 0); err != nil {
-			return fmt.Errorf("set attribute %s: %w", attr, err)
+		if err = u.fill(fd, h, content); err == nil {
+			err = u.setAttributes(fd, h)
 		}
+		err = errors.Join(err, unix.Close(fd))
+	default:
+		return fmt.Errorf("a file of type %q", h.Typeflag)
 	}
-	if h.ModTime.Unix() > 0 && h.Typeflag == tar.TypeReg {
-		return os.Chtimes(name, time.Now(), h.ModTime)
+	if err != nil {
+		return errors.Join(err, removeIfThere(dir.fd, name))
 	}
 	return nil
 }
 
-func removeIfThere(name string) error {
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// fill writes the content of a regular file, with its holes.
+func (u *unpacker) fill(fd int, h *tar.Header, content io.Reader) error {
+	size, data, sparse, err := Sparse(h)
+	if err != nil {
+		return err
+	}
+	if !sparse {
+		size, data = h.Size, []Range{{0, h.Size}}
+	}
+	for _, r := range data {
+		for r.Length > 0 {
+			n, err := io.ReadFull(content, u.buf[:min(r.Length, int64(len(u.buf)))])
+			if err != nil {
+				return err
+			}
+			if err := writeAt(fd, u.buf[:n], r.Offset); err != nil {
+				return err
+			}
+			r.Offset, r.Length = r.Offset+int64(n), r.Length-int64(n)
+		}
+	}
+	if sparse {
+		return unix.Ftruncate(fd, size)
+	}
+	return nil
+}
+
+func writeAt(fd int, b []byte, offset int64) error {
+	for len(b) > 0 {
+		n, err := unix.Pwrite(fd, b, offset)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		b, offset = b[n:], offset+int64(n)
+	}
+	return nil
+}
+
+// setAttributes sets all but the content: owner first, because chown clears the
+// set-user-ID bits and file capabilities, and the time last.
+func (u *unpacker) setAttributes(fd int, h *tar.Header) error {
+	o, err := u.owner(h)
+	if err != nil {
+		return err
+	}
+	if err := chownError(unix.Fchown(fd, o.uid, o.gid), o); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(fd, uint32(h.Mode)&0o7777); err != nil {
+		return fmt.Errorf("chmod: %w", err)
+	}
+	for name, value := range Xattrs(h) {
+		if err := unix.Fsetxattr(fd, name, []byte(value), 0); err != nil {
+			return fmt.Errorf("set attribute %s: %w", name, err)
+		}
+	}
+	times, err := timesOf(h)
+	if err != nil || times == nil {
+		return err
+	}
+	return unix.UtimesNanoAt(fd, "", times, unix.AT_EMPTY_PATH)
+}
+
+// setLinkAttributes is setAttributes for a symbolic link, which has no more.
+func (u *unpacker) setLinkAttributes(dir int, name string, h *tar.Header) error {
+	o, err := u.owner(h)
+	if err != nil {
+		return err
+	}
+	if err := chownError(unix.Fchownat(dir, name, o.uid, o.gid, unix.AT_SYMLINK_NOFOLLOW), o); err != nil {
+		return err
+	}
+	times, err := timesOf(h)
+	if err != nil || times == nil {
+		return err
+	}
+	return unix.UtimesNanoAt(dir, name, times, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// timesOf are the times of access and modification, as utimensat(2) takes them.
+func timesOf(h *tar.Header) ([]unix.Timespec, error) {
+	t, ok, err := Time(h)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return []unix.Timespec{{Nsec: unix.UTIME_NOW}, {Sec: t.Unix(), Nsec: int64(t.Nanosecond())}}, nil
+}
+
+func chownError(err error, o ids) error {
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("%w (no user namespace has the owner %d:%d: give the step an owner)", err, o.uid, o.gid)
+	}
+	if err != nil {
+		return fmt.Errorf("chown to %d:%d: %w", o.uid, o.gid, err)
+	}
+	return nil
+}
+
+func removeIfThere(dir int, name string) error {
+	if err := unix.Unlinkat(dir, name, 0); err != nil && err != unix.ENOENT {
 		return err
 	}
 	return nil
 }
 
 // owner gives the numbers of the header's owner in this image.
-func owner(h *tar.Header) (uid, gid int, err error) {
-	text := h.PAXRecords[OwnerRecord]
+func (u *unpacker) owner(h *tar.Header) (ids, error) {
+	text := h.PAXRecords[ownerRecord]
 	if text == "" {
-		return h.Uid, h.Gid, nil
+		return ids{h.Uid, h.Gid}, nil
 	}
+	if o, ok := u.owners[text]; ok {
+		return o, nil
+	}
+	o, err := lookUpOwner(text)
+	if err == nil {
+		u.owners[text] = o
+	}
+	return o, err
+}
+
+// lookUpOwner finds USER or USER:GROUP in the image. A user alone stands for
+// his own group as well.
+func lookUpOwner(text string) (o ids, err error) {
 	name, group, grouped := strings.Cut(text, ":")
 	if u, ok := findUser(func(a account) bool { return a.name == name }); ok {
-		uid, gid = u.id, u.primary
-	} else if uid, err = strconv.Atoi(name); err != nil {
-		return 0, 0, fmt.Errorf("the image has no user %q", name)
+		o = ids{u.id, u.primary}
+	} else if o.uid, err = strconv.Atoi(name); err != nil {
+		return o, fmt.Errorf("the image has no user %q", name)
 	}
 	if !grouped {
-		return uid, gid, nil
+		return o, nil
 	}
 	if g, ok := findGroup(func(a account) bool { return a.name == group }); ok {
-		gid = g.id
-	} else if gid, err = strconv.Atoi(group); err != nil {
-		return 0, 0, fmt.Errorf("the image has no group %q", group)
+		o.gid = g.id
+	} else if o.gid, err = strconv.Atoi(group); err != nil {
+		return o, fmt.Errorf("the image has no group %q", group)
 	}
-	return uid, gid, nil
+	return o, nil
 }

@@ -28,6 +28,7 @@ import (
 type recorder struct {
 	files map[string]string
 	fail  string // a command that contains this fails
+	times []time.Time
 	log   []string
 }
 
@@ -78,23 +79,30 @@ func (g *recorder) Put(_ context.Context, write func(*tar.Writer) error) error {
 		if err != nil {
 			return err
 		}
-		owner := h.PAXRecords[agent.OwnerRecord]
-		if owner == "" {
-			owner = fmt.Sprintf("%d:%d", h.Uid, h.Gid)
-		}
-		line := fmt.Sprintf("put %s %04o %s", h.Name, h.Mode, owner)
+		line := fmt.Sprintf("put %s %04o %s", h.Name, h.Mode, agent.Owner(h))
 		switch h.Typeflag {
 		case tar.TypeReg:
+			if size, data, sparse, err := agent.Sparse(h); err != nil {
+				return err
+			} else if sparse {
+				line += fmt.Sprintf(" %d %v", size, data)
+			}
 			line += fmt.Sprintf(" %q", content)
+		case tar.TypeLink:
+			line += " is " + h.Linkname
 		case tar.TypeSymlink:
 			line += " -> " + h.Linkname
 		case tar.TypeDir:
 			line += " dir"
 		}
-		for _, k := range slices.Sorted(maps.Keys(h.PAXRecords)) {
-			if name, ok := strings.CutPrefix(k, agent.XattrRecord); ok {
-				line += fmt.Sprintf(" %s=%q", name, h.PAXRecords[k])
-			}
+		attrs := agent.Xattrs(h)
+		for _, k := range slices.Sorted(maps.Keys(attrs)) {
+			line += fmt.Sprintf(" %s=%q", k, attrs[k])
+		}
+		if t, ok, err := agent.Time(h); err != nil {
+			return err
+		} else if ok {
+			g.times = append(g.times, t)
 		}
 		g.log = append(g.log, line)
 	}
@@ -118,15 +126,30 @@ func source(t *testing.T) (*step.Source, string) {
 		os.Chmod(dir+"/tree/sub", 0o750),
 		os.Chown(dir+"/tree/sub/tool", 12, 34),
 		os.Chmod(dir+"/tree/sub/tool", 0o755|fs.ModeSetuid),
-		unix.Lsetxattr(dir+"/tree/sub/tool", "user.note", []byte("x"), 0),
+		unix.Lsetxattr(dir+"/tree/sub/tool", "user.a=b", []byte("x"), 0),
 		os.Symlink("../../anywhere", dir+"/tree/link"),
 		os.WriteFile(dir+"/tree/empty", nil, 0o600),
+		os.WriteFile(dir+"/tree/.hidden", nil, 0),
+		os.Link(dir+"/tree/empty", dir+"/tree/other"),
+		withHoles(dir+"/tree/holes"),
+		os.Symlink("tree/sub", dir+"/current"),
+		os.Symlink("current/tool", dir+"/latest"),
 		os.WriteFile(dir+"/one.conf", []byte("one\n"), 0o640),
 	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &step.Source{Root: root(t, dir)}, dir
+}
+
+// withHoles makes a file of 3 MiB with 4 KiB of data.
+func withHoles(name string) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(bytes.Repeat([]byte("d"), 4096), 1<<20)
+	return errors.Join(err, f.Truncate(3<<20), f.Close())
 }
 
 func root(t *testing.T, dir string) *os.Root {
@@ -138,11 +161,6 @@ func root(t *testing.T, dir string) *os.Root {
 	t.Cleanup(func() { r.Close() })
 	return r
 }
-
-const (
-	get    = "run apt-get --quiet --assume-yes -o APT::Keep-Downloaded-Packages=false -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 "
-	getEnv = ` | DEBIAN_FRONTEND=noninteractive | DPKG_FORCE=unsafe-io,confold,confdef | cover /usr/sbin/policy-rc.d 0755 "#!/bin/sh\nexit 101\n"`
-)
 
 func TestApply(t *testing.T) {
 	for _, tc := range []struct {
@@ -156,24 +174,24 @@ func TestApply(t *testing.T) {
 		{`write: {path: /etc/motd, content: "hi\n"}`, []string{`put /etc/motd 0644 0:0 "hi\n"`}},
 		{`write: {path: /x, mode: "4711", owner: "daemon:adm"}`, []string{`put /x 4711 daemon:adm ""`}},
 
-		{`copy: {from: one.conf, to: /etc/renamed}`, []string{`put /etc/renamed 0640 0:0 "one\n"`}},
-		{`copy: {from: one.conf, to: /etc/app/}`, []string{`put /etc/app/one.conf 0640 0:0 "one\n"`}},
-		{`copy: {from: tree/sub/tool, to: /opt/, mode: "0700", owner: "1:2"}`, []string{`put /opt/tool 0700 1:2 "tool" user.note="x"`}},
-		{`copy: {from: tree/link, to: /opt/}`, []string{`put /opt/link 0777 0:0 -> ../../anywhere`}},
+		{`copy: {from: one.conf, to: /etc/renamed}`, []string{`put /etc/renamed 0644 0:0 "one\n"`}},
+		{`copy: {from: one.conf, to: /etc/renamed, mode: keep}`, []string{`put /etc/renamed 0640 0:0 "one\n"`}},
+		{`copy: {from: one.conf, to: /etc/app/}`, []string{`put /etc/app/one.conf 0644 0:0 "one\n"`}},
+		{`copy: {from: tree/sub/tool, to: /opt/, mode: "0700", owner: "1:2"}`, []string{`put /opt/tool 0700 1:2 "tool" user.a=b="x"`}},
+		{`copy: {from: current, to: /opt/}`, []string{`put /opt 0755 0:0 dir`, `put /opt/tool 0755 0:0 "tool" user.a=b="x"`}},
+		{`copy: {from: latest, to: /opt/}`, []string{`put /opt/latest 0755 0:0 "tool" user.a=b="x"`}},
 		{`copy: {from: tree, to: /srv/t}`, []string{
-			`put /srv/t 0755 0:0 dir`, `put /srv/t/empty 0600 0:0 ""`, `put /srv/t/link 0777 0:0 -> ../../anywhere`,
-			`put /srv/t/sub 0750 0:0 dir`, `put /srv/t/sub/tool 4755 12:34 "tool" user.note="x"`}},
+			`put /srv/t 0755 0:0 dir`, `put /srv/t/.hidden 0000 0:0 ""`, `put /srv/t/empty 0644 0:0 ""`,
+			`put /srv/t/holes 0644 0:0 3145728 [{1048576 4096}] "` + strings.Repeat("d", 4096) + `"`, `put /srv/t/link 0777 0:0 -> ../../anywhere`,
+			`put /srv/t/other 0644 0:0 is /srv/t/empty`, `put /srv/t/sub 0755 0:0 dir`, `put /srv/t/sub/tool 0755 0:0 "tool" user.a=b="x"`}},
 		{`copy: {from: tree/sub/, to: /srv/t/, mode: "0644", owner: daemon}`, []string{
-			`put /srv/t 0750 daemon dir`, `put /srv/t/tool 0644 daemon "tool" user.note="x"`}},
-		{`copy: {from: tree/sub, to: /}`, []string{`put / 0750 0:0 dir`, `put /tool 4755 12:34 "tool" user.note="x"`}},
+			`put /srv/t 0755 daemon dir`, `put /srv/t/tool 0644 daemon "tool" user.a=b="x"`}},
+		{`copy: {from: tree/sub, to: /, mode: keep, owner: keep}`, []string{`put / 0750 0:0 dir`, `put /tool 4755 12:34 "tool" user.a=b="x"`}},
 		{`copy: {from: ., to: /all}`, []string{
-			`put /all 0755 0:0 dir`, `put /all/one.conf 0640 0:0 "one\n"`, `put /all/tree 0755 0:0 dir`, `put /all/tree/empty 0600 0:0 ""`,
-			`put /all/tree/link 0777 0:0 -> ../../anywhere`, `put /all/tree/sub 0750 0:0 dir`, `put /all/tree/sub/tool 4755 12:34 "tool" user.note="x"`}},
-
-		{`packages: [nginx-light, curl]`, []string{get + "install -- nginx-light curl" + getEnv}},
-		{`packages: {install: [a], remove: [b, c], update: true}`, []string{
-			get + "update -o APT::Update::Error-Mode=any" + getEnv, get + "remove -- b c" + getEnv, get + "install -- a" + getEnv}},
-
+			`put /all 0755 0:0 dir`, `put /all/current 0777 0:0 -> tree/sub`, `put /all/latest 0777 0:0 -> current/tool`, `put /all/one.conf 0644 0:0 "one\n"`,
+			`put /all/tree 0755 0:0 dir`, `put /all/tree/.hidden 0000 0:0 ""`, `put /all/tree/empty 0644 0:0 ""`,
+			`put /all/tree/holes 0644 0:0 3145728 [{1048576 4096}] "` + strings.Repeat("d", 4096) + `"`, `put /all/tree/link 0777 0:0 -> ../../anywhere`,
+			`put /all/tree/other 0644 0:0 is /all/tree/empty`, `put /all/tree/sub 0755 0:0 dir`, `put /all/tree/sub/tool 0755 0:0 "tool" user.a=b="x"`}},
 		{`systemd: {enable: [a.service, b.timer], disable: [c.socket], mask: [d.mount], default-target: e.target}`, []string{
 			"run systemctl disable -- c.socket | SYSTEMD_OFFLINE=1", "run systemctl mask -- d.mount | SYSTEMD_OFFLINE=1",
 			"run systemctl enable -- a.service b.timer | SYSTEMD_OFFLINE=1", "run systemctl set-default -- e.target | SYSTEMD_OFFLINE=1"}},
@@ -185,7 +203,7 @@ func TestApply(t *testing.T) {
 			}
 			src, _ := source(t)
 			g := &recorder{files: map[string]string{"/etc/os-release": "ID=debian\n"}}
-			if err := all[0].Step.Apply(t.Context(), g, src); err != nil {
+			if err := all[0].Value.Apply(t.Context(), g, src); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(tc.want, g.log); diff != "" {
@@ -201,7 +219,7 @@ func TestApplyStopsAtError(t *testing.T) {
 		in, fail string
 		ran      int
 	}{
-		{`packages: {install: [a], remove: [b], update: true}`, " remove ", 2},
+		{`packages: {install: [a], remove: [b], update: true}`, " remove ", 1},
 		{`systemd: {enable: [a.service], disable: [b.service]}`, " disable ", 1},
 		{`run: x`, "x", 1},
 	} {
@@ -210,37 +228,16 @@ func TestApplyStopsAtError(t *testing.T) {
 			t.Fatal(err)
 		}
 		g := &recorder{files: map[string]string{"/etc/os-release": "ID=debian\n"}, fail: tc.fail}
-		if err := all[0].Step.Apply(t.Context(), g, nil); !errors.Is(err, errRun) || len(g.log) != tc.ran {
+		if err := all[0].Value.Apply(t.Context(), g, nil); !errors.Is(err, errRun) || len(g.log) != tc.ran {
 			t.Errorf("%s: %v after %q", tc.in, err, g.log)
 		}
 	}
 }
 
-func TestPackageManager(t *testing.T) {
-	for _, tc := range []struct {
-		name  string
-		files map[string]string
-		want  string // of the error
-	}{
-		{"by ID", map[string]string{"/etc/os-release": "ID=ubuntu\n"}, ""},
-		{"by ID_LIKE", map[string]string{"/etc/os-release": "ID=mint\nID_LIKE=\"ubuntu debian\"\n"}, ""},
-		{"in /usr", map[string]string{"/usr/lib/os-release": "ID=debian\n"}, ""},
-		{"unknown", map[string]string{"/etc/os-release": "ID=fedora\n"}, `the image is "fedora", and imgmut knows those of debian, ubuntu`},
-		{"none", nil, "find the package manager: open /usr/lib/os-release"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			err := (&step.Packages{Install: []string{"a"}}).Apply(t.Context(), &recorder{files: tc.files}, nil)
-			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
-				t.Errorf("Apply: %v, want %q", err, tc.want)
-			}
-		})
-	}
-}
-
 // digests gives the digest of each file by its path.
-func digests(t *testing.T, src *step.Source, names ...string) map[string]string {
+func digests(t *testing.T, src *step.Source, froms ...step.From) map[string]string {
 	t.Helper()
-	inputs, err := src.Digest(t.Context(), names)
+	inputs, err := src.Digest(t.Context(), froms)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,54 +248,85 @@ func digests(t *testing.T, src *step.Source, names ...string) map[string]string 
 	return m
 }
 
+func froms(owner, mode bool) []step.From {
+	return []step.From{{Path: "one.conf", KeepOwner: owner, KeepMode: mode}, {Path: "tree", KeepOwner: owner, KeepMode: mode}}
+}
+
 func TestDigest(t *testing.T) {
 	const tool = "tree/sub/tool"
 	for _, tc := range []struct {
 		name   string
 		change func(dir string) error
 		path   string // whose digest changes; none if empty
+		kept   string // the same if owner and mode are kept
 	}{
-		{"bytes", func(d string) error { return os.WriteFile(d+"/one.conf", []byte("two\n"), 0) }, "one.conf"},
-		{"length", func(d string) error { return os.Truncate(d+"/one.conf", 5) }, "one.conf"},
-		{"mode", func(d string) error { return os.Chmod(d+"/one.conf", 0o644) }, "one.conf"},
-		{"special bits", func(d string) error { return os.Chmod(d+"/"+tool, 0o755) }, tool},
-		{"mode of a directory", func(d string) error { return os.Chmod(d+"/tree/sub", 0o755) }, "tree/sub"},
-		{"owner", func(d string) error { return os.Chown(d+"/one.conf", 1, 0) }, "one.conf"},
-		{"group", func(d string) error { return os.Chown(d+"/one.conf", 0, 1) }, "one.conf"},
+		{"bytes", func(d string) error { return os.WriteFile(d+"/one.conf", []byte("two\n"), 0) }, "one.conf", "one.conf"},
+		{"length", func(d string) error { return os.Truncate(d+"/one.conf", 5) }, "one.conf", "one.conf"},
+		{"umask", func(d string) error {
+			return errors.Join(os.Chmod(d+"/one.conf", 0o664), os.Chmod(d+"/one.conf", 0o600))
+		}, "", "one.conf"},
+		{"executable", func(d string) error { return os.Chmod(d+"/one.conf", 0o755) }, "one.conf", "one.conf"},
+		{"nobody may write", func(d string) error { return os.Chmod(d+"/one.conf", 0o440) }, "one.conf", "one.conf"},
+		{"set-user-ID of another", func(d string) error { return os.Chmod(d+"/"+tool, 0o755) }, "", tool},
+		{"set-user-ID of root", func(d string) error { return os.Chmod(d+"/one.conf", 0o755|fs.ModeSetuid) }, "one.conf", "one.conf"},
+		{"mode of a directory", func(d string) error { return os.Chmod(d+"/tree/sub", 0o755) }, "", "tree/sub"},
+		{"owner", func(d string) error { return os.Chown(d+"/one.conf", 1, 0) }, "", "one.conf"},
+		{"group", func(d string) error { return os.Chown(d+"/one.conf", 0, 1) }, "", "one.conf"},
 		{"link target", func(d string) error {
 			return errors.Join(os.Remove(d+"/tree/link"), os.Symlink("../elsewhere", d+"/tree/link"))
-		}, "tree/link"},
-		{"attribute", func(d string) error { return unix.Lsetxattr(d+"/"+tool, "user.note", []byte("y"), 0) }, tool},
-		{"new attribute", func(d string) error { return unix.Lsetxattr(d+"/one.conf", "user.x", nil, 0) }, "one.conf"},
+		}, "tree/link", "tree/link"},
+		{"attribute", func(d string) error { return unix.Lsetxattr(d+"/"+tool, "user.a=b", []byte("y"), 0) }, tool, tool},
+		{"new attribute", func(d string) error { return unix.Lsetxattr(d+"/one.conf", "user.x", nil, 0) }, "one.conf", "one.conf"},
 		{"type", func(d string) error {
-			return errors.Join(os.Remove(d+"/tree/empty"), os.Mkdir(d+"/tree/empty", 0o600), os.Chmod(d+"/tree/empty", 0o600))
-		}, "tree/empty"},
-		{"times", func(d string) error { return os.Chtimes(d+"/one.conf", time.Unix(1, 0), time.Unix(2, 0)) }, ""},
-		{"times of a directory", func(d string) error { return os.Chtimes(d+"/tree", time.Unix(1, 0), time.Unix(2, 0)) }, ""},
-		{"read", func(d string) error { _, err := os.ReadFile(d + "/one.conf"); return err }, ""},
+			return errors.Join(os.Remove(d+"/tree/.hidden"), os.Mkdir(d+"/tree/.hidden", 0o600), os.Chmod(d+"/tree/.hidden", 0))
+		}, "tree/.hidden", "tree/.hidden"},
+		{"hard link", func(d string) error {
+			return errors.Join(os.Remove(d+"/tree/other"), os.WriteFile(d+"/tree/other", nil, 0o600))
+		}, "tree/other", "tree/other"},
+		{"zeros in place of a hole", func(d string) error {
+			f, err := os.OpenFile(d+"/tree/holes", os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.Write(make([]byte, 1<<20))
+			return errors.Join(err, f.Close())
+		}, "", ""},
+		{"byte in a hole", func(d string) error {
+			f, err := os.OpenFile(d+"/tree/holes", os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteAt([]byte{1}, 2<<20+5)
+			return errors.Join(err, f.Close())
+		}, "tree/holes", "tree/holes"},
+		{"times", func(d string) error { return os.Chtimes(d+"/one.conf", time.Unix(1, 0), time.Unix(2, 0)) }, "", ""},
+		{"times of a directory", func(d string) error { return os.Chtimes(d+"/tree", time.Unix(1, 0), time.Unix(2, 0)) }, "", ""},
+		{"read", func(d string) error { _, err := os.ReadFile(d + "/one.conf"); return err }, "", ""},
 		{"rewritten", func(d string) error {
 			return errors.Join(os.Remove(d+"/one.conf"), os.WriteFile(d+"/one.conf", []byte("one\n"), 0o640))
-		}, ""},
+		}, "", ""},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			src, dir := source(t)
-			before := digests(t, src, "one.conf", "tree")
-			if err := tc.change(dir); err != nil {
-				t.Fatal(err)
-			}
-			after := digests(t, src, "one.conf", "tree")
-			for path := range before {
-				if changed := before[path] != after[path]; changed != (path == tc.path) {
-					t.Errorf("%s changed: %t", path, changed)
+		for keep, path := range map[bool]string{false: tc.path, true: tc.kept} {
+			t.Run(fmt.Sprintf("%s/keep=%t", tc.name, keep), func(t *testing.T) {
+				src, dir := source(t)
+				before := digests(t, src, froms(keep, keep)...)
+				if err := tc.change(dir); err != nil {
+					t.Fatal(err)
 				}
-			}
-		})
+				after := digests(t, src, froms(keep, keep)...)
+				for p := range before {
+					if changed := before[p] != after[p]; changed != (p == path) {
+						t.Errorf("%s changed: %t", p, changed)
+					}
+				}
+			})
+		}
 	}
 }
 
 func TestDigestOrder(t *testing.T) {
 	src, _ := source(t)
-	inputs, err := src.Digest(t.Context(), []string{"tree", "one.conf"})
+	inputs, err := src.Digest(t.Context(), []step.From{{Path: "tree"}, {Path: "one.conf"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +334,7 @@ func TestDigestOrder(t *testing.T) {
 	for _, in := range inputs {
 		paths = append(paths, in.Path)
 	}
-	want := []string{"tree", "tree/empty", "tree/link", "tree/sub", "tree/sub/tool", "one.conf"}
+	want := []string{"tree", "tree/.hidden", "tree/empty", "tree/holes", "tree/link", "tree/other", "tree/sub", "tree/sub/tool", "one.conf"}
 	if diff := cmp.Diff(want, paths); diff != "" {
 		t.Errorf("Digest (-want +got):\n%s", diff)
 	}
@@ -319,21 +347,22 @@ func TestInputChanged(t *testing.T) {
 		change func(dir string) error
 	}{
 		{"bytes", func(d string) error { return os.WriteFile(d+"/tree/empty", []byte("x"), 0) }},
-		{"mode", func(d string) error { return os.Chmod(d+"/tree/empty", 0o644) }},
+		{"mode", func(d string) error { return os.Chmod(d+"/tree/empty", 0o755) }},
 		{"new file", func(d string) error { return os.WriteFile(d+"/tree/new", nil, 0o644) }},
 		{"link", func(d string) error { return errors.Join(os.Remove(d+"/tree/link"), os.Symlink("x", d+"/tree/link")) }},
 		{"nothing", nil},
-		{"file removed", func(d string) error { return os.Remove(d + "/tree/empty") }},
+		{"file removed", func(d string) error { return os.Remove(d + "/tree/.hidden") }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			src, dir := source(t)
-			src.Want = digests(t, src, "tree")
+			c := &step.Copy{From: "tree", To: "/x"}
+			digests(t, src, c.Inputs()...)
 			if tc.change != nil {
 				if err := tc.change(dir); err != nil {
 					t.Fatal(err)
 				}
 			}
-			err := (&step.Copy{From: "tree", To: "/x"}).Apply(t.Context(), new(recorder), src)
+			err := c.Apply(t.Context(), new(recorder), src)
 			if tc.change == nil && err != nil || tc.change != nil && !errors.Is(err, step.ErrInputChanged) {
 				t.Errorf("Apply: %v", err)
 			}
@@ -341,23 +370,65 @@ func TestInputChanged(t *testing.T) {
 	}
 }
 
+// TestTimes: a copy has the times of what it is a copy of, but for those after
+// the epoch that the user sets.
+func TestTimes(t *testing.T) {
+	early, late := time.Date(1969, 6, 1, 0, 0, 0, 7, time.UTC), time.Date(2107, 1, 1, 0, 0, 0, 123456789, time.UTC)
+	epoch := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, tc := range []struct {
+		name  string
+		epoch time.Time
+		want  []time.Time
+	}{
+		{"as they are", time.Time{}, []time.Time{late, early}},
+		{"bounded", epoch, []time.Time{epoch, early}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := t.TempDir()
+			err := errors.Join(os.Mkdir(dir+"/tree", 0o755), os.WriteFile(dir+"/tree/file", nil, 0o644),
+				os.Chtimes(dir+"/tree/file", time.Time{}, early), os.Chtimes(dir+"/tree", time.Time{}, late))
+			if err != nil {
+				t.Fatal(err)
+			}
+			src, g := &step.Source{Root: root(t, dir), Epoch: tc.epoch}, new(recorder)
+			if err := (&step.Copy{From: "tree", To: "/x"}).Apply(t.Context(), g, src); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.want, g.times); diff != "" {
+				t.Errorf("times (-want +got):\n%s", diff)
+			}
+		})
+	}
+	g := new(recorder)
+	if err := (&step.Write{Path: "/x"}).Apply(t.Context(), g, &step.Source{Epoch: epoch}); err != nil {
+		t.Fatal(err)
+	}
+	if len(g.times) != 1 || !g.times[0].Equal(epoch) {
+		t.Errorf("what is written has the times %v, want %v", g.times, epoch)
+	}
+}
+
 func TestSourceStaysInside(t *testing.T) {
 	src, dir := source(t)
 	outside := t.TempDir()
-	if err := errors.Join(os.WriteFile(outside+"/secret", []byte("secret"), 0o644), os.Symlink(outside, dir+"/out"), os.Symlink(outside+"/secret", dir+"/tree/secret")); err != nil {
+	err := errors.Join(os.WriteFile(outside+"/secret", []byte("secret"), 0o644), os.Symlink(outside, dir+"/out"),
+		os.Symlink(outside+"/secret", dir+"/tree/secret"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := src.Digest(t.Context(), []string{"out/secret"}); err == nil {
-		t.Error("a link out of the recipe's directory is followed")
+	for _, path := range []string{"out/secret", "out", "tree/secret"} {
+		if _, err := src.Digest(t.Context(), []step.From{{Path: path}}); err == nil {
+			t.Errorf("%s is read, which a link leads out of the recipe's directory to", path)
+		}
 	}
 	g := new(recorder)
-	if err := (&step.Copy{From: "tree/secret", To: "/x"}).Apply(t.Context(), g, src); err != nil {
+	if err := (&step.Copy{From: "tree", To: "/x"}).Apply(t.Context(), g, src); err != nil {
 		t.Error(err)
 	}
-	if want := "put /x 0777 0:0 -> " + outside + "/secret"; len(g.log) != 1 || g.log[0] != want {
+	if want := "put /x/secret 0777 0:0 -> " + outside + "/secret"; !slices.Contains(g.log, want) {
 		t.Errorf("Apply: %q, want the link as it is: %s", g.log, want)
 	}
-	if _, err := src.Digest(t.Context(), []string{"missing"}); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := src.Digest(t.Context(), []step.From{{Path: "missing"}}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Digest of a missing file: %v", err)
 	}
 }
@@ -367,8 +438,83 @@ func TestNotAFile(t *testing.T) {
 	if err := syscall.Mkfifo(dir+"/tree/pipe", 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := src.Digest(t.Context(), []string{"tree"}); !errors.Is(err, step.ErrNotAFile) || !strings.Contains(err.Error(), "tree/pipe") {
-		t.Errorf("Digest: %v, want %v for tree/pipe", err, step.ErrNotAFile)
+	for _, path := range []string{"tree", "tree/pipe"} {
+		_, err := src.Digest(t.Context(), []step.From{{Path: path}})
+		if !errors.Is(err, step.ErrNotAFile) || !strings.Contains(err.Error(), "tree/pipe") {
+			t.Errorf("Digest: %v, want %v for tree/pipe", err, step.ErrNotAFile)
+		}
+	}
+}
+
+// TestFragments: a file with more holes than can be told apart has all its data.
+func TestFragments(t *testing.T) {
+	fixtures.Require(t, fixtures.Root)
+	dir := t.TempDir()
+	f, err := os.Create(dir + "/file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	want := make([]byte, 10_100*8192)
+	for at := 0; at < len(want); at += 8192 {
+		want[at] = byte(at>>13) | 1
+		if _, err := f.WriteAt(want[at:at+1], int64(at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Truncate(int64(len(want))); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(want))
+	g := &putter{func(h *tar.Header, r io.Reader) error {
+		size, data, sparse, err := agent.Sparse(h)
+		if err != nil || !sparse || size != int64(len(want)) || len(data) < 1000 {
+			return fmt.Errorf("%d bytes in %d ranges: %w", size, len(data), err)
+		}
+		for _, d := range data {
+			if _, err := io.ReadFull(r, got[d.Offset:d.Offset+d.Length]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
+	if err := (&step.Copy{From: "file", To: "/x"}).Apply(t.Context(), g, &step.Source{Root: root(t, dir)}); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Error("the bytes differ")
+	}
+}
+
+// putter is a guest to which files are only copied.
+type putter struct {
+	file func(*tar.Header, io.Reader) error
+}
+
+func (*putter) Run(context.Context, agent.Command) error         { return errRun }
+func (*putter) ReadFile(context.Context, string) ([]byte, error) { return nil, errRun }
+func (p *putter) Put(_ context.Context, write func(*tar.Writer) error) error {
+	r, w := io.Pipe()
+	go func() {
+		t := tar.NewWriter(w)
+		err := write(t)
+		if err == nil {
+			err = t.Close()
+		}
+		w.CloseWithError(err)
+	}()
+	for t := tar.NewReader(r); ; {
+		h, err := t.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil {
+			err = p.file(h, t)
+		}
+		if err != nil {
+			r.CloseWithError(err)
+			return err
+		}
 	}
 }
 

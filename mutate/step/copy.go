@@ -6,87 +6,91 @@ import (
 	"path"
 	"strings"
 
+	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/recipes"
 )
 
-var copyKind = Kind{
+var copyKind = recipes.Kind[Step]{
 	Name:    "copy",
-	Version: 1,
+	Version: 2,
 	Summary: "copy a file or a directory tree from beside the recipe",
 	Example: `
 - copy: {from: site/, to: /srv/www, owner: www-data:www-data}
 - copy: {from: app.conf, to: /etc/app/, mode: "0640"}
+- copy: {from: rootfs/, to: /, owner: keep, mode: keep}
 `,
 	New: func() Step { return new(Copy) },
 }
 
-// Copy copies a file or a tree from the recipe's directory: modes, owners,
-// symbolic links and extended attributes as they are, unless Owner or Mode say
-// otherwise.
+// Copy copies a file or a tree from the recipe's directory.
 //
 // What is in the directory From goes into the directory To. A file goes to the
 // path To, or into the directory To if that ends in a slash. Directories that
 // exist in the image keep their owner and mode, so that copying a tree with
-// etc/ in it does not change /etc itself.
+// etc/ in it does not change /etc itself. If From is a symbolic link, what it
+// leads to is copied; links in a tree stay links.
+//
+// It is an archive copy: bytes, holes, hard links within the tree, symbolic
+// links, extended attributes and ACLs, times. But two checkouts of one commit
+// make the same layer, so what is theirs by chance is not taken over: the copy
+// belongs to root:root, and a mode that only a umask made is 0644 or 0755
+// (modes given by hand, such as 0440 or set-user-ID, stay). Owner and Mode say
+// otherwise; "keep" takes over what the file has, and makes it part of the key.
+//
+// Times of modification are taken over, but are not part of the key: a layer
+// has those of the checkout it was made from. SOURCE_DATE_EPOCH bounds them.
 type Copy struct {
 	From  string `yaml:"from" json:"from"`
 	To    string `yaml:"to" json:"to"`
-	Mode  string `yaml:"mode" json:"mode,omitempty"`   // of regular files, octal; as they are if empty
-	Owner string `yaml:"owner" json:"owner,omitempty"` // as they are if empty
+	Mode  string `yaml:"mode" json:"mode,omitempty"`   // of regular files, octal; or keep
+	Owner string `yaml:"owner" json:"owner,omitempty"` // USER or USER:GROUP; or keep; root:root if empty
 }
 
 // Validate implements [Step].
 func (c *Copy) Validate(o recipes.Options) recipes.Problems {
-	var ps recipes.Problems
-	if err := checkSource(c.From); err != nil {
-		ps = append(ps, o.Problem("from", "%v", err))
+	v := o.Validation()
+	v.Check("from", beside(c.From))
+	v.Check("to", targetDirectory(c.To))
+	if c.Mode != keep {
+		v.Check("mode", mode(c.Mode))
 	}
-	if err := checkTarget(c.To); err != nil && c.To != "/" {
-		ps = append(ps, o.Problem("to", "%v", err))
+	if c.Owner != keep {
+		v.Check("owner", owner(c.Owner))
 	}
-	if c.Mode != "" {
-		if _, err := parseMode(c.Mode, ""); err != nil {
-			ps = append(ps, o.Problem("mode", "%v", err))
-		}
-	}
-	if err := checkOwner(c.Owner); err != nil {
-		ps = append(ps, o.Problem("owner", "%v", err))
-	}
-	return ps
+	return v.Problems()
+}
+
+// from is what the step reads.
+func (c *Copy) from() From {
+	return From{Path: path.Clean(c.From), KeepOwner: c.Owner == keep, KeepMode: c.Mode == keep}
 }
 
 // Inputs implements [Inputter].
-func (c *Copy) Inputs() []string { return []string{path.Clean(c.From)} }
+func (c *Copy) Inputs() []From { return []From{c.from()} }
 
 // Apply implements [Step].
 func (c *Copy) Apply(ctx context.Context, g Guest, src *Source) error {
-	return g.Put(ctx, func(t *tar.Writer) error {
-		from := path.Clean(c.From)
-		sent := map[string]bool{}
-		err := src.walk(from, func(in *inputFile) error {
-			sent[in.path] = true
-			h := in.header()
-			switch rest, _ := strings.CutPrefix(strings.TrimPrefix(in.path, from), "/"); {
-			case in.path == from && h.Typeflag != tar.TypeDir && strings.HasSuffix(c.To, "/"):
-				h.Name = path.Join(c.To, path.Base(from))
-			case from == ".":
-				h.Name = path.Join(c.To, in.path)
-			default:
-				h.Name = path.Join(c.To, rest)
-			}
-			setOwner(h, c.Owner)
-			if c.Mode != "" && h.Typeflag == tar.TypeReg {
-				mode, err := parseMode(c.Mode, "")
-				if err != nil {
-					return err
-				}
-				h.Mode = int64(mode)
-			}
-			return in.send(ctx, t, h)
-		})
+	var files int64 // the mode of regular files, if the recipe says it
+	if c.Mode != "" && c.Mode != keep {
+		m, err := agent.ParseMode(c.Mode)
 		if err != nil {
 			return err
 		}
-		return src.missing(from, sent)
-	})
+		files = int64(m)
+	}
+	name := func(f *inputFile) string {
+		if f.relative() == "" && !f.isDir() && strings.HasSuffix(c.To, "/") {
+			return path.Join(c.To, path.Base(f.path))
+		}
+		return path.Join(c.To, f.relative())
+	}
+	change := func(h *tar.Header) {
+		if c.Owner != keep {
+			agent.SetOwner(h, c.Owner)
+		}
+		if h.Typeflag == tar.TypeReg && c.Mode != "" && c.Mode != keep {
+			h.Mode = files
+		}
+	}
+	return g.Put(ctx, func(t *tar.Writer) error { return src.send(ctx, c.from(), t, name, change) })
 }

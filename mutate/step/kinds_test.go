@@ -33,9 +33,13 @@ var examples = map[string][]string{
 	"copy": {
 		`{"from":"site/","to":"/srv/www","owner":"www-data:www-data"}`,
 		`{"from":"app.conf","to":"/etc/app/","mode":"0640"}`,
+		`{"from":"rootfs/","to":"/","mode":"keep","owner":"keep"}`,
 	},
-	"packages": {`{"install":["nginx-light","curl"],"remove":["nano"],"update":true}`, `{"install":["nginx-light"]}`},
-	"systemd":  {`{"enable":["nginx.service"],"disable":["apt-daily.timer"],"mask":["getty@tty1.service"],"default-target":"multi-user.target"}`},
+	"packages": {
+		`{"install":["nginx-light","curl"],"remove":["nano"],"update":true}`, `{"install":["nginx-light"]}`,
+		`{"upgrade":{"all":true}}`, `{"upgrade":{"names":["openssl","libssl3"]},"keep-lists":true}`,
+	},
+	"systemd": {`{"enable":["nginx.service"],"disable":["apt-daily.timer"],"mask":["getty@tty1.service"],"default-target":"multi-user.target"}`},
 }
 
 func TestKinds(t *testing.T) {
@@ -60,7 +64,7 @@ func TestKinds(t *testing.T) {
 				if d.Kind.Name != k.Name {
 					t.Errorf("example %d is of kind %s", i, d.Kind.Name)
 				}
-				b, err := json.Marshal(d.Step)
+				b, err := json.Marshal(d.Value)
 				if err != nil || string(b) != jsonOf(t, examples[k.Name][i]) {
 					t.Errorf("example %d is\n%s, %v; want\n%s", i, b, err, examples[k.Name][i])
 				}
@@ -96,8 +100,8 @@ func TestTimeoutIsNotInTheKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, _ := json.Marshal(all[0].Step)
-	b, _ := json.Marshal(all[1].Step)
+	a, _ := json.Marshal(all[0].Value)
+	b, _ := json.Marshal(all[1].Value)
 	if string(a) != string(b) {
 		t.Errorf("%s and %s differ", a, b)
 	}
@@ -109,7 +113,7 @@ func TestUnknownKind(t *testing.T) {
 	if !errors.As(err, &problems) || len(problems) != 2 {
 		t.Fatalf("DecodeAll: %v, want the problems of both steps", err)
 	}
-	if want := "no such step kind: runn (there are run, write, copy, packages, systemd)"; problems[0].Message != want || problems[0].Line != 5 {
+	if want := "no such kind: runn (there are run, write, copy, packages, systemd)"; problems[0].Message != want || problems[0].Line != 5 {
 		t.Errorf("line %d: %s, want line 5: %s", problems[0].Line, problems[0].Message, want)
 	}
 }
@@ -143,6 +147,14 @@ func TestValidate(t *testing.T) {
 		{`write: {path: /x, mode: rw, owner: "a b"}`, []string{`write.mode: "rw": want octal permissions`, `write.owner: "a b": want USER or USER:GROUP`}},
 		{`write: {path: /x, mode: "10000"}`, []string{`"10000": want octal`}},
 		{`write: {path: /x, mode: "0888"}`, []string{`"0888": want octal`}},
+		{`write: {path: /x, owner: "root:Debian-exim"}`, nil},
+		{`write: {path: /x, owner: "Jane.Doe:4294967294"}`, nil},
+		{`write: {path: /x, owner: "_apt:host$"}`, nil},
+		{`write: {path: /x, owner: "abcdefghijklmnopqrstuvwxyz012345"}`, nil},
+		{`write: {path: /x, owner: "abcdefghijklmnopqrstuvwxyz0123456"}`, []string{"want USER"}},
+		{`write: {path: /x, owner: "4294967295"}`, []string{`"4294967295": want USER`}},
+		{`write: {path: /x, owner: "a:b:c"}`, []string{"want USER"}},
+		{`write: {path: /x, owner: "+@group"}`, []string{"want USER"}},
 		{`write: {path: /x, owner: "root:"}`, []string{`"root:": want USER`}},
 		{`write: {path: /x, owner: ":root"}`, []string{`":root": want USER`}},
 		{`write: {path: /x, owner: "-R"}`, []string{`"-R": want USER`}},
@@ -153,18 +165,23 @@ func TestValidate(t *testing.T) {
 		{`copy: {from: ../key, to: /x}`, []string{`"../key": want a path inside`}},
 		{`copy: {from: /etc/passwd, to: /x}`, []string{`"/etc/passwd": want a path inside`}},
 		{`copy: {from: a/../../b, to: /x}`, []string{"want a path inside"}},
-		{`copy: {from: a, to: /run/x/, mode: "9", owner: "A"}`, []string{"copy.to: ", "copy.mode: ", "copy.owner: "}},
+		{`copy: {from: a, to: /run/x/, mode: "9", owner: "a b"}`, []string{"copy.to: ", "copy.mode: ", "copy.owner: "}},
+		{`copy: {from: a, to: /x, mode: keep, owner: keep}`, nil},
 
 		{`packages: [nginx, "libc6:i386", "curl=7.88.1-10+deb12u5", "g++"]`, nil},
-		{`packages: {update: true}`, nil},
-		{`packages: {}`, []string{"packages: nothing to do: want install, remove or update"}},
+		{`packages: {upgrade: true}`, nil},
+		{`packages: {upgrade: [a], keep-lists: true}`, nil},
+		{`packages: {keep-lists: true, update: true}`, nil},
+		{`packages: {update: true}`, []string{"packages.update: lists of packages are not left in the image unless keep-lists: true"}},
+		{`packages: {}`, []string{"packages: nothing to do: want install, remove, update or upgrade"}},
+		{`packages: {upgrade: [-y]}`, []string{`packages.upgrade[0]: "-y" is not the name of a package`}},
 		{`packages: ["-y"]`, []string{`packages: "-y" is not the name of a package`}},
-		{`packages: {remove: ["a b", ""]}`, []string{`packages.remove: "a b"`, `packages.remove: ""`}},
+		{`packages: {remove: ["a b", ""]}`, []string{`packages.remove[0]: "a b"`, `packages.remove[1]: ""`}},
 
 		{`systemd: {enable: ["getty@tty1.service"], default-target: rescue.target}`, nil},
 		{`systemd: {}`, []string{"systemd: nothing to do: want enable, disable, mask or default-target"}},
 		{`systemd: {enable: [nginx], disable: [--now], mask: ["a b.service"], default-target: x}`,
-			[]string{`systemd.enable: "nginx": want a full unit name`, `systemd.disable: "--now"`, `systemd.mask: "a b.service"`, `systemd.default-target: "x"`}},
+			[]string{`systemd.enable[0]: "nginx": want a full unit name`, `systemd.disable[0]: "--now"`, `systemd.mask[0]: "a b.service"`, `systemd.default-target: "x"`}},
 	} {
 		t.Run(tc.in, func(t *testing.T) {
 			_, err := step.DecodeAll(parse(t, "- "+tc.in))
@@ -185,12 +202,13 @@ func TestValidate(t *testing.T) {
 }
 
 func TestNetwork(t *testing.T) {
-	for in, want := range map[string]bool{"{install: [a]}": true, "{update: true}": true, "{remove: [a]}": false} {
+	for in, want := range map[string]bool{"{install: [a]}": true, "{update: true, install: [a]}": true, "{upgrade: true}": true,
+		"{upgrade: [a]}": true, "{keep-lists: true}": true, "{remove: [a]}": false} {
 		all, err := step.DecodeAll(parse(t, "- packages: "+in))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := all[0].Step.(step.Networker).Network(); got != want {
+		if got := all[0].Value.(step.Networker).Network(); got != want {
 			t.Errorf("packages: %s: Network() = %t", in, got)
 		}
 	}

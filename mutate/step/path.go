@@ -1,17 +1,16 @@
 package step
 
 import (
-	"cmp"
 	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
-	"strconv"
 	"strings"
+
+	"github.com/imgmut/imgmut/mutate/agent"
 )
 
-// checkTarget says what is wrong with a path in the image.
-func checkTarget(name string) error {
+// target says what is wrong with a path in the image.
+func target(name string) error {
 	if !path.IsAbs(name) || path.Clean(name) != strings.TrimRight(name, "/") || path.Clean(name) == "/" {
 		return fmt.Errorf("%q: want a clean absolute path in the image", name)
 	}
@@ -23,30 +22,49 @@ func checkTarget(name string) error {
 	return nil
 }
 
-// checkSource says what is wrong with a path beside the recipe.
-func checkSource(name string) error {
+// targetFile is target for what cannot be a directory.
+func targetFile(name string) error {
+	if err := target(name); err != nil {
+		return err
+	}
+	if strings.HasSuffix(name, "/") {
+		return fmt.Errorf("%q: want the path of a file, without a slash at its end", name)
+	}
+	return nil
+}
+
+// targetDirectory is target for what may be the root.
+func targetDirectory(name string) error {
+	if name == "/" {
+		return nil
+	}
+	return target(name)
+}
+
+// beside says what is wrong with a path beside the recipe.
+func beside(name string) error {
 	if !fs.ValidPath(strings.TrimRight(name, "/")) {
 		return fmt.Errorf("%q: want a path inside the recipe's own directory", name)
 	}
 	return nil
 }
 
-// parseMode reads octal permissions; special bits are allowed, as in chmod(1).
-func parseMode(s, otherwise string) (uint32, error) {
-	n, err := strconv.ParseUint(cmp.Or(s, otherwise), 8, 12)
-	if err != nil {
-		return 0, fmt.Errorf(`%q: want octal permissions such as "0644"`, s)
+// keep is what a mode or an owner says to be taken over as it is.
+const keep = "keep"
+
+// mode says what is wrong with permissions; empty ones are right.
+func mode(s string) error {
+	if s == "" {
+		return nil
 	}
-	return uint32(n), nil
+	_, err := agent.ParseMode(s)
+	return err
 }
 
-var ownerForm = regexp.MustCompile(`^([a-z_][a-z0-9_.-]*\$?|\d+)(:([a-z_][a-z0-9_.-]*\$?|\d+))?$`)
-
-// checkOwner says what is wrong with an owner, which is USER or USER:GROUP, by
-// name or number; the empty one is right.
-func checkOwner(s string) error {
-	if s != "" && !ownerForm.MatchString(s) {
-		return fmt.Errorf("%q: want USER or USER:GROUP, by name or number", s)
+// owner says what is wrong with an owner; an empty one is right.
+func owner(s string) error {
+	if s == "" {
+		return nil
 	}
-	return nil
+	return agent.CheckOwner(s)
 }

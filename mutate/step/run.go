@@ -9,7 +9,7 @@ import (
 	"github.com/imgmut/imgmut/recipes"
 )
 
-var runKind = Kind{
+var runKind = recipes.Kind[Step]{
 	Name:    "run",
 	Version: 1,
 	Summary: "run a shell script or a program in the image",
@@ -46,22 +46,14 @@ func (r *Run) FromList(l []string) error { r.Argv = l; return nil }
 
 // Validate implements [Step].
 func (r *Run) Validate(o recipes.Options) recipes.Problems {
-	var ps recipes.Problems
-	switch {
-	case strings.TrimSpace(r.Script) == "" && len(r.Argv) == 0:
-		ps = append(ps, o.Problem("", "nothing to run: want a script or a list of a program and its arguments"))
-	case r.Script != "" && len(r.Argv) > 0:
-		ps = append(ps, o.Problem("argv", "want either script or argv, not both"))
-	case len(r.Argv) > 0 && r.Argv[0] == "":
-		ps = append(ps, o.Problem("argv", "the program has no name"))
-	}
-	if r.Workdir != "" && !path.IsAbs(r.Workdir) {
-		ps = append(ps, o.Problem("workdir", "%q: want an absolute path in the image", r.Workdir))
-	}
-	if r.Timeout < 0 {
-		ps = append(ps, o.Problem("timeout", "want a duration above zero"))
-	}
-	return ps
+	v := o.Validation()
+	script, argv := strings.TrimSpace(r.Script) != "", len(r.Argv) > 0
+	v.Want(script || argv, "", "nothing to run: want a script or a list of a program and its arguments")
+	v.Want(r.Script == "" || !argv, "argv", "want either script or argv, not both")
+	v.Want(!argv || r.Argv[0] != "", "argv", "the program has no name")
+	v.Want(r.Workdir == "" || path.IsAbs(r.Workdir), "workdir", "%q: want an absolute path in the image", r.Workdir)
+	v.Want(r.Timeout >= 0, "timeout", "want a duration above zero")
+	return v.Problems()
 }
 
 // Apply implements [Step].

@@ -15,7 +15,6 @@ package step
 import (
 	"archive/tar"
 	"context"
-	"strings"
 
 	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/recipes"
@@ -26,7 +25,7 @@ import (
 type Step interface {
 	// Validate gives every problem with the options at once. It must not touch
 	// the host.
-	Validate(o recipes.Options) recipes.Problems
+	recipes.Validator
 	// Apply makes the change. The guest has the step's environment and network.
 	Apply(ctx context.Context, g Guest, src *Source) error
 }
@@ -35,7 +34,7 @@ type Step interface {
 type Inputter interface {
 	// Inputs names files and directories, relative to the recipe, whose bytes
 	// and attributes become part of the key.
-	Inputs() []string
+	Inputs() []From
 }
 
 // Networker is a step that says by itself whether it needs the network. The
@@ -55,54 +54,16 @@ type Guest interface {
 	ReadFile(ctx context.Context, name string) ([]byte, error)
 }
 
-// Kind is a kind of step.
-type Kind struct {
-	Name    string // its key in a recipe
-	Version int    // bumped when Apply comes to leave something else in the image
-	Summary string // one line
-	Example string // YAML of one step, parsed by a test
-	New     func() Step
-}
-
 // Kinds lists every kind, in the order of the documentation.
-func Kinds() []Kind { return []Kind{runKind, writeKind, copyKind, packagesKind, systemdKind} }
+func Kinds() recipes.Kinds[Step] {
+	return recipes.Kinds[Step]{runKind, writeKind, copyKind, packagesKind, systemdKind}
+}
 
 // Decoded is a step of a recipe with its options read.
-type Decoded struct {
-	Kind Kind
-	Step Step
-}
+type Decoded = recipes.Decoded[Step]
 
 // Decode finds the kind of a recipe's step and reads its options.
-func Decode(s recipes.Step) (Decoded, recipes.Problems) {
-	for _, k := range Kinds() {
-		if k.Name != s.Kind {
-			continue
-		}
-		d := Decoded{k, k.New()}
-		return d, s.Options.Read(d.Step)
-	}
-	var names []string
-	for _, k := range Kinds() {
-		names = append(names, k.Name)
-	}
-	p := s.Options.Problem("", "no such step kind: %s (there are %s)", s.Kind, strings.Join(names, ", "))
-	return Decoded{}, recipes.Problems{p}
-}
+func Decode(s recipes.Step) (Decoded, recipes.Problems) { return Kinds().Decode(s.Kind, s.Options) }
 
 // DecodeAll decodes all steps of a recipe and gives the problems of all.
-func DecodeAll(r *recipes.Recipe) ([]Decoded, error) {
-	var all []Decoded
-	var problems recipes.Problems
-	for _, s := range r.Steps {
-		if s.Kind == "" { // which has been said
-			continue
-		}
-		d, p := Decode(s)
-		all, problems = append(all, d), append(problems, p...)
-	}
-	if len(problems) > 0 {
-		return nil, problems
-	}
-	return all, nil
-}
+func DecodeAll(r *recipes.Recipe) ([]Decoded, error) { return recipes.DecodeAll(Kinds(), r.Steps) }

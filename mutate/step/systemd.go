@@ -2,13 +2,12 @@ package step
 
 import (
 	"context"
-	"regexp"
 
 	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/recipes"
 )
 
-var systemdKind = Kind{
+var systemdKind = recipes.Kind[Step]{
 	Name:    "systemd",
 	Version: 1,
 	Summary: "enable, disable and mask units, set the default target",
@@ -31,32 +30,18 @@ type Systemd struct {
 	DefaultTarget string   `yaml:"default-target" json:"default-target,omitempty"`
 }
 
-// unitName is a full unit name (systemd.unit(5)); the ending says what is meant.
-var unitName = regexp.MustCompile(`^[A-Za-z0-9:_.\\@-]+\.(service|socket|target|timer|mount|automount|path|slice|swap|device|scope)$`)
-
 // Validate implements [Step].
 func (s *Systemd) Validate(o recipes.Options) recipes.Problems {
-	var ps recipes.Problems
-	if len(s.Enable)+len(s.Disable)+len(s.Mask) == 0 && s.DefaultTarget == "" {
-		ps = append(ps, o.Problem("", "nothing to do: want enable, disable, mask or default-target"))
-	}
-	check := func(field, name string) {
-		if !unitName.MatchString(name) {
-			ps = append(ps, o.Problem(field, "%q: want a full unit name such as nginx.service", name))
-		}
-	}
-	for _, l := range []struct {
-		field string
-		units []string
-	}{{"enable", s.Enable}, {"disable", s.Disable}, {"mask", s.Mask}} {
-		for _, u := range l.units {
-			check(l.field, u)
-		}
-	}
+	v := o.Validation()
+	v.Want(len(s.Enable)+len(s.Disable)+len(s.Mask) > 0 || s.DefaultTarget != "", "",
+		"nothing to do: want enable, disable, mask or default-target")
+	v.CheckEach("enable", s.Enable, agent.CheckUnit)
+	v.CheckEach("disable", s.Disable, agent.CheckUnit)
+	v.CheckEach("mask", s.Mask, agent.CheckUnit)
 	if s.DefaultTarget != "" {
-		check("default-target", s.DefaultTarget)
+		v.Check("default-target", agent.CheckUnit(s.DefaultTarget))
 	}
-	return ps
+	return v.Problems()
 }
 
 // Apply implements [Step].
@@ -68,18 +53,12 @@ func (s *Systemd) Apply(ctx context.Context, g Guest, _ *Source) error {
 		if len(c.units) == 0 {
 			continue
 		}
-		if err := g.Run(ctx, Systemctl(append([]string{c.verb, "--"}, c.units...)...)); err != nil {
+		if err := g.Run(ctx, agent.Systemctl(append([]string{c.verb, "--"}, c.units...)...)); err != nil {
 			return err
 		}
 	}
 	if s.DefaultTarget != "" {
-		return g.Run(ctx, Systemctl("set-default", "--", s.DefaultTarget))
+		return g.Run(ctx, agent.Systemctl("set-default", "--", s.DefaultTarget))
 	}
 	return nil
-}
-
-// Systemctl is the image's own, told that there is no manager to talk to
-// (systemd's ENVIRONMENT.md, SYSTEMD_OFFLINE).
-func Systemctl(args ...string) agent.Command {
-	return agent.Command{Argv: append([]string{"systemctl"}, args...), Env: map[string]string{"SYSTEMD_OFFLINE": "1"}}
 }

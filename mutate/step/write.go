@@ -2,14 +2,15 @@ package step
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"io"
-	"strings"
 
+	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/recipes"
 )
 
-var writeKind = Kind{
+var writeKind = recipes.Kind[Step]{
 	Name:    "write",
 	Version: 1,
 	Summary: "write one file with content from the recipe",
@@ -35,30 +36,25 @@ type Write struct {
 
 // Validate implements [Step].
 func (w *Write) Validate(o recipes.Options) recipes.Problems {
-	var ps recipes.Problems
-	if err := checkTarget(w.Path); err != nil {
-		ps = append(ps, o.Problem("path", "%v", err))
-	} else if strings.HasSuffix(w.Path, "/") {
-		ps = append(ps, o.Problem("path", "%q: want the path of a file, without a slash at its end", w.Path))
-	}
-	if _, err := parseMode(w.Mode, "0644"); err != nil {
-		ps = append(ps, o.Problem("mode", "%v", err))
-	}
-	if err := checkOwner(w.Owner); err != nil {
-		ps = append(ps, o.Problem("owner", "%v", err))
-	}
-	return ps
+	v := o.Validation()
+	v.Check("path", targetFile(w.Path))
+	v.Check("mode", mode(w.Mode))
+	v.Check("owner", owner(w.Owner))
+	return v.Problems()
 }
 
 // Apply implements [Step].
-func (w *Write) Apply(ctx context.Context, g Guest, _ *Source) error {
-	mode, err := parseMode(w.Mode, "0644")
+func (w *Write) Apply(ctx context.Context, g Guest, src *Source) error {
+	mode, err := agent.ParseMode(cmp.Or(w.Mode, "0644"))
 	if err != nil {
 		return err
 	}
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: w.Path, Mode: int64(mode), Size: int64(len(w.Content))}
+	agent.SetOwner(h, w.Owner)
+	if epoch := src.epoch(); !epoch.IsZero() {
+		agent.SetTime(h, epoch)
+	}
 	return g.Put(ctx, func(t *tar.Writer) error {
-		h := &tar.Header{Typeflag: tar.TypeReg, Name: w.Path, Mode: int64(mode), Size: int64(len(w.Content))}
-		setOwner(h, w.Owner)
 		if err := t.WriteHeader(h); err != nil {
 			return err
 		}

@@ -1,0 +1,229 @@
+package step
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate/record"
+)
+
+// From is what a step reads from beside the recipe: a file, or a directory and
+// all below it. If Path is a symbolic link, it is what that leads to; links
+// below it are links.
+//
+// What a checkout has by chance counts for nothing: not who made it, not with
+// which umask, and not when. Git keeps none of that. So the digest of a file
+// covers its path, type, bytes, link target, extended attributes, which file of
+// the tree it is another name of, and of its mode what a checkout decides: see
+// [usualMode].
+type From struct {
+	Path      string
+	KeepOwner bool // the numbers of owner and group count too
+	KeepMode  bool // and all of the mode
+}
+
+// Source is the directory of a recipe. Nothing outside it is read, whatever
+// its symbolic links say ([os.Root]).
+type Source struct {
+	Root *os.Root
+	// Cache, if not nil, remembers sums of files that have not changed.
+	Cache Cache
+	// Epoch, if not zero, is the latest time that a file in the image may have
+	// (reproducible-builds.org, SOURCE_DATE_EPOCH).
+	Epoch time.Time
+	// want are the digests that keys were made from: a file that has changed
+	// since is an error, or the layer would not be what its key says.
+	want map[From]map[string]string
+}
+
+// Cache knows the sums of files by what changes with them. What it forgets is
+// read again.
+type Cache interface {
+	// Begin says that the files of a tree are going to be asked for, and end
+	// that this was all of them.
+	Begin(top unix.Stat_t) (end func() error)
+	// Sum gives what was stored of a file for which fstat(2) said the same.
+	Sum(st *unix.Stat_t) (sum [32]byte, ok bool)
+	// Store takes the sum of a file that was read after the time of reading.
+	Store(st *unix.Stat_t, sum [32]byte, reading time.Time)
+}
+
+// ErrInputChanged says that a file beside the recipe changed during the build.
+var ErrInputChanged = errors.New("changed while the image was being built")
+
+// ErrNotAFile says that something beside the recipe cannot be copied: a socket,
+// a device, a pipe.
+var ErrNotAFile = errors.New("neither a file, a directory nor a symbolic link")
+
+func (s *Source) epoch() time.Time {
+	if s == nil {
+		return time.Time{}
+	}
+	return s.Epoch
+}
+
+// Digest lists the files that are read from beside the recipe with their
+// digests, in order.
+func (s *Source) Digest(ctx context.Context, froms []From) ([]record.Input, error) {
+	var inputs []record.Input
+	for _, from := range froms {
+		want := map[string]string{}
+		err := s.walk(ctx, from, func(f *inputFile) error {
+			d, err := f.digest(ctx)
+			inputs = append(inputs, record.Input{Path: f.path, Digest: d})
+			want[f.path] = d
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if s.want == nil {
+			s.want = map[From]map[string]string{}
+		}
+		s.want[from] = want
+	}
+	return inputs, nil
+}
+
+// send writes the files to t, under the names that name gives them, and checks
+// on the way that they are what the key was made from.
+func (s *Source) send(ctx context.Context, from From, t *tar.Writer, name func(*inputFile) string, change func(*tar.Header)) error {
+	want, known := s.want[from]
+	sent := map[string]string{} // by path, the name in the image
+	err := s.walk(ctx, from, func(f *inputFile) error {
+		sent[f.path] = name(f)
+		h := f.header(s.Epoch)
+		h.Name = sent[f.path]
+		if f.first != "" {
+			h.Linkname = sent[f.first]
+		}
+		change(h)
+		d, err := f.send(ctx, t, h)
+		if err == nil && known && want[f.path] != d {
+			err = fmt.Errorf("read %s: %w", f.path, ErrInputChanged)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, path := range slices.Sorted(maps.Keys(want)) {
+		if _, ok := sent[path]; !ok {
+			return fmt.Errorf("read %s: %w", path, ErrInputChanged)
+		}
+	}
+	return nil
+}
+
+// walk calls visit for all that from names, directories before what is in them,
+// sorted.
+func (s *Source) walk(ctx context.Context, from From, visit func(*inputFile) error) (err error) {
+	fi, err := s.Root.Stat(from.Path)
+	if err != nil {
+		return err
+	}
+	if !fi.Mode().IsRegular() && !fi.IsDir() { // opening a pipe could wait for ever
+		return fmt.Errorf("read %s: %w", from.Path, ErrNotAFile)
+	}
+	top, err := s.Root.Open(from.Path)
+	if err != nil {
+		return err
+	}
+	defer top.Close()
+	w := walker{ctx: ctx, source: s, from: from, visit: visit, names: map[fileID]string{}}
+	f := &inputFile{walker: &w, path: from.Path, file: top}
+	if err := unix.Fstat(int(top.Fd()), &f.st); err != nil {
+		return &os.PathError{Op: "stat", Path: from.Path, Err: err}
+	}
+	if s.Cache != nil {
+		end := s.Cache.Begin(f.st)
+		defer func() { err = errors.Join(err, end()) }()
+	}
+	return w.file(f)
+}
+
+// fileID is a file whatever its names.
+type fileID struct{ dev, ino uint64 }
+
+type walker struct {
+	ctx    context.Context
+	source *Source
+	from   From
+	visit  func(*inputFile) error
+	buf    []byte
+	names  map[fileID]string // the first name of each file that has several
+}
+
+func (w *walker) file(f *inputFile) error {
+	if w.ctx.Err() != nil {
+		return context.Cause(w.ctx)
+	}
+	switch f.st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return w.directory(f)
+	case unix.S_IFREG:
+		if f.st.Nlink > 1 {
+			id := fileID{uint64(f.st.Dev), f.st.Ino}
+			if f.first = w.names[id]; f.first == "" {
+				w.names[id] = f.path
+			}
+		}
+		defer f.close()
+	case unix.S_IFLNK:
+		if err := f.readLink(); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("read %s: %w", f.path, ErrNotAFile)
+	}
+	return w.visit(f)
+}
+
+func (w *walker) directory(f *inputFile) error {
+	if err := f.open(); err != nil {
+		return err
+	}
+	defer f.close()
+	if err := w.visit(f); err != nil {
+		return err
+	}
+	names, err := f.file.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+	dir := int(f.file.Fd())
+	for _, name := range names {
+		in := &inputFile{walker: w, path: path.Join(f.path, name), name: name, dir: dir}
+		if err := unix.Fstatat(dir, name, &in.st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return &os.PathError{Op: "stat", Path: in.path, Err: err}
+		}
+		if err := w.file(in); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// relative is the path of a file below the one that the step names; empty for
+// that one.
+func (f *inputFile) relative() string {
+	switch from := f.walker.from.Path; {
+	case f.path == from:
+		return ""
+	case from == ".":
+		return f.path
+	default:
+		return strings.TrimPrefix(f.path, from+"/")
+	}
+}
