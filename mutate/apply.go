@@ -5,10 +5,13 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/record"
+	"github.com/imgmut/imgmut/mutate/statcache"
 	"github.com/imgmut/imgmut/mutate/step"
 	"github.com/imgmut/imgmut/mutate/verify"
 	"github.com/imgmut/imgmut/recipes"
@@ -21,6 +24,9 @@ type ApplyOptions struct {
 	Refresh    []string // names or kinds of steps whose layers are not reused
 	KeepFailed bool     // keep the fork in which a step failed, as it was before that step
 	Replace    bool     // also the image of another recipe that has the same name
+	// Epoch, if not zero, is the latest time that a file which a step copies or
+	// writes may have in the image.
+	Epoch time.Time
 }
 
 // Applied is a finished image.
@@ -75,7 +81,7 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 	if err != nil {
 		return nil, err
 	}
-	p, err := e.plan(ctx, r, base, steps, &step.Source{Root: dir}, o)
+	p, err := e.plan(ctx, r, base, steps, e.source(dir, o), o)
 	if err != nil {
 		return nil, err
 	}
@@ -110,6 +116,12 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 	}
 	e.Events(Event{Type: EventImage, Recipe: r.Name, Name: image.Name, Text: a.Path})
 	return a, nil
+}
+
+// source is the directory of a recipe, with the sums of what has not changed in
+// it since an earlier apply.
+func (e *Engine) source(dir *os.Root, o ApplyOptions) *step.Source {
+	return &step.Source{Root: dir, Epoch: o.Epoch, Cache: statcache.New(filepath.Join(e.Store.Root(), "inputs"))}
 }
 
 // make makes the image of a plan: the layers that are missing, then the image

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate"
@@ -27,6 +28,8 @@ is made and only --output or registering it fails, it is in the store all the sa
 		{name: "no-cache", help: "reuse no layer"},
 		{name: "refresh", value: "KIND-OR-NAME", many: true, help: "do not reuse the layers of such steps, nor those after"},
 		{name: "replace", help: "also replace the image of another recipe that has the same name"},
+		{name: "source-date-epoch", value: "SECONDS", env: "SOURCE_DATE_EPOCH",
+			help: "give no file that a step copies or writes a time after that, in seconds since 1970"},
 		{name: "keep-failed", help: "keep the image as it was before the step that failed, or that did not pass, until gc"},
 	},
 	store: makesStore,
@@ -62,6 +65,13 @@ func apply(ctx context.Context, s *session, a args) (result, error) {
 	o := mutate.ApplyOptions{
 		Output: a.flags.String("output"), NoCache: a.flags.Bool("no-cache"), Refresh: a.flags.StringSlice("refresh"),
 		KeepFailed: a.flags.Bool("keep-failed"), Replace: a.flags.Bool("replace"),
+	}
+	if epoch := a.flags.String("source-date-epoch"); epoch != "" {
+		seconds, err := strconv.ParseInt(epoch, 10, 64)
+		if err != nil {
+			return nil, fault.New(fault.Usage, "", "--source-date-epoch %s: want seconds since 1970", epoch)
+		}
+		o.Epoch = time.Unix(seconds, 0)
 	}
 	all, err := loadAll(a.list, a.flags.StringSlice("set"))
 	if err == nil && !o.Replace {

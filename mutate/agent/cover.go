@@ -66,7 +66,7 @@ func (f *covering) cover(c Cover, j *job) error {
 		j.Files = append(j.Files, c)
 		return nil
 	}
-	if err := checkLasting(existing(filepath.Dir(path))); err != nil {
+	if err := checkLastingDir(existing(filepath.Dir(path))); err != nil {
 		return err
 	}
 	d := covered{path: path, cover: c}
@@ -79,6 +79,15 @@ func (f *covering) cover(c Cover, j *job) error {
 	}
 	f.files = append(f.files, d)
 	return err
+}
+
+func checkLastingDir(dir string) error {
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(fd)
+	return checkLasting(fd, dir)
 }
 
 // existing gives the innermost directory of a path that there is.

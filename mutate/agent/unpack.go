@@ -283,7 +283,7 @@ func (u *unpacker) setAttributes(fd int, h *tar.Header) error {
 			return fmt.Errorf("set attribute %s: %w", name, err)
 		}
 	}
-	times, err := timesOf(h)
+	times, err := headerTimes(h)
 	if err != nil || times == nil {
 		return err
 	}
@@ -299,15 +299,15 @@ func (u *unpacker) setLinkAttributes(dir int, name string, h *tar.Header) error 
 	if err := chownError(unix.Fchownat(dir, name, o.uid, o.gid, unix.AT_SYMLINK_NOFOLLOW), o); err != nil {
 		return err
 	}
-	times, err := timesOf(h)
+	times, err := headerTimes(h)
 	if err != nil || times == nil {
 		return err
 	}
 	return unix.UtimesNanoAt(dir, name, times, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// timesOf are the times of access and modification, as utimensat(2) takes them.
-func timesOf(h *tar.Header) ([]unix.Timespec, error) {
+// headerTimes are the times of access and modification, as utimensat(2) takes them.
+func headerTimes(h *tar.Header) ([]unix.Timespec, error) {
 	t, ok, err := Time(h)
 	if err != nil || !ok {
 		return nil, err

@@ -49,9 +49,9 @@ type Source struct {
 // Cache knows the sums of files by what changes with them. What it forgets is
 // read again.
 type Cache interface {
-	// Begin says that the files of a tree are going to be asked for, and end
-	// that this was all of them.
-	Begin(top unix.Stat_t) (end func() error)
+	// Begin says that the files of the tree top are going to be asked for, and
+	// end that this was all of them.
+	Begin(top *os.File) (end func(), err error)
 	// Sum gives what was stored of a file for which fstat(2) said the same.
 	Sum(st *unix.Stat_t) (sum [32]byte, ok bool)
 	// Store takes the sum of a file that was read after the time of reading.
@@ -72,35 +72,74 @@ func (s *Source) epoch() time.Time {
 	return s.Epoch
 }
 
+// open opens what a step reads, which a link may lead to.
+func (s *Source) open(path string) (*os.File, error) {
+	fi, err := s.Root.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() && !fi.IsDir() { // opening a pipe could wait for ever
+		return nil, fmt.Errorf("read %s: %w", path, ErrNotAFile)
+	}
+	return s.Root.Open(path)
+}
+
 // Digest lists the files that are read from beside the recipe with their
 // digests, in order.
 func (s *Source) Digest(ctx context.Context, froms []From) ([]record.Input, error) {
 	var inputs []record.Input
 	for _, from := range froms {
-		want := map[string]string{}
-		err := s.walk(ctx, from, func(f *inputFile) error {
-			d, err := f.digest(ctx)
-			inputs = append(inputs, record.Input{Path: f.path, Digest: d})
-			want[f.path] = d
-			return err
-		})
+		more, err := s.digest(ctx, from)
 		if err != nil {
 			return nil, err
 		}
-		if s.want == nil {
-			s.want = map[From]map[string]string{}
-		}
-		s.want[from] = want
+		inputs = append(inputs, more...)
 	}
+	return inputs, nil
+}
+
+func (s *Source) digest(ctx context.Context, from From) ([]record.Input, error) {
+	top, err := s.open(from.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer top.Close()
+	end := func() {}
+	if s.Cache != nil {
+		if end, err = s.Cache.Begin(top); err != nil {
+			return nil, err
+		}
+	}
+	var inputs []record.Input
+	want := map[string]string{}
+	err = s.walk(ctx, from, top, func(f *inputFile) error {
+		d, err := f.digest(ctx)
+		inputs = append(inputs, record.Input{Path: f.path, Digest: d})
+		want[f.path] = d
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if s.want == nil {
+		s.want = map[From]map[string]string{}
+	}
+	s.want[from] = want
+	end()
 	return inputs, nil
 }
 
 // send writes the files to t, under the names that name gives them, and checks
 // on the way that they are what the key was made from.
 func (s *Source) send(ctx context.Context, from From, t *tar.Writer, name func(*inputFile) string, change func(*tar.Header)) error {
+	top, err := s.open(from.Path)
+	if err != nil {
+		return err
+	}
+	defer top.Close()
 	want, known := s.want[from]
 	sent := map[string]string{} // by path, the name in the image
-	err := s.walk(ctx, from, func(f *inputFile) error {
+	err = s.walk(ctx, from, top, func(f *inputFile) error {
 		sent[f.path] = name(f)
 		h := f.header(s.Epoch)
 		h.Name = sent[f.path]
@@ -125,29 +164,13 @@ func (s *Source) send(ctx context.Context, from From, t *tar.Writer, name func(*
 	return nil
 }
 
-// walk calls visit for all that from names, directories before what is in them,
-// sorted.
-func (s *Source) walk(ctx context.Context, from From, visit func(*inputFile) error) (err error) {
-	fi, err := s.Root.Stat(from.Path)
-	if err != nil {
-		return err
-	}
-	if !fi.Mode().IsRegular() && !fi.IsDir() { // opening a pipe could wait for ever
-		return fmt.Errorf("read %s: %w", from.Path, ErrNotAFile)
-	}
-	top, err := s.Root.Open(from.Path)
-	if err != nil {
-		return err
-	}
-	defer top.Close()
+// walk calls visit for all that from names, which is open as top: directories
+// before what is in them, sorted.
+func (s *Source) walk(ctx context.Context, from From, top *os.File, visit func(*inputFile) error) error {
 	w := walker{ctx: ctx, source: s, from: from, visit: visit, names: map[fileID]string{}}
 	f := &inputFile{walker: &w, path: from.Path, file: top}
 	if err := unix.Fstat(int(top.Fd()), &f.st); err != nil {
 		return &os.PathError{Op: "stat", Path: from.Path, Err: err}
-	}
-	if s.Cache != nil {
-		end := s.Cache.Begin(f.st)
-		defer func() { err = errors.Join(err, end()) }()
 	}
 	return w.file(f)
 }
