@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,7 +35,7 @@ func Serve(in io.Reader, out io.Writer) error {
 	ctx, gone := context.WithCancel(context.Background())
 	defer gone()
 	s := &server{out: out, frames: make(chan frame), launcher: os.NewFile(launcherSocket, "launcher")}
-	go s.receive(in, gone)
+	go s.receive(bufio.NewReaderSize(in, MaxData), gone)
 	if err := WriteFrame(out, Hello, nil); err != nil {
 		return err
 	}
