@@ -1,0 +1,4 @@
+package agent
+
+// Unpack is unpack, for tests of another package.
+var Unpack = unpack
