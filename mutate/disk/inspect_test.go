@@ -1,6 +1,7 @@
 package disk_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"os"
@@ -154,13 +155,15 @@ func TestInspectInvalid(t *testing.T) {
 		name string
 		make func(t *testing.T, path string)
 		want string
+		mend string // a part of it
 	}{
-		{"empty", func(t *testing.T, path string) { truncate(t, path, 0) }, "the image is empty"},
-		{"zeros", func(t *testing.T, path string) { truncate(t, path, 1<<20) }, "no partition table and no filesystem"},
+		{"empty", func(t *testing.T, path string) { truncate(t, path, 0) }, "the image is empty", "downloaded"},
+		{"zeros", func(t *testing.T, path string) { truncate(t, path, 1<<20) }, "no partition table and no filesystem",
+			"qemu-img convert"},
 		{"no operating system", func(t *testing.T, path string) {
 			truncate(t, path, 16<<20)
 			program(t, "", "mkfs.ext4", "-q", "-F", path)
-		}, "no filesystem that holds an operating system"},
+		}, "no filesystem that holds an operating system", "qemu-img convert"},
 		{"encrypted", func(t *testing.T, path string) {
 			b := make([]byte, 4096)
 			copy(b, "LUKS\xba\xbe\x00\x01")
@@ -168,15 +171,25 @@ func TestInspectInvalid(t *testing.T) {
 				t.Fatal(err)
 			}
 			truncate(t, path, 16<<20)
-		}, "LUKS"},
+		}, "LUKS", "imgmut works on a root of"},
+		{"a damaged filesystem", func(t *testing.T, path string) {
+			truncate(t, path, 16<<20)
+			program(t, "", "mkfs.ext4", "-q", "-F", "-b", "4096", path)
+			clobber(t, path, 4096, 4096) // the places of all other metadata
+		}, "the image has no usable root: mount", "e2fsck"},
+		{"a filesystem with a wrong checksum", func(t *testing.T, path string) {
+			truncate(t, path, 320<<20)
+			program(t, "", "mkfs.xfs", "-q", path)
+			clobber(t, path, 512, 2048) // AGF, AGI and AGFL of the first group
+		}, "the image has no usable root: mount", "xfs_repair"},
 		{"truncated", func(t *testing.T, path string) {
 			fixtures.Clone(t, fixtures.Image(t, "two-roots"), path)
 			truncate(t, path, 20<<20)
-		}, ""},
+		}, "", ""},
 		{"no program", func(t *testing.T, path string) {
 			fixtures.Clone(t, fixtures.Image(t, "two-roots"), path)
 			program(t, "", "sfdisk", "--quiet", "--delete", path, "2")
-		}, "no program that tells its architecture"},
+		}, "no program that tells its architecture", "whole"},
 		{"root in a subvolume", func(t *testing.T, path string) {
 			dir := t.TempDir()
 			if err := os.MkdirAll(dir+"/@/usr/lib", 0o755); err != nil {
@@ -187,7 +200,7 @@ func TestInspectInvalid(t *testing.T) {
 			}
 			truncate(t, path, 128<<20)
 			program(t, "", "mkfs.btrfs", "-q", "--rootdir", dir, path)
-		}, `the subvolume "@"`},
+		}, `the subvolume "@"`, "imgmut works on a root of"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			path := t.TempDir() + "/image.raw"
@@ -196,8 +209,19 @@ func TestInspectInvalid(t *testing.T) {
 			if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("Inspect: %v, want an error about the image with %q", err, tc.want)
 			}
+			if mend := fault.Mend(err); !strings.Contains(mend, tc.mend) {
+				t.Errorf("the mend is %q, want one with %q", mend, tc.mend)
+			}
 			released(t, path)
 		})
+	}
+}
+
+// clobber overwrites bytes of a file.
+func clobber(t *testing.T, path string, at int64, length int) {
+	t.Helper()
+	if _, err := open(t, path, os.O_RDWR).WriteAt(bytes.Repeat([]byte{0xa5}, length), at); err != nil {
+		t.Fatal(err)
 	}
 }
 
