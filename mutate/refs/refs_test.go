@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -79,11 +80,39 @@ func TestReferences(t *testing.T) {
 	}
 }
 
+// TestReferencesOfAllFiles: each file is looked into, whatever comes before it.
+func TestReferencesOfAllFiles(t *testing.T) {
+	files := fstest.MapFS{
+		"etc/fstab":                  file("LABEL=a / ext4\n"),
+		"etc/kernel/cmdline":         file("root=LABEL=b"),
+		"loader/entries/x.conf":      file("options root=LABEL=c\n"),
+		"boot/cmdline.txt":           {Mode: fs.ModeDir | 0o755},
+		"etc/systemd/system/a.mount": file("[Mount]\nWhat=LABEL=d\n"),
+	}
+	var got []string
+	for _, r := range references(t, refs.Files{FS: files}) {
+		got = append(got, r.Spec)
+	}
+	if want := []string{"LABEL=a", "LABEL=b", "LABEL=c", "LABEL=d"}; !slices.Equal(got, want) {
+		t.Errorf("References = %q, want %q", got, want)
+	}
+}
+
 func TestRenameRefusesWhatIsTooLarge(t *testing.T) {
 	files := fstest.MapFS{"boot/grub/grub.cfg": {Data: make([]byte, 8<<20+1), Mode: 0o644}}
 	err := refs.Files{FS: files}.Rename(t.Context(), nil, func(string, []byte) error { return nil })
 	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "boot/grub/grub.cfg has 8388609 bytes") {
 		t.Errorf("Rename = %v, want one about the image", err)
+	}
+}
+
+// TestRenameInTheLargestFile: what is just not too large is changed.
+func TestRenameInTheLargestFile(t *testing.T) {
+	text := make([]byte, 8<<20)
+	copy(text[len(text)-21:], " PARTUUID=696d676d-01")
+	got := rename(t, fstest.MapFS{"boot/grub/grub.cfg": {Data: text, Mode: 0o644}}, map[string]string{"696d676d-01": "12345678-01"})
+	if !strings.HasSuffix(got["boot/grub/grub.cfg"], "=12345678-01") {
+		t.Error("it was not changed")
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"debug/pe"
 	"encoding/binary"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -86,6 +88,135 @@ func TestUKIBounds(t *testing.T) {
 	files := fstest.MapFS{ukiName: {Data: uki(false, lines...)}}
 	if found := references(t, refs.Files{FS: files}); len(found) != 32 {
 		t.Errorf("%d references of 100 sections, want those of 32", len(found))
+	}
+}
+
+// section is one of a PE file: what its header says, and where its bytes are.
+type section struct {
+	name          string
+	size, virtual int // bytes in the file, and in memory
+	at            int
+	text          string
+}
+
+// peFile is a PE file whose header is at a place, with those sections.
+func peFile(header, length int, optional any, sections ...section) []byte {
+	b := make([]byte, length)
+	copy(b, "MZ")
+	binary.LittleEndian.PutUint32(b[0x3c:], uint32(header))
+	var h bytes.Buffer
+	h.WriteString("PE\x00\x00")
+	binary.Write(&h, binary.LittleEndian, pe.FileHeader{Machine: pe.IMAGE_FILE_MACHINE_AMD64,
+		NumberOfSections: uint16(len(sections)), SizeOfOptionalHeader: uint16(binary.Size(optional)),
+		PointerToSymbolTable: 1 << 30, NumberOfSymbols: 1 << 31})
+	binary.Write(&h, binary.LittleEndian, optional)
+	for _, s := range sections {
+		x := pe.SectionHeader32{VirtualSize: uint32(s.virtual), SizeOfRawData: uint32(s.size), PointerToRawData: uint32(s.at)}
+		copy(x.Name[:], s.name)
+		binary.Write(&h, binary.LittleEndian, x)
+	}
+	copy(b[header:], h.Bytes())
+	for _, s := range sections {
+		copy(b[min(s.at, length):], s.text)
+	}
+	return b
+}
+
+func pe64() pe.OptionalHeader64 { return pe.OptionalHeader64{Magic: 0x20b, NumberOfRvaAndSizes: 16} }
+
+// TestUKISections: the command lines are what the sections of that name hold,
+// in the file and in memory, up to the first NUL.
+func TestUKISections(t *testing.T) {
+	const line = "root=LABEL=abcdef"
+	long := strings.Repeat(" ", 64<<10-len("LABEL=far")) + "LABEL=far"
+	for _, tc := range []struct {
+		name  string
+		image []byte
+		want  string // the volumes named
+	}{
+		{"one", peFile(0x40, 0x3000, pe64(), section{".cmdline", 512, len(line), 0x2000, line}), "LABEL=abcdef"},
+		{"cut by its size in memory", peFile(0x40, 0x3000, pe64(), section{".cmdline", 512, len(line) - 3, 0x2000, line}), "LABEL=abc"},
+		{"cut by its size in the file", peFile(0x40, 0x3000, pe64(), section{".cmdline", len(line) - 2, 512, 0x2000, line}), "LABEL=abcd"},
+		{"cut by a NUL", peFile(0x40, 0x3000, pe64(), section{".cmdline", 512, 512, 0x2000, "LABEL=a\x00LABEL=b"}), "LABEL=a"},
+		{"of other names", peFile(0x40, 0x3000, pe64(), section{".osrel", 512, 512, 0x2000, "LABEL=o"},
+			section{".cmdline", 512, 512, 0x2200, "LABEL=c"}, section{".linux", 512, 512, 0x2400, "LABEL=l"}), "LABEL=c"},
+		{"beyond the file, and another", peFile(0x40, 0x3000, pe64(), section{".cmdline", 512, 512, 0x9000, ""},
+			section{".cmdline", 512, 512, 0x2e00, "LABEL=c"}), "LABEL=c"},
+		{"half beyond the file, and another", peFile(0x40, 0x3000, pe64(), section{".cmdline", 512, 512, 0x2f00, "LABEL=half"},
+			section{".cmdline", 512, 512, 0x2000, "LABEL=c"}), "LABEL=c"},
+		{"as long as a kernel takes", peFile(0x40, 0x20000, pe64(), section{".cmdline", 1 << 16, 1 << 16, 0x2000, long}), "LABEL=far"},
+		{"longer", peFile(0x40, 0x20000, pe64(), section{".cmdline", 1<<16 + 512, 1<<16 + 512, 0x2000, " " + long}), "LABEL=fa"},
+		{"far behind the header", peFile(0x40, 0x90000, pe64(), section{".cmdline", 512, 512, 0x80000, line}), "LABEL=abcdef"},
+		{"a header far behind", peFile(0xff00-0x200, 0x20000, pe64(), section{".cmdline", 512, 512, 0x11000, line}), "LABEL=abcdef"},
+		{"a header too far behind", peFile(0x10000, 0x20000, pe64(), section{".cmdline", 512, 512, 0x11000, line}), ""},
+		{"too short for a header", []byte("MZ")[:2], ""},
+		{"short", make([]byte, 0x3f), ""},
+		{"no PE", make([]byte, 0x40), ""},
+	} {
+		files := fstest.MapFS{ukiName: {Data: tc.image}}
+		var got []string
+		for _, r := range references(t, refs.Files{FS: files}) {
+			got = append(got, r.Spec)
+		}
+		if strings.Join(got, " ") != tc.want {
+			t.Errorf("%s: volumes %q, want %q", tc.name, got, tc.want)
+		}
+	}
+}
+
+// TestUKIThatCannotChange: a signature covers all of the file, and the text has
+// no other place to be.
+func TestUKIThatCannotChange(t *testing.T) {
+	const old, fresh = "3f519074-8e2c-4da0-b143-2c7ea5f90803", "00000000-1111-4222-8333-444444444444"
+	signed64, signed32 := pe64(), pe.OptionalHeader32{Magic: 0x10b, NumberOfRvaAndSizes: 16}
+	signed64.DataDirectory[pe.IMAGE_DIRECTORY_ENTRY_SECURITY].Size = 1
+	plain32 := signed32
+	signed32.DataDirectory[pe.IMAGE_DIRECTORY_ENTRY_SECURITY].Size = 1
+	text := section{".cmdline", 512, 512, 0x2000, "root=PARTUUID=" + old}
+	for _, tc := range []struct {
+		name    string
+		image   []byte
+		becomes string
+		want    string // in the error; changed if empty
+	}{
+		{"of 64 bits", peFile(0x40, 0x3000, pe64(), text), fresh, ""},
+		{"of 32 bits", peFile(0x40, 0x3000, plain32, text), fresh, ""},
+		{"of 64 bits and signed", peFile(0x40, 0x3000, signed64, text), fresh, "is signed"},
+		{"of 32 bits and signed", peFile(0x40, 0x3000, signed32, text), fresh, "is signed"},
+		{"to the end of the file", peFile(0x40, 0x2000+14+36, pe64(), section{".cmdline", 50, 50, 0x2000, text.text}), fresh, ""},
+		{"by something longer", peFile(0x40, 0x3000, pe64(), text), fresh + "5", "it has no room"},
+		{"by something shorter", peFile(0x40, 0x3000, pe64(), text), fresh[1:], "it has no room"},
+	} {
+		files := fstest.MapFS{ukiName: {Data: bytes.Clone(tc.image)}}
+		var got []byte
+		err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: tc.becomes}, func(_ string, b []byte) error { got = b; return nil })
+		switch {
+		case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want) || got != nil):
+			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
+		case tc.want == "" && (err != nil || !bytes.Equal(got, bytes.Replace(tc.image, []byte(old), []byte(fresh), 1))):
+			t.Errorf("%s: %v, or other bytes changed", tc.name, err)
+		}
+	}
+}
+
+// TestUKITooLargeToChange is about a file that would not fit in memory.
+func TestUKITooLargeToChange(t *testing.T) {
+	const old = "3f519074-8e2c-4da0-b143-2c7ea5f90803"
+	dir := t.TempDir()
+	name := filepath.Join(dir, ukiName)
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	image := peFile(0x40, 0x3000, pe64(), section{".cmdline", 512, 512, 0x2000, "root=PARTUUID=" + old})
+	if err := os.WriteFile(name, image, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(name, 512<<20+1); err != nil {
+		t.Fatal(err)
+	}
+	err := refs.Files{FS: os.DirFS(dir)}.Rename(t.Context(), map[string]string{old: strings.ToUpper(old)}, func(string, []byte) error { return nil })
+	if err == nil || !strings.Contains(err.Error(), "536870913 bytes are too many") {
+		t.Errorf("Rename = %v", err)
 	}
 }
 
