@@ -87,6 +87,12 @@ func TestDamagedByOne(t *testing.T) {
 		name, where, what string
 		damage            func(b []byte) []byte
 	}{
+		{"the first slot differs", "backup GPT", "slot 1", func(b []byte) []byte {
+			r := backup(b, 512)
+			r.entry(1)[60] ^= 1
+			r.seal()
+			return b
+		}},
 		{"the last slot differs", "backup GPT", "slot 4", func(b []byte) []byte {
 			r := backup(b, 512)
 			r.entry(4)[60] ^= 1
@@ -180,6 +186,24 @@ func TestDamagedByOne(t *testing.T) {
 		}
 		if err := gpt.Apply(f, gpt.Edit{}); err == nil || !bytes.Equal(slurp(t, img), before) {
 			t.Errorf("%s: an edit gives %v, or changed the file", tc.name, err)
+		}
+	}
+}
+
+// TestMendFitsTheSectors: by themselves the tools take all sectors for 512 bytes.
+func TestMendFitsTheSectors(t *testing.T) {
+	for sector, want := range map[int]string{
+		512:  "run 'sgdisk -e' on a copy of the image, which writes the faulty part anew from the sound one",
+		4096: "which writes the faulty part anew from the sound one, attached with 'losetup --sector-size 4096'",
+	} {
+		l := small()
+		l.sector = sector
+		img := crafted(t, l)
+		patch(t, img, func(b []byte) []byte { clear(b[sector : 2*sector]); return b })
+		_, err := gpt.Read(open(t, img))
+		var damage *gpt.DamageError
+		if !errors.As(err, &damage) || damage.Where != "primary GPT" || !strings.HasSuffix(damage.Mend, want) {
+			t.Errorf("sectors of %d bytes: %#v, want the mend %q", sector, err, want)
 		}
 	}
 }

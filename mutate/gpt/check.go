@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/diskfs/go-diskfs/backend/file"
 	diskfs "github.com/diskfs/go-diskfs/partition/gpt"
@@ -134,18 +133,22 @@ func secondOpinion(f *os.File, s *side, t *Table) error {
 	if err != nil {
 		return fmt.Errorf("compare with go-diskfs: %w", err)
 	}
-	if other.RecoveredFromBackup || !sameGUID(other.GUID, t.Disk) || len(other.Partitions) != len(t.Partitions) {
+	if other.RecoveredFromBackup || parsed(other.GUID) != t.Disk || len(other.Partitions) != len(t.Partitions) {
 		return fmt.Errorf("compare with go-diskfs: it sees disk %s with %d partitions, not %s with %d",
 			other.GUID, len(other.Partitions), t.Disk, len(t.Partitions))
 	}
 	for i, p := range t.Partitions {
 		o := other.Partitions[i]
-		if o.Index != p.Slot || !sameGUID(string(o.Type), p.Type) || !sameGUID(o.GUID, p.GUID) || o.GetStart() != p.Start ||
-			o.GetSize() != p.Size || o.Attributes != p.Attributes || o.Name != p.Name {
+		seen := Partition{o.Index, parsed(string(o.Type)), parsed(o.GUID), o.GetStart(), o.GetSize(), o.Attributes, o.Name}
+		if seen != p {
 			return fmt.Errorf("compare with go-diskfs: it sees partition %d differently", p.Slot)
 		}
 	}
 	return nil
 }
 
-func sameGUID(text string, g uuid.UUID) bool { return strings.EqualFold(text, g.String()) }
+// parsed is a GUID as go-diskfs writes it, in capitals.
+func parsed(text string) uuid.UUID {
+	g, _ := uuid.Parse(text) // always well-formed; were it not, it would differ from ours
+	return g
+}

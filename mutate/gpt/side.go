@@ -189,7 +189,7 @@ func (e entry) name() string {
 
 // guid reads a GUID, whose first three fields are little-endian in a GPT
 // (UEFI 2.10, appendix A).
-func guid(b []byte) uuid.UUID { return swapped(uuid.UUID(b[:16])) }
+func guid(b []byte) uuid.UUID { return swapped(uuid.UUID(b)) }
 
 func putGUID(b []byte, g uuid.UUID) {
 	g = swapped(g)
