@@ -15,6 +15,7 @@ func TestParseFstab(t *testing.T) {
 	}{
 		{"empty", "", nil},
 		{"comments and blank lines", "# a\n\n   \n \t# UUID=x / ext4\n", nil},
+		{"lines that are none before one that is", "# a\n\nUUID=y\nLABEL=x /x xfs\n", []etc.Mount{{"LABEL=x", "/x", "xfs", nil}}},
 		{"all fields", "UUID=x / ext4 errors=remount-ro,noatime 0 1\n", []etc.Mount{{"UUID=x", "/", "ext4", []string{"errors=remount-ro", "noatime"}}}},
 		{"no options", "LABEL=x\t/x   xfs", []etc.Mount{{"LABEL=x", "/x", "xfs", nil}}},
 		{"line ends of Windows", "LABEL=x /x xfs ro\r\nLABEL=y /y xfs ro\r\n", []etc.Mount{{"LABEL=x", "/x", "xfs", []string{"ro"}}, {"LABEL=y", "/y", "xfs", []string{"ro"}}}},

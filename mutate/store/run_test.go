@@ -82,6 +82,31 @@ func TestOutside(t *testing.T) {
 	}
 }
 
+// TestDeliverThatFails leaves what is there, and the file to the run.
+func TestDeliverThatFails(t *testing.T) {
+	run, elsewhere := begin(t, open(t)), t.TempDir()
+	f, err := run.Outside(elsewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := filepath.Join(elsewhere, "taken", "by a directory")
+	if err := os.MkdirAll(taken, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := run.Deliver(f, filepath.Dir(taken)); err == nil {
+		t.Error("delivered over a directory")
+	}
+	if err := run.Close(); err != nil {
+		t.Error(err)
+	}
+	if exists(f.Name()) || !exists(taken) {
+		t.Error("Close left the file, or took what was there")
+	}
+	if err := run.Deliver(f, filepath.Join(elsewhere, "new")); err == nil {
+		t.Error("delivered a file that is closed")
+	}
+}
+
 // TestSweepGoesOn: neither what is alive, nor what is none of its business, nor
 // what cannot be removed keeps a sweep from the rest.
 func TestSweepGoesOn(t *testing.T) {

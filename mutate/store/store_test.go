@@ -210,6 +210,28 @@ func TestNotFound(t *testing.T) {
 	}
 }
 
+// TestNamesThatCannotBe: a name is one file of the store's own directories, and
+// never one that is being written.
+func TestNamesThatCannotBe(t *testing.T) {
+	s := open(t)
+	run := begin(t, s)
+	mustPublish(t, s, run, store.Images, "web", "disk")
+	for _, name := range []string{"", ".", "..", ".new-1", "a/b", "../images/web", "/web", "a\x00b"} {
+		if err := s.Load(store.Images, name, &record{}); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("Load of %q = %v, want ErrNotFound", name, err)
+		}
+		if err := s.Remove(t.Context(), store.Images, name); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("Remove of %q = %v, want ErrNotFound", name, err)
+		}
+		if err := s.Publish(t.Context(), run.Path("none"), store.Images, name, record{}, nil); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("Publish as %q = %v, want ErrNotFound", name, err)
+		}
+	}
+	if got, want := files(t, s, store.Images), []string{"web.json", "web.raw"}; !slices.Equal(got, want) {
+		t.Errorf("left are %v, want %v", got, want)
+	}
+}
+
 func TestRemove(t *testing.T) {
 	s := open(t)
 	run := begin(t, s)
@@ -297,6 +319,32 @@ func TestPublishFails(t *testing.T) {
 	}
 	if got := files(t, s, store.Images); len(got) != 0 {
 		t.Errorf("Sweep left %v", got)
+	}
+}
+
+// TestPublishBrokenOff while the disk gets its name, as by a crash: a layer is
+// missing then, for its record may say other things than are true of the new
+// disk; the rest is what it was.
+func TestPublishBrokenOff(t *testing.T) {
+	for k, stays := range map[store.Kind]bool{store.Layers: false, store.Images: true, store.Bases: true} {
+		s := open(t)
+		run := begin(t, s)
+		mustPublish(t, s, run, k, "x", "old")
+		raw := s.Path(k, "x", "raw")
+		if err := os.Remove(raw); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Join(raw, "in the way"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := publish(t.Context(), s, run, k, "x", "new"); err == nil {
+			t.Errorf("%s: published over a directory", k)
+		}
+		var rec record
+		err := s.Load(k, "x", &rec)
+		if stays && (err != nil || rec.Text != "old") || !stays && !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s: Load = %v, %+v", k, err, rec)
+		}
 	}
 }
 
