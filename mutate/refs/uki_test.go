@@ -108,7 +108,7 @@ func peFile(header, length int, optional any, sections ...section) []byte {
 	h.WriteString("PE\x00\x00")
 	binary.Write(&h, binary.LittleEndian, pe.FileHeader{Machine: pe.IMAGE_FILE_MACHINE_AMD64,
 		NumberOfSections: uint16(len(sections)), SizeOfOptionalHeader: uint16(binary.Size(optional)),
-		PointerToSymbolTable: 1 << 30, NumberOfSymbols: 1 << 31})
+		PointerToSymbolTable: 0x41414141, NumberOfSymbols: 0x81818181})
 	binary.Write(&h, binary.LittleEndian, optional)
 	for _, s := range sections {
 		x := pe.SectionHeader32{VirtualSize: uint32(s.virtual), SizeOfRawData: uint32(s.size), PointerToRawData: uint32(s.at)}
