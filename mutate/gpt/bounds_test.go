@@ -87,6 +87,14 @@ func TestDamagedByOne(t *testing.T) {
 		name, where, what string
 		damage            func(b []byte) []byte
 	}{
+		{"remains of another table, for sectors of 4096 bytes", "both GPT copies", "primary: header checksum does not match",
+			func(b []byte) []byte {
+				for _, r := range both(b, 512) {
+					r.header()[16] ^= 1
+				}
+				copy(b[4096:], "EFI PART")
+				return b
+			}},
 		{"the first slot differs", "backup GPT", "slot 1", func(b []byte) []byte {
 			r := backup(b, 512)
 			r.entry(1)[60] ^= 1
