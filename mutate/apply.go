@@ -56,9 +56,6 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 		return nil, err
 	}
 	defer dir.Close()
-	if err := e.checkOutput(o.Output, r); err != nil {
-		return nil, err
-	}
 	release, err := e.Store.Use(ctx)
 	if err != nil {
 		return nil, err
@@ -75,6 +72,10 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 		return nil, err
 	}
 	if err := e.checkOwner(r); err != nil && !o.Replace {
+		return nil, err
+	}
+	targets := e.targets(r, o)
+	if err := e.checkTargets(ctx, r.Name, targets); err != nil {
 		return nil, err
 	}
 	base, err := e.Resolve(ctx, r)
@@ -98,22 +99,15 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 		return nil, err
 	}
 	if !ok {
-		if err := e.checkPool(ctx, r); err != nil {
-			return nil, err
-		}
 		if image, err = e.make(ctx, p, assertions, o); err != nil {
 			return nil, err
 		}
 	}
-	a := &Applied{Image: *image, Path: e.Catalog().ImageFile(image.Name), Reused: p.reused, Steps: len(p.steps), Nothing: ok}
-	if err := e.register(ctx, r, a); err != nil {
+	path, err := e.deliver(ctx, image, targets)
+	if err != nil {
 		return nil, err
 	}
-	if o.Output != "" {
-		if a.Path, err = e.writeOutput(ctx, a, o.Output); err != nil {
-			return nil, err
-		}
-	}
+	a := &Applied{Image: *image, Path: path, Reused: p.reused, Steps: len(p.steps), Nothing: ok}
 	e.Events(Event{Type: EventImage, Recipe: r.Name, Name: image.Name, Text: a.Path})
 	return a, nil
 }

@@ -34,6 +34,7 @@ import (
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/catalog"
+	"github.com/imgmut/imgmut/mutate/deliver"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -43,11 +44,7 @@ import (
 // when there is something to run.
 type Host interface {
 	guest.Host
-	// PoolPath is the directory where machined looks for images.
-	PoolPath(ctx context.Context) (string, error)
-	// ImageOSRelease has machined read the os-release file of an image in its
-	// pool, which proves that it can be found and read.
-	ImageOSRelease(ctx context.Context, name string) (map[string]string, error)
+	deliver.Host
 	// Version is the major version of its systemd.
 	Version() int
 }

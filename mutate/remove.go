@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -117,17 +116,9 @@ func (e *Engine) removeImage(ctx context.Context, name string) error {
 	if err != nil && !errors.Is(err, store.ErrBadRecord) {
 		return err
 	}
-	if err == nil && i.PoolFile != nil {
-		unlock, err := e.lockMachine(ctx, "pool-"+name, "registers an image of that name")
-		if err != nil {
+	if err == nil {
+		if err := e.machinedPool().Take(ctx, i); err != nil {
 			return err
-		}
-		defer unlock()
-		// Another store's image of that name is not ours to remove.
-		if digest, err := e.readMark(i.PoolFile.Path); err == nil && digest != "" {
-			if err := os.Remove(i.PoolFile.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
 		}
 	}
 	return e.Store.Remove(ctx, store.Images, name)

@@ -18,13 +18,16 @@ var ourImports = map[string][]string{
 		"mutate/store", "mutate/tool", "recipes",
 	},
 	"mutate": {
-		"mutate/agent", "mutate/boot", "mutate/catalog", "mutate/content", "mutate/disk", "mutate/fault", "mutate/fork", "mutate/guest", "mutate/lock",
+		"mutate/agent", "mutate/boot", "mutate/catalog", "mutate/content", "mutate/deliver", "mutate/disk", "mutate/fault", "mutate/fork", "mutate/guest",
 		"mutate/mount", "mutate/record", "mutate/reflink", "mutate/statcache", "mutate/step", "mutate/store", "mutate/verify", "recipes",
 	},
 	"mutate/verify": {
 		"mutate/agent", "mutate/disk", "mutate/packages", "mutate/record", "mutate/reflink", "mutate/refs", "mutate/tool", "recipes",
 	},
-	"mutate/packages":  {"mutate/agent", "mutate/etc"},
+	"mutate/packages": {"mutate/agent", "mutate/etc"},
+	"mutate/deliver": {
+		"mutate/content", "mutate/fault", "mutate/lock", "mutate/mount", "mutate/record", "mutate/reflink", "mutate/store",
+	},
 	"mutate/fork":      {"mutate/disk", "mutate/fault", "mutate/gpt", "mutate/record", "mutate/refs", "mutate/tool"},
 	"mutate/guest":     {"mutate/fault", "mutate/agent"},
 	"mutate/catalog":   {"mutate/fault", "mutate/record", "mutate/store"},

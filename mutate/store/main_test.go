@@ -80,7 +80,7 @@ func peer(role, dir string, args ...string) error {
 		}
 		fmt.Println(filepath.Dir(run.Path("x")))
 		for _, dir := range args {
-			f, err := run.Outside(dir)
+			f, err := run.Outside(dir, ".#imgmut-*")
 			if err != nil {
 				return err
 			}

@@ -159,15 +159,15 @@ const outside = "outside-"
 
 // Outside makes an empty file in dir, which need not be in the store, for what
 // will be renamed to a name there. Until it is, it is the run's: Close removes
-// it, and if the process dies the next run does. Its name begins with ".#",
-// which machined passes over (systemd's discover-image.c).
-func (r *Run) Outside(dir string) (*os.File, error) {
+// it, and if the process dies the next run does. pattern is its name, with "*"
+// for what makes it unique.
+func (r *Run) Outside(dir, pattern string) (*os.File, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
 	name := rand.Text()
-	file := filepath.Join(dir, ".#imgmut-"+name)
+	file := filepath.Join(dir, strings.Replace(pattern, "*", name, 1))
 	// The link comes first, and is on the disk first: a file without one would
 	// be found by nobody.
 	if err := os.Symlink(file, r.Path(outside+name)); err != nil {

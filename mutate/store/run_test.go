@@ -62,7 +62,7 @@ func TestOutside(t *testing.T) {
 	}
 
 	run := begin(t, s)
-	f, err := run.Outside(elsewhere)
+	f, err := run.Outside(elsewhere, ".#imgmut-*")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestOutside(t *testing.T) {
 	if !exists(kept) {
 		t.Error("Close took a file that had got its name")
 	}
-	if _, err := begin(t, s).Outside(filepath.Join(elsewhere, "nothing")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := begin(t, s).Outside(filepath.Join(elsewhere, "nothing"), ".#imgmut-*"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Outside of no directory = %v, want ErrNotExist", err)
 	}
 }
@@ -85,7 +85,7 @@ func TestOutside(t *testing.T) {
 // TestDeliverThatFails leaves what is there, and the file to the run.
 func TestDeliverThatFails(t *testing.T) {
 	run, elsewhere := begin(t, open(t)), t.TempDir()
-	f, err := run.Outside(elsewhere)
+	f, err := run.Outside(elsewhere, ".#imgmut-*")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,12 +192,12 @@ func TestCloseWithMuchInTheRun(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f, err := run.Outside(elsewhere)
+	f, err := run.Outside(elsewhere, ".#imgmut-*")
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.Close()
-	g, err := run.Outside(elsewhere)
+	g, err := run.Outside(elsewhere, ".#imgmut-*")
 	if err != nil {
 		t.Fatal(err)
 	}

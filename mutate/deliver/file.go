@@ -1,4 +1,4 @@
-package mutate
+package deliver
 
 import (
 	"context"
@@ -13,16 +13,22 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
-	"github.com/imgmut/imgmut/recipes"
 )
 
-// checkOutput refuses before any work what could not be written after it, and
-// what the user would be sorry for.
-func (e *Engine) checkOutput(output string, r *recipes.Recipe) error {
-	if output == "" {
-		return nil
-	}
+// File is a file of the user's that gets a raw copy of the image.
+type File struct {
+	Source
+	Path string // as the user names it
+	// Spared are files that the user would be sorry for, by what they are:
+	// "the recipe" to its path.
+	Spared map[string]string
+}
+
+// Check implements [Target].
+func (f File) Check(context.Context, string) error {
+	output := f.Path
 	refuse := func(format string, args ...any) error {
 		return fault.New(fault.Usage, "", "output %s: %s", output, fmt.Sprintf(format, args...))
 	}
@@ -44,7 +50,7 @@ func (e *Engine) checkOutput(output string, r *recipes.Recipe) error {
 	if err != nil {
 		return err
 	}
-	if strings.HasPrefix(target, e.Store.Dir()+"/") {
+	if strings.HasPrefix(target, f.Store.Dir()+"/") {
 		return refuse("it is in the store")
 	}
 	fi, err := os.Stat(output)
@@ -57,7 +63,7 @@ func (e *Engine) checkOutput(output string, r *recipes.Recipe) error {
 	if !fi.Mode().IsRegular() {
 		return refuse("it is there, and no regular file")
 	}
-	for what, file := range map[string]string{"the base of the recipe": r.Base.Path, "the recipe": r.File} {
+	for what, file := range f.Spared {
 		if used, err := os.Stat(file); err == nil && os.SameFile(fi, used) {
 			return refuse("it is %s", what)
 		}
@@ -143,11 +149,14 @@ func checkLinks(path string) error {
 	return nil
 }
 
-// writeOutput writes a copy of the image, the caller's own: by reflink on the
-// store's filesystem, else sparsely. What is there already keeps its owner and
-// mode, and stays where a link leads to.
-func (e *Engine) writeOutput(ctx context.Context, a *Applied, output string) (string, error) {
-	output, err := filepath.Abs(output)
+// Has implements [Target]. What becomes of the user's file is not recorded.
+func (f File) Has(*record.Image) bool { return false }
+
+// Put implements [Target]: by reflink on the store's filesystem, else by a sparse
+// copy. What is there already keeps its owner and mode, and stays where a link
+// leads to.
+func (f File) Put(ctx context.Context, i *record.Image) (string, error) {
+	output, err := filepath.Abs(f.Path)
 	if err != nil {
 		return "", err
 	}
@@ -155,54 +164,19 @@ func (e *Engine) writeOutput(ctx context.Context, a *Applied, output string) (st
 	if err != nil {
 		return "", err
 	}
-	e.phase("write " + output)
-	return output, e.place(ctx, a, target, func(out, in *os.File) error {
+	f.Phase("write " + output)
+	return output, f.place(ctx, i.Name, target, hidden, func(out, in *os.File) error {
 		err := reflink.Clone(out, in)
 		if errors.Is(err, reflink.ErrUnsupported) {
-			err = reflink.Copy(ctx, out, in, e.progress("copy"))
+			err = reflink.Copy(ctx, out, in, f.Progress("copy"))
 		}
 		if fi, statErr := os.Stat(target); err == nil && statErr == nil {
 			st := fi.Sys().(*syscall.Stat_t)
 			err = errors.Join(out.Chown(int(st.Uid), int(st.Gid)), out.Chmod(fi.Mode().Perm()))
 		}
 		return err
-	})
+	}, nil)
 }
 
-// place makes a file outside of the store that fill fills from the image's: it
-// has its name when it is whole.
-func (e *Engine) place(ctx context.Context, a *Applied, target string, fill func(out, in *os.File) error) (err error) {
-	run, err := e.Store.Begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, run.Close()) }()
-	in, err := os.Open(e.Catalog().ImageFile(a.Name))
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := run.Outside(filepath.Dir(target))
-	if err != nil {
-		return placeError(target, err)
-	}
-	defer out.Close() // Double Close is harmless.
-	if err := fill(out, in); err != nil {
-		return placeError(target, err)
-	}
-	if err := run.Deliver(out, target); err != nil {
-		return placeError(target, err)
-	}
-	return nil
-}
-
-// placeError says that an image is finished, but that it could not be put where
-// it was wanted as well. Its mend is about the place and not, as elsewhere,
-// about the store.
-func placeError(target string, err error) error {
-	if errors.Is(err, syscall.ENOSPC) {
-		mend := "make room in " + filepath.Dir(target) + ", or choose another place; the image itself is in the store"
-		return fault.New(fault.Host, mend, "write %s: %w", target, err)
-	}
-	return fmt.Errorf("write %s: %w", target, err)
-}
+// Take implements [Target]: the file is the user's own.
+func (f File) Take(context.Context, *record.Image) error { return nil }

@@ -1,4 +1,4 @@
-package mutate
+package deliver
 
 import (
 	"context"
@@ -13,13 +13,12 @@ import (
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/store"
-	"github.com/imgmut/imgmut/recipes"
 )
 
 // TestWhereAnOutputMayGo is asked before any work. The table's paths are below
 // a directory that holds the recipe, its base, a few files and links.
 func TestWhereAnOutputMayGo(t *testing.T) {
-	w := newWorld(t)
+	w := newSource(t)
 	dir := t.TempDir()
 	for _, name := range []string{"recipe.yaml", "base.raw", "old.raw", "sub/other.raw"} {
 		writeFile(t, filepath.Join(dir, name), name)
@@ -35,8 +34,12 @@ func TestWhereAnOutputMayGo(t *testing.T) {
 	if err := os.Link(filepath.Join(dir, "base.raw"), filepath.Join(dir, "same-as-base.raw")); err != nil {
 		t.Fatal(err)
 	}
-	w.publish(t, store.Images, "web", record.Image{Name: "web"})
-	r := &recipes.Recipe{File: filepath.Join(dir, "recipe.yaml"), Base: recipes.Base{Path: filepath.Join(dir, "base.raw")}}
+	w.publish(t, record.Image{Name: "web"})
+	check := func(output string) error {
+		return File{w.Source, output, map[string]string{
+			"the recipe": filepath.Join(dir, "recipe.yaml"), "the base of the recipe": filepath.Join(dir, "base.raw"),
+		}}.Check(t.Context(), "web")
+	}
 	for _, tc := range []struct {
 		output string
 		want   string // in the error, which is one of use; accepted if empty
@@ -74,7 +77,7 @@ func TestWhereAnOutputMayGo(t *testing.T) {
 		if !filepath.IsAbs(output) {
 			output = dir + "/" + output
 		}
-		err := w.checkOutput(output, r)
+		err := check(output)
 		switch {
 		case tc.want == "" && err != nil:
 			t.Errorf("%s is refused: %v", tc.output, err)
@@ -82,14 +85,11 @@ func TestWhereAnOutputMayGo(t *testing.T) {
 			t.Errorf("%s: error %v, want one that says %q", tc.output, err, tc.want)
 		}
 	}
-	if err := w.checkOutput("", r); err != nil {
-		t.Errorf("no output is refused: %v", err)
-	}
-	if err := w.checkOutput(dir+"/round", r); err == nil {
+	if err := check(dir + "/round"); err == nil {
 		t.Error("a link to itself is accepted")
 	}
 	t.Chdir(dir)
-	if err := w.checkOutput("base.raw", r); fault.Of(err) != fault.Usage {
+	if err := check("base.raw"); fault.Of(err) != fault.Usage {
 		t.Errorf("a relative path to the base: error %v", err)
 	}
 }
@@ -97,13 +97,13 @@ func TestWhereAnOutputMayGo(t *testing.T) {
 // TestStandardOutputIsNoFile: "-" is what other programs call standard output,
 // and a file of that name would be a surprise.
 func TestStandardOutputIsNoFile(t *testing.T) {
-	w := newWorld(t)
+	w := newSource(t)
 	t.Chdir(t.TempDir())
-	err := w.checkOutput("-", &recipes.Recipe{})
+	err := File{Source: w.Source, Path: "-"}.Check(t.Context(), "web")
 	if fault.Of(err) != fault.Usage || !strings.Contains(fault.Mend(err), "./-") {
 		t.Errorf("error %v with hint %q", err, fault.Mend(err))
 	}
-	if err := w.checkOutput("./-", &recipes.Recipe{}); err != nil {
+	if err := (File{Source: w.Source, Path: "./-"}).Check(t.Context(), "web"); err != nil {
 		t.Errorf("a file of that name, and it is meant: %v", err)
 	}
 }
@@ -127,7 +127,7 @@ func TestOutputOfAnotherFormat(t *testing.T) {
 // the kernel refuses it with fs.protected_symlinks, also at the second hop.
 func TestOutputThroughAnotherUsersLink(t *testing.T) {
 	fixtures.Require(t, fixtures.Root)
-	w := newWorld(t)
+	w := newSource(t)
 	dir := t.TempDir()
 	tmp := filepath.Join(dir, "tmp")
 	writeFile(t, filepath.Join(dir, "precious"), "root's")
@@ -148,7 +148,7 @@ func TestOutputThroughAnotherUsersLink(t *testing.T) {
 		}
 	}
 	for output, refused := range map[string]bool{"tmp/theirs": true, "tmp/new": true, "hop": true, "tmp/ours": false} {
-		err := w.checkOutput(filepath.Join(dir, output), &recipes.Recipe{})
+		err := File{Source: w.Source, Path: filepath.Join(dir, output)}.Check(t.Context(), "web")
 		if got := fault.Of(err) == fault.Usage; got != refused {
 			t.Errorf("%s is refused: %t (%v)", output, got, err)
 		}
@@ -157,9 +157,9 @@ func TestOutputThroughAnotherUsersLink(t *testing.T) {
 
 // TestOutputIsACopy of the image that has its name when it is whole.
 func TestOutputIsACopy(t *testing.T) {
-	w := newWorld(t)
-	w.publish(t, store.Images, "web", record.Image{Name: "web"})
-	a := &Applied{Image: record.Image{Name: "web"}}
+	w := newSource(t)
+	w.publish(t, record.Image{Name: "web"})
+	image := &record.Image{Name: "web"}
 	for _, tc := range []struct {
 		name   string
 		before func(t *testing.T)
@@ -183,7 +183,7 @@ func TestOutputIsACopy(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Chdir(t.TempDir())
 			tc.before(t)
-			path, err := w.writeOutput(t.Context(), a, "out.raw")
+			path, err := File{Source: w.Source, Path: "out.raw"}.Put(t.Context(), image)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -207,14 +207,14 @@ func TestOutputIsACopy(t *testing.T) {
 
 // TestFailedOutputLeavesWhatWasThere, and says where it failed.
 func TestFailedOutputLeavesWhatWasThere(t *testing.T) {
-	w := newWorld(t)
-	w.publish(t, store.Images, "web", record.Image{Name: "web"})
-	a := &Applied{Image: record.Image{Name: "web"}}
+	w := newSource(t)
+	w.publish(t, record.Image{Name: "web"})
+	image := &record.Image{Name: "web"}
 	t.Chdir(t.TempDir())
 	writeFile(t, "out.raw", "old")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := w.writeOutput(ctx, a, "out.raw")
+	_, err := File{Source: w.Source, Path: "out.raw"}.Put(ctx, image)
 	if err == nil || !strings.Contains(err.Error(), "out.raw") {
 		t.Errorf("error %v of an output that was broken off", err)
 	}
@@ -222,7 +222,7 @@ func TestFailedOutputLeavesWhatWasThere(t *testing.T) {
 		t.Errorf("it is %q: %v", b, err)
 	}
 	nothingBeside(t, ".", "out.raw")
-	if _, err := w.writeOutput(t.Context(), a, "gone/out.raw"); err == nil {
+	if _, err := (File{Source: w.Source, Path: "gone/out.raw"}).Put(t.Context(), image); err == nil {
 		t.Error("it was written where no directory is")
 	}
 }

@@ -1,0 +1,158 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/record"
+	"github.com/imgmut/imgmut/mutate/store"
+)
+
+// pool is a directory in machined's place, whose answer the test decides: that
+// the real one reads images is what the scripts of cmd/imgmut show.
+type pool struct {
+	dir    string
+	refuse error
+	asked  func(name string)
+}
+
+func (p *pool) PoolPath(context.Context) (string, error) { return p.dir, nil }
+
+func (p *pool) ImageOSRelease(_ context.Context, name string) (map[string]string, error) {
+	if p.asked != nil {
+		p.asked(name)
+	}
+	return nil, p.refuse
+}
+
+func (s source) machined(p *pool) Machined {
+	return Machined{s.Source, func(context.Context) (Host, error) { return p, nil }}
+}
+
+// recorded is the image as its record has it.
+func (s source) recorded(t *testing.T, name string) *record.Image {
+	t.Helper()
+	i := new(record.Image)
+	if err := s.Store.Load(store.Images, name, i); err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestMachinedPutsAndTakes(t *testing.T) {
+	s := newSource(t)
+	p := &pool{dir: t.TempDir()}
+	m := s.machined(p)
+	i := s.publish(t, record.Image{Name: "web", Digest: "d1"})
+	target := filepath.Join(p.dir, "web.raw")
+	p.asked = func(name string) {
+		if !strings.HasPrefix(name, ".imgmut-") {
+			t.Errorf("asked machined for %s", name)
+		}
+		if _, err := os.Stat(target); err == nil {
+			t.Error("it has its name before machined has read it")
+		}
+		if f := s.recorded(t, "web").PoolFile; f == nil || f.Path != target {
+			t.Errorf("about to be there, and the record says %+v", f)
+		}
+	}
+	if m.Has(i) {
+		t.Error("Has what was never put")
+	}
+	path, err := m.Put(t.Context(), i)
+	if err != nil || path != target || read(t, target) != "disk of web" {
+		t.Fatalf("Put = %s, %v", path, err)
+	}
+	if !m.Has(i) || !m.Has(s.recorded(t, "web")) {
+		t.Errorf("put, and Has is false of %+v", i.PoolFile)
+	}
+	if err := m.Check(t.Context(), "web"); err != nil {
+		t.Errorf("Check of our own = %v", err)
+	}
+	nothingBeside(t, p.dir, "web.raw")
+	if err := m.Take(t.Context(), i); err != nil {
+		t.Error(err)
+	}
+	nothingBeside(t, p.dir, "")
+	if m.Has(i) {
+		t.Error("taken back, and Has is true")
+	}
+	if err := m.Take(t.Context(), i); err != nil {
+		t.Errorf("Take again = %v", err)
+	}
+}
+
+// TestMachinedKeepsTheOldUntilTheNewIsRead: whatever is wrong with an image, the
+// one that was registered before stays, and stays known.
+func TestMachinedKeepsTheOldUntilTheNewIsRead(t *testing.T) {
+	s := newSource(t)
+	p := &pool{dir: t.TempDir()}
+	m := s.machined(p)
+	i := s.publish(t, record.Image{Name: "web", Digest: "d1"})
+	target, err := m.Put(t.Context(), i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := *i.PoolFile
+	i.Digest, p.refuse = "d2", errors.New("cannot read it")
+	if err := s.Store.Update(t.Context(), store.Images, "web", i, func() error { i.Digest = "d2"; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Put(t.Context(), i); !errors.Is(err, p.refuse) {
+		t.Errorf("Put = %v, want why machined refused", err)
+	}
+	if read(t, target) != "disk of web" {
+		t.Error("the image registered before is gone")
+	}
+	if f := s.recorded(t, "web").PoolFile; f == nil || *f != before {
+		t.Errorf("the record says %+v, want %+v", f, before)
+	}
+	nothingBeside(t, p.dir, "web.raw")
+}
+
+// TestMachinedLeavesOthersAlone: what somebody else or another store put there.
+func TestMachinedLeavesOthersAlone(t *testing.T) {
+	s := newSource(t)
+	p := &pool{dir: t.TempDir()}
+	m := s.machined(p)
+	i := s.publish(t, record.Image{Name: "web", Digest: "d1"})
+	target := filepath.Join(p.dir, "web.raw")
+	for mark, want := range map[string]string{"": "imgmut did not put it there", "d1 /other/store": "from another store: /other/store"} {
+		writeFile(t, target, "theirs")
+		if mark != "" {
+			if err := unix.Setxattr(target, ownMark, []byte(mark), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := m.Put(t.Context(), i)
+		for _, err := range []error{err, m.Check(t.Context(), "web")} {
+			if fault.Of(err) != fault.Usage || !strings.Contains(err.Error(), want) || fault.Mend(err) == "" {
+				t.Errorf("mark %q: %v, want %q", mark, err, want)
+			}
+		}
+		i.PoolFile = &record.PoolFile{Path: target}
+		if err := m.Take(t.Context(), i); err != nil {
+			t.Error(err)
+		}
+		if read(t, target) != "theirs" {
+			t.Errorf("mark %q: it is gone", mark)
+		}
+		os.Remove(target)
+	}
+}
