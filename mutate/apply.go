@@ -32,84 +32,109 @@ type ApplyOptions struct {
 // Applied is a finished image.
 type Applied struct {
 	record.Image
-	Path    string // of the raw file
-	Reused  int    // how many steps were layers already
-	Steps   int
-	Nothing bool // the image was there already
+	Path      string // of the raw file
+	Reused    int    // how many steps were layers already
+	Steps     int
+	Unchanged bool // the image was there already
 }
 
 // Apply makes the image of a recipe.
 //
 // Its errors have the classes of package fault. Those to take something out of
 // are [recipes.Problems], [*StepError] and [*VerifyError].
-func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (_ *Applied, err error) {
+func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (*Applied, error) {
 	e = e.labelled(r.Name)
 	steps, assertions, err := decode(r)
+	if err == nil {
+		err = o.check(r)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := o.check(r); err != nil {
-		return nil, err
-	}
-	dir, err := os.OpenRoot(r.Dir)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	release, err := e.Store.Use(ctx)
+	release, err := e.hold(ctx, r, o)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	// The name is held from here on, so nobody else comes to have it before the
-	// image is published, and registered.
-	letGo, err := e.Catalog().HoldName(ctx, r.Name)
-	if err != nil {
-		return nil, err
-	}
-	defer letGo()
-	if err := e.Catalog().FreeForImage(r.Name); err != nil {
-		return nil, err
-	}
-	if err := e.checkOwner(r); err != nil && !o.Replace {
-		return nil, err
-	}
 	targets := e.targets(r, o)
 	if err := e.checkTargets(ctx, r.Name, targets); err != nil {
 		return nil, err
 	}
-	base, err := e.Resolve(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	p, err := e.plan(ctx, r, base, steps, e.source(dir, o), o)
-	if err != nil {
-		return nil, err
-	}
-	unlock, err := e.claim(ctx, p, o)
+	p, unlock, err := e.claimedPlan(ctx, r, steps, o)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if err := e.announce(p, o); err != nil {
-		return nil, err
-	}
-	image, ok, err := e.finished(p, assertions)
+	image, unchanged, err := e.image(ctx, p, assertions, o)
 	if err != nil {
 		return nil, err
-	}
-	if !ok {
-		if image, err = e.make(ctx, p, assertions, o); err != nil {
-			return nil, err
-		}
 	}
 	path, err := e.deliver(ctx, image, targets)
 	if err != nil {
 		return nil, err
 	}
-	a := &Applied{Image: *image, Path: path, Reused: p.reused, Steps: len(p.steps), Nothing: ok}
-	e.Events(Event{Type: EventImage, Recipe: r.Name, Name: image.Name, Text: a.Path})
-	return a, nil
+	e.Events(Event{Type: EventImage, Recipe: r.Name, Name: image.Name, Text: path})
+	return &Applied{Image: *image, Path: path, Reused: p.reused, Steps: len(p.steps), Unchanged: unchanged}, nil
+}
+
+// hold keeps the store from being collected and the recipe's name from others,
+// until the image is published and delivered. It refuses a name that is not the
+// recipe's to take.
+func (e *Engine) hold(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (release func(), err error) {
+	done, err := e.Store.Use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	letGo, err := e.Catalog().HoldName(ctx, r.Name)
+	if err != nil {
+		done()
+		return nil, err
+	}
+	release = func() { letGo(); done() }
+	if err = e.Catalog().FreeForImage(r.Name); err == nil && !o.Replace {
+		err = e.checkOwner(r)
+	}
+	if err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// claimedPlan finds the base, plans, takes the locks of what is missing, and
+// tells what will be done. The plan reads files beside the recipe until unlock
+// is called.
+func (e *Engine) claimedPlan(ctx context.Context, r *recipes.Recipe, steps []step.Decoded, o ApplyOptions) (p *plan, unlock func(), err error) {
+	base, err := e.Resolve(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	dir, err := os.OpenRoot(r.Dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	unlock = func() { dir.Close() }
+	if p, err = e.plan(ctx, r, base, steps, e.source(dir, o), o); err == nil {
+		var held func()
+		if held, err = e.claim(ctx, p, o); err == nil {
+			unlock = func() { held(); dir.Close() }
+			err = e.announce(p, o)
+		}
+	}
+	if err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return p, unlock, nil
+}
+
+// image gives the image of a plan: the one that is there, or a new one.
+func (e *Engine) image(ctx context.Context, p *plan, assertions []verify.Assertion, o ApplyOptions) (i *record.Image, unchanged bool, err error) {
+	i, unchanged, err = e.existingImage(p, assertions)
+	if err == nil && !unchanged {
+		i, err = e.make(ctx, p, assertions, o)
+	}
+	return i, unchanged, err
 }
 
 // source is the directory of a recipe, with the sums of what has not changed in

@@ -144,7 +144,7 @@ func TestWhenAnImageIsMadeAnew(t *testing.T) {
 				tc.change(t, w)
 			}
 			p = w.planned(t, tc.recipe, base, ApplyOptions{})
-			if _, there, err := w.finished(p, assertionsOf(t, p)); err != nil || there != tc.there {
+			if _, there, err := w.existingImage(p, assertionsOf(t, p)); err != nil || there != tc.there {
 				t.Errorf("it is there: %t, error %v, want %t", there, err, tc.there)
 			}
 		})

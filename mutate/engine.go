@@ -2,25 +2,24 @@
 // recipe and a base to a finished image, and reads top to bottom in the file
 // apply.go.
 //
-//	base.go      a raw image becomes a base of the store, named by its bytes
+//	import.go    a raw image becomes a base of the store, named by its bytes
 //	plan.go      the chain of keys, and how much of it is there already
-//	build.go     fork, guest, steps, a layer after each
+//	build.go     one apply at work, and what is kept of one that fails
+//	layers.go    fork, guest, steps, a layer after each
+//	commit.go    layers get their names behind the steps
 //	guests.go    the guests of a run: one for the steps, one to verify in
-//	locks.go     what a machine has only one of
-//	steprun.go   what a step sees of the guest, and people of the step
-//	prepare.go   the partition table as systemd-nspawn needs it, and back
-//	identity.go  the finished image's own GUIDs, and all that refers to them
+//	steprun.go   the guest as one step sees it
+//	lines.go     a step's output as users see it
 //	finish.go    fork of the last layer, identity, verdict, record
-//	file.go      image files, and how a change of one shows
-//	output.go    a copy of the image where the user wants one
-//	register.go  the image in machined's pool
-//	images.go    images of the store, and verifying them later
+//	targets.go   the image where others look for it
 //	names.go     whose a name is
+//	verify.go    images judged later
 //	remove.go    images and bases removed by name
 //
 // What each of them leans on has a package of its own below this one, because
-// each has its own adversary: foreign bytes (disk, gpt), a kernel (reflink,
-// loop), a crash or another process (store, layer), a guest (guest, agent).
+// each has its own adversary: foreign bytes (disk, gpt, refs), a kernel
+// (reflink, mount), a crash or another process (store, catalog, lock), a guest
+// (guest, agent), places that are not ours (deliver).
 //
 // An apply makes the image that the recipe asks for, or none. Bases are never
 // written, layers and images are never changed once they have their name, and

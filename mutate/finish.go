@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/content"
@@ -19,27 +18,9 @@ import (
 	"github.com/imgmut/imgmut/mutate/verify"
 )
 
-// VerifyError says that an image is not what it should be.
-type VerifyError struct {
-	Name   string
-	Failed []record.Check
-}
-
-// Error has a line for each check that failed.
-func (e *VerifyError) Error() string {
-	var lines []string
-	for _, c := range e.Failed {
-		lines = append(lines, fmt.Sprintf("verify %s: %s: %s", e.Name, c.Name, c.Detail))
-	}
-	return strings.Join(lines, "\n")
-}
-
-// Fault implements the method of package fault.
-func (e *VerifyError) Fault() string { return string(fault.Verdict) }
-
-// finished gives the image of the plan if it is there already: same chain,
+// existingImage gives the image of the plan if it is there already: same chain,
 // same assertions, and a file that nobody has touched since.
-func (e *Engine) finished(p *plan, assertions []verify.Assertion) (*record.Image, bool, error) {
+func (e *Engine) existingImage(p *plan, assertions []verify.Assertion) (*record.Image, bool, error) {
 	if p.reused != len(p.steps) || !p.ready {
 		return nil, false, nil
 	}
@@ -54,14 +35,14 @@ func (e *Engine) finished(p *plan, assertions []verify.Assertion) (*record.Image
 	if err != nil {
 		return nil, false, err
 	}
-	same := len(i.Keys) > 0 && i.Keys[len(i.Keys)-1] == p.last() && record.SameAssertions(i.Assertions, asked) && i.Verdict.OK && e.untouched(i)
+	same := len(i.Keys) > 0 && i.Keys[len(i.Keys)-1] == p.last() && record.SameAssertions(i.Assertions, asked) && i.Verdict.OK && e.unchanged(i)
 	same = same && !i.Made.Before(p.lastMade()) && i.Identity.Disk == fork.Derive(&p.base.Layout, p.last(), p.recipe.Name).Disk
 	return i, same, nil
 }
 
-// settle has the kernel replay the journals of a fork of a layer that was taken
-// from a running guest, so that equal recipes give images in equal state
-// whether their last layer was somebody else's middle one or not.
+// settle has the kernel replay the journals of a fork whose layer was frozen,
+// not unmounted: it is one from the middle of another recipe. So the bytes of an
+// image do not depend on who made its last layer.
 func (b *build) settle(i *disk.Image) error {
 	if n := len(b.plan.steps); n == 0 || b.plan.steps[n-1].record.Settled {
 		return nil
@@ -87,8 +68,8 @@ func (p *plan) lastMade() time.Time {
 	return p.prepare.record.Made
 }
 
-// untouched says that an image's file is the one that was published.
-func (e *Engine) untouched(i *record.Image) bool {
+// unchanged says that an image's file is the one that was published.
+func (e *Engine) unchanged(i *record.Image) bool {
 	f, err := os.Open(e.Catalog().ImageFile(i.Name))
 	if err != nil {
 		return false
@@ -107,10 +88,10 @@ func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*rec
 	}
 	defer base.Close()
 	id := fork.Derive(&p.base.Layout, p.last(), p.recipe.Name)
-	if err := b.identified(ctx, base, id); err != nil {
+	if err := b.makeImage(ctx, base, id); err != nil {
 		return nil, err
 	}
-	verdict, sums, err := b.judged(ctx, base, assertions)
+	verdict, sums, err := b.verifyAndSum(ctx, base, assertions)
 	if err != nil {
 		return nil, err
 	}
@@ -131,8 +112,8 @@ func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*rec
 // imageFile is the image before it has its name.
 func (b *build) imageFile() string { return b.run.Path("image.raw") }
 
-// identified makes a fork of the last layer that is an image of its own.
-func (b *build) identified(ctx context.Context, base *os.File, id record.Identity) error {
+// makeImage makes a fork of the last layer that is an image of its own.
+func (b *build) makeImage(ctx context.Context, base *os.File, id record.Identity) error {
 	layout := &b.plan.base.Layout
 	b.phase("identity")
 	if err := b.forkLast(b.imageFile()); err != nil {
@@ -161,9 +142,9 @@ func (b *build) identified(ctx context.Context, base *os.File, id record.Identit
 	return mount.WaitReleased(ctx, b.imageFile())
 }
 
-// judged verifies the image and sums its bytes. It is a [*VerifyError] if the
+// verifyAndSum verifies the image and sums its bytes. It is a [*VerifyError] if the
 // image is not what it should be.
-func (b *build) judged(ctx context.Context, base *os.File, assertions []verify.Assertion) (*record.Verdict, *content.Sums, error) {
+func (b *build) verifyAndSum(ctx context.Context, base *os.File, assertions []verify.Assertion) (*record.Verdict, *content.Sums, error) {
 	b.phase("verify")
 	// Both only read, and each leaves a core idle.
 	summed := make(chan error, 1)
@@ -208,7 +189,7 @@ func (b *build) record(ctx context.Context, id record.Identity, v record.Verdict
 	for _, l := range p.steps {
 		i.Keys = append(i.Keys, l.key)
 	}
-	if before, err := b.Catalog().FindImage(i.Name); err == nil { // to be found by who removes the image
+	if before, err := b.Catalog().FindImage(i.Name); err == nil { // so that rm still finds the copy in machined's pool
 		i.PoolFile = before.PoolFile
 	}
 	if p.reused < len(p.steps) || len(assertions) > 0 { // else none was started

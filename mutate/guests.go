@@ -51,9 +51,8 @@ func (gs *guests) start(ctx context.Context, file string, readOnly, network bool
 	}
 	boot, _ := gs.layout.Find(disk.Boot)
 	if gs.layout.SELinux && !readOnly {
-		// Labels are the one thing in an image that only the machine's root can
-		// write. An image that could make steps that, by a file in it, would be a
-		// way out of every other fence.
+		// Only real root may write labels. If an image could ask for steps to be
+		// real root, by a file in it, it could escape.
 		gs.note("the image labels its files for SELinux, which steps cannot: have it relabel at its first start (touch /.autorelabel)")
 	}
 	g, err := guest.Start(ctx, h, guest.Config{

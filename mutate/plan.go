@@ -144,7 +144,7 @@ func usesNetwork(s recipes.Step, d step.Decoded) bool {
 }
 
 // longestPrefix walks the chain until the first layer that is not there, too
-// old, refreshed, or made from another life of its parent.
+// old, refreshed, or built on an earlier build of its parent.
 func (e *Engine) longestPrefix(p *plan, o ApplyOptions) (err error) {
 	now := e.Now()
 	p.ready, p.reused = false, 0
@@ -202,4 +202,45 @@ func age(d time.Duration) string {
 		return fmt.Sprintf("%dd", d/(24*time.Hour))
 	}
 	return d.String()
+}
+
+// claim takes a lock on every layer that is missing, so that no two applies make
+// the same one at once: the second finds it made when it gets the lock. Locks are
+// taken in the order of the chain, and chains that
+// share a layer share all before it, so no two wait for each other.
+func (e *Engine) claim(ctx context.Context, p *plan, o ApplyOptions) (unlock func(), err error) {
+	var held []func()
+	unlock = func() {
+		for _, u := range held {
+			u()
+		}
+	}
+	waited := false
+	take := func(name string) error {
+		u, ok, err := e.Store.TryLock(name)
+		if err == nil && !ok {
+			if !waited {
+				e.note("another imgmut makes the same; waiting for it")
+			}
+			waited = true
+			u, err = e.Store.Lock(ctx, name)
+		}
+		if err == nil {
+			held = append(held, u)
+		}
+		return err
+	}
+	for _, l := range p.steps[p.reused:] {
+		if err := take("layer-" + string(l.key)); err != nil {
+			unlock()
+			return nil, err
+		}
+	}
+	if waited { // much may be there now
+		if err := e.longestPrefix(p, o); err != nil {
+			unlock()
+			return nil, err
+		}
+	}
+	return unlock, nil
 }

@@ -1,0 +1,90 @@
+package mutate
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/record"
+)
+
+// StepError says which step of a recipe went wrong.
+type StepError struct {
+	Index   int // 1-based
+	Name    string
+	Kind    string
+	Network bool     // the step had the network
+	Tail    []string // the last lines it printed
+	Err     error
+}
+
+func (e *StepError) Error() string { return fmt.Sprintf("step %d (%s): %v", e.Index, e.Name, e.Err) }
+
+func (e *StepError) Unwrap() error { return e.Err }
+
+// Fault implements the method of package fault.
+func (e *StepError) Fault() string { return string(fault.Step) }
+
+// noNetwork is what programs print where no name resolves and no address is
+// reachable. Most print what getaddrinfo(3) or connect(2) told them.
+var noNetwork = regexp.MustCompile(`(?i)` + strings.Join([]string{
+	// glibc and musl
+	`temporary failure in name resolution`, `name or service not known`, `no address associated with hostname`,
+	`name does not resolve`, `network is unreachable`,
+	// apt; curl, git, dnf and ssh; cargo; wget and that of busybox; apk
+	`temporary failure resolving`, `could not resolve`, `couldn't resolve host`, `unable to resolve host`,
+	`bad address '`, `dns lookup error`, `dns: transient error`,
+	// Go; Node.js; Java; Rust; PHP; ping
+	`dial tcp: lookup `, `no such host`, `\bENOTFOUND\b`, `\bEAI_AGAIN\b`, `\bENETUNREACH\b`, `UnknownHostException`,
+	`failed to lookup address information`, `getaddrinfo failed`, `unknown host`,
+}, "|"))
+
+// knownFailures are what programs print when a step lacks what a recipe can
+// give it, which they cannot know of.
+var knownFailures = []struct {
+	network bool // the step had the network
+	printed *regexp.Regexp
+	hint    string
+}{
+	{false, noNetwork, "a step has no network unless it says network: true"},
+	{true, regexp.MustCompile(`Unable to locate package|has no installation candidate`),
+		"the image has no package lists, or old ones: say update: true"},
+}
+
+// Hint is what the recipe can do about it, if that shows.
+func (e *StepError) Hint() string {
+	for _, k := range knownFailures {
+		if k.network == e.Network && slices.ContainsFunc(e.Tail, k.printed.MatchString) {
+			return k.hint
+		}
+	}
+	if fault.Of(e.Err) == fault.Host && errors.Is(e.Err, syscall.ENOSPC) && fault.Mend(e.Err) == "" {
+		return fullImage // the store would have said more than an errno
+	}
+	return ""
+}
+
+// fullImage is the mend for a filesystem of the image that is full.
+const fullImage = "the image's own filesystem is full: use a larger base"
+
+// VerifyError says that an image is not what it should be.
+type VerifyError struct {
+	Name   string
+	Failed []record.Check
+}
+
+// Error has a line for each check that failed.
+func (e *VerifyError) Error() string {
+	var lines []string
+	for _, c := range e.Failed {
+		lines = append(lines, fmt.Sprintf("verify %s: %s: %s", e.Name, c.Name, c.Detail))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Fault implements the method of package fault.
+func (e *VerifyError) Fault() string { return string(fault.Verdict) }

@@ -1,0 +1,162 @@
+package mutate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/imgmut/imgmut/mutate/fork"
+	"github.com/imgmut/imgmut/mutate/guest"
+	"github.com/imgmut/imgmut/mutate/record"
+	"github.com/imgmut/imgmut/mutate/reflink"
+)
+
+// layers makes the layers that are missing, all in one guest.
+func (b *build) layers(ctx context.Context) (err error) {
+	p := b.plan
+	if !p.ready || p.reused < len(p.steps) {
+		if err := b.needSpace(0); err != nil {
+			return err
+		}
+		if p.reused < len(p.steps) {
+			go b.Host(ctx) // beside the fork: both take about as long
+		}
+		work := b.run.Path("work.raw")
+		if err := b.fork(ctx, work); err != nil {
+			return err
+		}
+		if p.reused < len(p.steps) {
+			if err := b.runSteps(ctx, work); err != nil {
+				return err
+			}
+		}
+	}
+	if b.last == nil {
+		b.last, err = os.Open(b.Catalog().LayerFile(p.last()))
+	}
+	return err
+}
+
+// fork makes the file that the guest works on: a fork of the last layer there
+// is, or of the base, and in that case the layer "prepare" first.
+func (b *build) fork(ctx context.Context, work string) error {
+	p := b.plan
+	if !p.ready {
+		if err := reflink.CloneFile(work, b.Catalog().BaseFile(p.base.Digest), 0o600); err != nil {
+			return err
+		}
+		if err := fork.Prepare(work, &p.base.Layout); err != nil {
+			return err
+		}
+		made := b.run.Path("prepare.raw")
+		if err := reflink.CloneFile(made, work, 0o600); err != nil {
+			return err
+		}
+		// What is made here is always the same, so it takes the base's time and
+		// not the clock's: layers built on any copy of it accept it as parent.
+		p.prepare.record = record.Layer{Material: p.prepare.material, Made: p.base.Imported, Settled: true}
+		p.ready = true
+		return b.Catalog().CommitLayer(ctx, made, p.prepare.key, p.prepare.record)
+	}
+	from := p.prepare.key
+	if p.reused > 0 {
+		from = p.steps[p.reused-1].key
+	}
+	return reflink.CloneFile(work, b.Catalog().LayerFile(from), 0o600)
+}
+
+// runSteps runs the steps that are left and makes a layer after each.
+func (b *build) runSteps(ctx context.Context, work string) error {
+	p := b.plan
+	network := slices.ContainsFunc(p.steps[p.reused:], func(l stepLink) bool { return l.material.Network })
+	g, err := b.guests.start(ctx, work, false, network)
+	if err != nil {
+		return err
+	}
+	parent := p.prepare.record
+	if p.reused > 0 {
+		parent = p.steps[p.reused-1].record
+	}
+	for i := p.reused; i < len(p.steps); i++ {
+		l := &p.steps[i]
+		started := time.Now()
+		b.Events(Event{Type: EventStart, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind})
+		lines := &lineWriter{emit: func(line string) { b.Events(Event{Type: EventOutput, Step: i + 1, Name: l.title(), Text: line}) }}
+		err := b.step(ctx, g, l, lines)
+		lines.flush()
+		if err == nil {
+			l.record = record.Layer{Material: l.material, Name: l.spec.Name, Made: b.Now().UTC(), ParentMade: parent.Made, Took: time.Since(started)}
+			err = b.seal(g, work, i)
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			b.Events(Event{Type: EventFailed, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind, Took: time.Since(started)})
+			return &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network, Tail: lines.tail(), Err: err}
+		}
+		parent = l.record
+		b.Events(Event{Type: EventDone, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind, Took: time.Since(started)})
+	}
+	return nil
+}
+
+// step runs one step.
+func (b *build) step(ctx context.Context, g *guest.Guest, l *stepLink, out *lineWriter) error {
+	if err := b.needSpace(0); err != nil {
+		return err
+	}
+	scoped := &scopedGuest{Guest: g, env: l.spec.Env, network: l.material.Network, out: out,
+		timeout: l.spec.Timeout, deadline: time.Now().Add(l.spec.Timeout)}
+	if err := l.decoded.Value.Apply(ctx, scoped, b.plan.source); err != nil {
+		// A full store shows in a guest as anything: lost writes, I/O errors, a
+		// filesystem that turned read-only. Say what it really was.
+		if lost := g.Sync(); errors.Is(lost, guest.ErrLostWrites) {
+			err = fmt.Errorf("%w: %w", lost, err)
+		}
+		return err
+	}
+	return nil
+}
+
+// seal clones the fork as it is after step i. Making the clone durable and
+// giving it its name goes on behind the next step.
+func (b *build) seal(g *guest.Guest, work string, i int) error {
+	l := &b.plan.steps[i]
+	file := b.run.Path(string(l.key) + ".raw")
+	clone := func() error { return reflink.CloneFile(file, work, 0o600) }
+	last := i == len(b.plan.steps)-1
+	var err error
+	if last {
+		l.record.Settled = true
+		err = b.cloneSettled(g, clone)
+	} else {
+		err = g.Snapshot(clone)
+	}
+	if err != nil {
+		return err
+	}
+	if last {
+		if b.last, err = os.Open(file); err != nil {
+			return err
+		}
+	}
+	b.commits.add(file, l.key, l.record)
+	return nil
+}
+
+// cloneSettled is a snapshot of a guest that has nothing more to do. It ends
+// while the image is being finished.
+func (b *build) cloneSettled(g *guest.Guest, clone func() error) error {
+	if err := g.Settle(); err != nil {
+		return err
+	}
+	if err := clone(); err != nil {
+		return err
+	}
+	b.guests.stopLater(g)
+	return nil
+}
