@@ -257,3 +257,15 @@ func TestRootIsTheTypedOne(t *testing.T) {
 		}
 	}
 }
+
+// TestBlkidsBackslashes: before what a shell would take for more than a letter
+// blkid writes a backslash.
+func TestBlkidsBackslashes(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "", "root": "root", `my\ root`: "my root", `a\\b`: `a\b`, `a\\\\`: `a\\`, `\$x`: "$x", `cut\`: `cut\`,
+	} {
+		if got := unescape(in); got != want {
+			t.Errorf("%q is %q, want %q", in, got, want)
+		}
+	}
+}
