@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
@@ -41,9 +42,6 @@ func Launch() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return err
 	}
-	if err := prepareGuest(); err != nil {
-		return fmt.Errorf("prepare the guest: %w", err)
-	}
 	ours, theirs, err := socketPair("launcher")
 	if err != nil {
 		return err
@@ -54,6 +52,12 @@ func Launch() error {
 	}
 	if l.gids, err = identityMap("/proc/self/gid_map"); err != nil {
 		return err
+	}
+	if len(l.uids) == 1 && l.uids[0].Size == math.MaxUint32 { // what follows would be done to the machine
+		return errors.New("launch agent: the guest is in the machine's user namespace")
+	}
+	if err := prepareGuest(); err != nil {
+		return fmt.Errorf("prepare the guest: %w", err)
 	}
 	agent := exec.Command("/proc/self/exe", ServeArg)
 	agent.Stdin, agent.Stdout, agent.Stderr = os.Stdin, os.Stdout, os.Stderr
