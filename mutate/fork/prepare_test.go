@@ -310,6 +310,7 @@ func TestWhatIsRefusedAtImport(t *testing.T) {
 			l.Volumes[1].Type = strings.ToUpper(gpt.TypeUsrVeritySigARM64.String())
 		}), "dm-verity"},
 		{"hashes by what is in them", gptImage(func(l *disk.Layout) { l.Volumes[1].FS = "DM_verity_hash" }), "dm-verity"},
+		{"root in the last primary partition", dosImage(func(l *disk.Layout) { l.Volumes[1].Slot = 4 }), ""},
 		{"root in a logical partition",
 			dosImage(func(l *disk.Layout) { l.Volumes[1].Role, l.Volumes[2].Role = "", disk.Root }), "partition 5"},
 
