@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -119,7 +120,7 @@ func checkFile(file string, fi fs.FileInfo) error {
 	case mode.IsRegular():
 		return nil
 	case mode.IsDir():
-		p.Message = "a directory, not a recipe"
+		p.Message, p.Hint = "a directory, not a recipe", recipesIn(file)
 	case mode&fs.ModeNamedPipe != 0:
 		p.Message, p.Hint = "a pipe, not a recipe", inFile
 	case mode&fs.ModeSocket != 0:
@@ -128,6 +129,21 @@ func checkFile(file string, fi fs.FileInfo) error {
 		p.Message, p.Hint = "a device, not a recipe", inFile
 	}
 	return Problems{p}
+}
+
+// recipesIn is a hint with the files in a directory that look like recipes.
+func recipesIn(dir string) string {
+	entries, _ := os.ReadDir(dir)
+	var names []string
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); ext == ".yaml" || ext == ".yml" {
+			names = append(names, filepath.Join(dir, e.Name()))
+		}
+	}
+	if len(names) == 0 || len(names) > 5 {
+		return ""
+	}
+	return "did you mean " + strings.Join(names, " or ") + "?"
 }
 
 const inFile = "write the recipe to a file: the paths in it are relative to where that is"

@@ -177,6 +177,30 @@ func TestLoadRefusesWhatIsNoFile(t *testing.T) {
 	}
 }
 
+// TestLoadOfADirectory names what was probably meant.
+func TestLoadOfADirectory(t *testing.T) {
+	dir := t.TempDir()
+	hint := func() string {
+		t.Helper()
+		var ps Problems
+		if _, err := Load(dir); !errors.As(err, &ps) || len(ps) != 1 {
+			t.Fatalf("got %v, want one problem", err)
+		}
+		return ps[0].Hint
+	}
+	if got := hint(); got != "" {
+		t.Errorf("hint %q, and there is no recipe in it", got)
+	}
+	for _, name := range []string{"a.yaml", "b.yml", "c.txt"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := "did you mean " + dir + "/a.yaml or " + dir + "/b.yml?"; hint() != want {
+		t.Errorf("hint %q, want %q", hint(), want)
+	}
+}
+
 // TestLoadReadsNoMoreThanItTakes: some files do not say how long they are.
 func TestLoadReadsNoMoreThanItTakes(t *testing.T) {
 	if _, err := Load("/proc/kallsyms"); err == nil || !strings.Contains(err.Error(), "larger than 1 MiB") {
