@@ -22,8 +22,10 @@ var commands = []*spec{
 
 // globals are the flags of all commands.
 var globals = []flag{
-	{name: "store", value: "DIR", def: "/var/lib/imgmut", env: "IMGMUT_STORE", help: "where bases, layers and images are kept"},
-	{name: "host", value: "MODE", def: "auto", env: "IMGMUT_HOST", help: "whose systemd runs the steps: auto, system or private"},
+	{name: "store", value: "DIR", def: "/var/lib/imgmut", env: "IMGMUT_STORE",
+		help: "where bases, layers and images are kept"},
+	{name: "host", value: "MODE", def: "auto", env: "IMGMUT_HOST",
+		help: "whose systemd runs the steps: auto, system or private"},
 	{name: "progress", value: "MODE", def: "auto", env: "IMGMUT_PROGRESS", help: "auto, tty, plain, json or quiet"},
 	{name: "json", help: "print the result, or the error, as JSON"},
 	{name: "log-level", value: "LEVEL", def: "warn", help: "debug, info, warn or error"},

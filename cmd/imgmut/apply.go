@@ -23,8 +23,10 @@ run it says why.
 A failed apply makes no image; layers of the steps before are kept. If the image
 is made and only --output or registering it fails, it is in the store all the same.`,
 	flags: []flag{
-		{name: "output", short: "o", value: "FILE", help: "also write the image to a file, raw and writable, and print that path"},
-		{name: "set", value: "PATH=VALUE", many: true, help: "set a value of the recipe, as name=web2 or steps[0].write.content=x"},
+		{name: "output", short: "o", value: "FILE",
+			help: "also write the image to a file, raw and writable, and print that path"},
+		{name: "set", value: "PATH=VALUE", many: true,
+			help: "set a value of the recipe, as name=web2 or steps[0].write.content=x"},
 		{name: "no-cache", help: "reuse no layer"},
 		{name: "refresh", value: "KIND-OR-NAME", many: true, help: "do not reuse the layers of such steps, nor those after"},
 		{name: "replace", help: "also replace the image of another recipe that has the same name"},

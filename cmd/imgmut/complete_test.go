@@ -181,14 +181,17 @@ func TestKindsAreComplete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for list, shown := range map[string][]string{"steps": {readme, scripts}, "verify": {readme, scripts, string(failing)}} {
+	for list, shown := range map[string][]string{
+		"steps": {readme, scripts}, "verify": {readme, scripts, string(failing)},
+	} {
 		kinds := kindsOf(t, list)
 		if len(kinds) < 5 {
 			t.Errorf("only %q are kinds of %s", kinds, list)
 		}
 		for _, kind := range kinds {
 			for i, text := range shown {
-				if !strings.Contains(text, "`"+kind+"`") && !strings.Contains(text, "- "+kind+":") && !strings.Contains(text, "- {"+kind+":") {
+				forms := []string{"`" + kind + "`", "- " + kind + ":", "- {" + kind + ":"}
+				if !slices.ContainsFunc(forms, func(form string) bool { return strings.Contains(text, form) }) {
 					t.Errorf("%s: %s is not in %s", list, kind, []string{"README.md", "a script", "assertions.txtar"}[i])
 				}
 			}
@@ -258,7 +261,9 @@ func TestManual(t *testing.T) {
 	if complaints != "" {
 		t.Errorf("complaints: %s", complaints)
 	}
-	for _, want := range []string{"NAME\n       imgmut - build disk images", "--keep-failed\n", "[FLAG …]", "EXIT STATUS\n       0      done"} {
+	for _, want := range []string{
+		"NAME\n       imgmut - build disk images", "--keep-failed\n", "[FLAG …]", "EXIT STATUS\n       0      done",
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not have %q:\n%s", want, text)
 		}

@@ -14,8 +14,8 @@ const module = "github.com/imgmut/imgmut"
 // ever point down.
 var ourImports = map[string][]string{
 	"cmd/imgmut": {
-		"machined", "mutate", "mutate/agent", "mutate/catalog", "mutate/fault", "mutate/guest", "mutate/mount", "mutate/record", "mutate/reflink",
-		"mutate/store", "mutate/tool", "recipes",
+		"machined", "mutate", "mutate/agent", "mutate/catalog", "mutate/fault", "mutate/guest", "mutate/mount", "mutate/record",
+		"mutate/reflink", "mutate/store", "mutate/tool", "recipes",
 	},
 	"mutate": {
 		"mutate/agent", "mutate/boot", "mutate/catalog", "mutate/content", "mutate/deliver", "mutate/disk", "mutate/fault", "mutate/fork", "mutate/guest",

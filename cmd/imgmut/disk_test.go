@@ -32,7 +32,8 @@ func diskCmd(ts *testscript.TestScript, neg bool, args []string) {
 		bootable = ", bootable"
 	}
 	table := file + ".table"
-	ts.Check(os.WriteFile(table, fmt.Appendf(nil, "label: %s\nsize=2G, type=L%s\ntype=%s\n", label, bootable, kind), 0o644))
+	script := fmt.Sprintf("label: %s\nsize=2G, type=L%s\ntype=%s\n", label, bootable, kind)
+	ts.Check(os.WriteFile(table, []byte(script), 0o644))
 	os.RemoveAll(file)
 	ts.Check(os.WriteFile(file, nil, 0o644))
 	ts.Check(os.Truncate(file, 2200<<20))

@@ -80,7 +80,8 @@ func TestDocumentedCommands(t *testing.T) {
 	readme := string(b)
 	var rows []string
 	for _, c := range commands {
-		rows = append(rows, fmt.Sprintf("| `%s` | %s |", strings.TrimSpace(c.name+" "+strings.ReplaceAll(c.args, "|", `\|`)), c.summary))
+		usage := strings.TrimSpace(c.name + " " + strings.ReplaceAll(c.args, "|", `\|`))
+		rows = append(rows, fmt.Sprintf("| `%s` | %s |", usage, c.summary))
 	}
 	if want := strings.Join(rows, "\n"); !strings.Contains(readme, want+"\n\n") {
 		t.Errorf("README.md does not have these rows:\n%s", want)

@@ -114,9 +114,11 @@ func storeFindings(dir string) findings {
 	switch {
 	case err == nil:
 	case errors.Is(err, reflink.ErrUnsupported) && !mount.KernelHas("xfs"):
-		f.OK, f.Fault, f.Mend = false, "its filesystem cannot reflink, and this kernel has no XFS to make a pool of", "put the store on btrfs"
+		f.OK, f.Mend = false, "put the store on btrfs"
+		f.Fault = "its filesystem cannot reflink, and this kernel has no XFS to make a pool of"
 	case errors.Is(err, reflink.ErrUnsupported) && noTool != nil:
-		f.OK, f.Fault, f.Mend = false, "its filesystem cannot reflink, and there is no mkfs.xfs to make a pool", "install the package xfsprogs"
+		f.OK, f.Mend = false, "install the package xfsprogs"
+		f.Fault = "its filesystem cannot reflink, and there is no mkfs.xfs to make a pool"
 	case errors.Is(err, reflink.ErrUnsupported):
 		f.Found = "cannot reflink: imgmut makes a pool, a sparse XFS file, in it"
 	default:

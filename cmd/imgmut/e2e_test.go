@@ -110,17 +110,20 @@ func facts(t *testing.T, image string) map[string]string {
 // volumeFacts are the facts of the filesystem at an offset.
 func volumeFacts(t *testing.T, image string, offset int64, prefix string) map[string]string {
 	t.Helper()
-	kind, err := exec.Command("blkid", "--probe", "--offset", fmt.Sprint(offset), "--output", "value", "--match-tag", "TYPE", image).Output()
+	kind, err := exec.Command("blkid", "--probe", "--offset", fmt.Sprint(offset),
+		"--output", "value", "--match-tag", "TYPE", image).Output()
 	if err != nil {
 		return nil // a partition without a filesystem
 	}
 	mnt := t.TempDir()
 	if strings.TrimSpace(string(kind)) == "vfat" { // which the kernel may lack
-		if out, err := exec.Command("mcopy", "-s", "-m", "-i", fmt.Sprintf("%s@@%d", image, offset), "::", mnt).CombinedOutput(); err != nil {
+		volume := fmt.Sprintf("%s@@%d", image, offset)
+		if out, err := exec.Command("mcopy", "-s", "-m", "-i", volume, "::", mnt).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 	} else {
-		if out, err := exec.Command("mount", "-o", fmt.Sprintf("ro,loop,offset=%d", offset), image, mnt).CombinedOutput(); err != nil {
+		options := fmt.Sprintf("ro,loop,offset=%d", offset)
+		if out, err := exec.Command("mount", "-o", options, image, mnt).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 		defer func() {
@@ -205,7 +208,8 @@ func TestOnlyWhatTheRecipeDid(t *testing.T) {
 		// 0x10 is EXT4_IMMUTABLE_FL, 0x80000 EXT4_EXTENTS_FL.
 		{"resolv.conf is immutable", changed("immutable.raw", write, "set_inode_field /etc/resolv.conf flags 0x80010"), []string{"/etc/motd"}},
 		// What names a partition follows it; the rest of the ESP and of /boot stays.
-		{"with an ESP", fixtures.Image(t, "debian-12"), []string{"1:/loader/entries/debian.conf", "2:/etc/fstab", "2:/etc/motd"}},
+		{"with an ESP", fixtures.Image(t, "debian-12"),
+			[]string{"1:/loader/entries/debian.conf", "2:/etc/fstab", "2:/etc/motd"}},
 		{"with an ESP and /boot", fixtures.Image(t, "bib"), []string{"4:/etc/motd"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -258,7 +262,7 @@ func TestReferencesFollow(t *testing.T) {
 		t.Fatalf("partition 2 still has %s", was)
 	}
 	for _, where := range []string{
-		"debugfs -R 'cat /etc/fstab' '" + image + "?offset='$((512*$(sfdisk -J " + image + " | sed -n 's/.*\"start\": \\([0-9]*\\),.*/\\1/p' | tail -n 1)))",
+		"debugfs -R 'cat /etc/fstab' '" + image + "?offset='$((512*$(partx --nr 2 --noheadings --output START " + image + ")))",
 		"mtype -i " + image + "@@1M ::/loader/entries/debian.conf",
 	} {
 		b, err := exec.Command("sh", "-c", where).CombinedOutput()
@@ -291,9 +295,11 @@ func TestStoreFull(t *testing.T) {
 	l := &lab{t: t, store: filepath.Join(mnt, "store")}
 	base := fixtures.Image(t, "debian-12")
 	l.run(0, "import", base, "base")
-	recipe := l.recipe("version: 1\nname: full\nbase: base\nsteps:\n  - run: head -c 900000000 /dev/urandom > /var/tmp/big\n")
+	recipe := l.recipe("version: 1\nname: full\nbase: base\n" +
+		"steps:\n  - run: head -c 900000000 /dev/urandom > /var/tmp/big\n")
 	_, stderr := l.run(4, "apply", recipe)
-	if !strings.Contains(stderr, "lost on the way to the store") || !strings.Contains(stderr, "hint: make room with imgmut gc") {
+	if !strings.Contains(stderr, "lost on the way to the store") ||
+		!strings.Contains(stderr, "hint: make room with imgmut gc") {
 		t.Errorf("stderr:\n%s", stderr)
 	}
 	l.wantClean()
@@ -374,7 +380,8 @@ func TestSystemHost(t *testing.T) {
 	}
 	defer h.Close()
 	l.prefix = []string{"nsenter", "--target", strconv.Itoa(h.PID()), "--all", "--"}
-	recipe := l.recipe("version: 1\nname: system\nbase: " + base + "\nsteps:\n  - run: \"true\"\n  - run: echo two\nverify:\n  - file: /etc/passwd\n")
+	recipe := l.recipe("version: 1\nname: system\nbase: " + base +
+		"\nsteps:\n  - run: \"true\"\n  - run: echo two\nverify:\n  - file: /etc/passwd\n")
 	_, stderr := l.run(0, "--log-level", "info", "apply", recipe)
 	if !strings.Contains(stderr, "mode=system") {
 		t.Errorf("it did not use the running systemd:\n%s", stderr)
@@ -388,10 +395,8 @@ func TestSystemHost(t *testing.T) {
 	if err := slow.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(errs.String(), "| begun"); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the step does not begin:\n%s", errs.String())
-		}
+	if !within(20*time.Second, func() bool { return strings.Contains(errs.String(), "| begun") }) {
+		t.Fatalf("the step does not begin:\n%s", errs.String())
 	}
 	// nsenter forks; what it runs is what has the store in its command line.
 	if out, err := exec.Command("pkill", "-KILL", "-f", "imgmut --store "+l.store).CombinedOutput(); err != nil {
@@ -399,7 +404,8 @@ func TestSystemHost(t *testing.T) {
 	}
 	slow.Wait()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		units, _ := exec.Command(l.prefix[0], append(l.prefix[1:], "systemctl", "list-units", "--all", "--no-legend", "imgmut-*.service")...).Output()
+		list := append(l.prefix[1:], "systemctl", "list-units", "--all", "--no-legend", "imgmut-*.service")
+		units, _ := exec.Command(l.prefix[0], list...).Output()
 		if len(bytes.TrimSpace(units)) == 0 {
 			break
 		}
@@ -466,10 +472,8 @@ func (l *lab) killFrozen(recipe string) {
 		l.t.Fatal(err)
 	}
 	defer cmd.Process.Kill() // also where the test fails
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(errs.String(), "| begun"); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			l.t.Fatalf("the step does not begin:\n%s", errs.String())
-		}
+	if !within(20*time.Second, func() bool { return strings.Contains(errs.String(), "| begun") }) {
+		l.t.Fatalf("the step does not begin:\n%s", errs.String())
 	}
 	pids, err := exec.Command("pgrep", "-x", "-f", frozenStep()).Output()
 	if err != nil {

@@ -29,7 +29,8 @@ func shop(t *testing.T) (*lab, string) {
 	if err := os.Symlink(base, filepath.Join(dir, "debian-12.raw")); err != nil {
 		t.Fatal(err)
 	}
-	web := "version: 1\nname: web\nbase: debian-12\nsteps:\n  - {name: site, copy: {from: site, to: /srv/www}}\n  - run: echo hello\n"
+	web := "version: 1\nname: web\nbase: debian-12\nsteps:\n" +
+		"  - {name: site, copy: {from: site, to: /srv/www}}\n  - run: echo hello\n"
 	for name, text := range map[string]string{
 		"web.yaml": web, "recipe.yaml": web, "site/index.html": "<p>\n",
 		"db.yaml":    strings.Replace(web, "name: web", "name: db", 1),
@@ -103,7 +104,8 @@ func TestGoldenJSON(t *testing.T) {
 			lines := strings.Split(strings.TrimSpace(errs.String()), "\n")
 			printed = lines[len(lines)-1] // after the progress
 		}
-		got := canonical(t, g.file, printed, map[string]string{l.store: "STORE", dir: "DIR", filepath.Dir(l.store): "ELSEWHERE"})
+		paths := map[string]string{l.store: "STORE", dir: "DIR", filepath.Dir(l.store): "ELSEWHERE"}
+		got := canonical(t, g.file, printed, paths)
 		if g.file == "" {
 			continue
 		}

@@ -3,7 +3,18 @@ package main
 import (
 	"bytes"
 	"sync"
+	"time"
 )
+
+// within says whether something comes true in that time.
+func within(limit time.Duration, holds func() bool) bool {
+	for deadline := time.Now().Add(limit); !holds(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
+}
 
 // lockedBuffer is a buffer that one goroutine writes and another reads.
 type lockedBuffer struct {

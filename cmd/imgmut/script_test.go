@@ -59,8 +59,8 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exit": exitCmd, "fork": forkCmd, "same": sameCmd, "clean": cleanCmd, "poke": pokeCmd, "sh": shCmd, "interrupt": interruptCmd,
-			"disk": diskCmd, "fstab": fstabCmd, "peek": peekCmd,
+			"exit": exitCmd, "interrupt": interruptCmd, "sh": shCmd, "clean": cleanCmd,
+			"fork": forkCmd, "same": sameCmd, "poke": pokeCmd, "disk": diskCmd, "fstab": fstabCmd, "peek": peekCmd,
 		},
 	})
 }
@@ -142,11 +142,9 @@ func interruptCmd(ts *testscript.TestScript, neg bool, args []string) {
 		cmd.Env = append(cmd.Env, k+"="+ts.Getenv(k))
 	}
 	ts.Check(cmd.Start())
-	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(ts.ReadFile(out.Name()), args[2]); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			cmd.Process.Kill()
-			ts.Fatalf("it did not come to print %q:\n%s", args[2], ts.ReadFile(out.Name()))
-		}
+	if !within(30*time.Second, func() bool { return strings.Contains(ts.ReadFile(out.Name()), args[2]) }) {
+		cmd.Process.Kill()
+		ts.Fatalf("it did not come to print %q:\n%s", args[2], ts.ReadFile(out.Name()))
 	}
 	ts.Check(cmd.Process.Signal(unix.SignalNum(args[0])))
 	cmd.Wait()
@@ -224,8 +222,9 @@ func leftovers(store string) []string {
 	}
 	cmdlines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, c := range cmdlines {
-		if b, err := os.ReadFile(c); err == nil && strings.Contains(string(b), store) && strings.Contains(string(b), "systemd-nspawn") {
-			left = append(left, strings.ReplaceAll(string(b), "\x00", " "))
+		b, _ := os.ReadFile(c) // of a process that may be gone
+		if line := string(b); strings.Contains(line, store) && strings.Contains(line, "systemd-nspawn") {
+			left = append(left, strings.ReplaceAll(line, "\x00", " "))
 		}
 	}
 	return left
