@@ -34,6 +34,9 @@ fuzz package='./mutate/gpt' target='FuzzRead' time='60s':
 mutate *packages:
     sh fixtures/mutate.sh {{packages}}
 
-# install imgmut for everybody
+# install imgmut for everybody, with its manual page and completion in bash
 install:
     CGO_ENABLED=0 go build -trimpath -o /usr/local/bin/imgmut ./cmd/imgmut
+    mkdir -p /usr/local/share/man/man8 /usr/local/share/bash-completion/completions
+    imgmut man > /usr/local/share/man/man8/imgmut.8
+    imgmut completion bash > /usr/local/share/bash-completion/completions/imgmut

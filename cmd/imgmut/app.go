@@ -17,7 +17,7 @@ var commands = []*spec{
 	lsCommand, inspectCommand, verifyCommand, rmCommand,
 	importCommand,
 	gcCommand, doctorCommand,
-	versionCommand, completionCommand, manCommand,
+	helpCommand, manCommand, completionCommand, versionCommand,
 }
 
 // globals are the flags of all commands.

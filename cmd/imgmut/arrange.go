@@ -8,13 +8,11 @@ import (
 	"github.com/imgmut/imgmut/recipes"
 )
 
-// builtin flags and commands come from the library that reads the command line.
+// builtin flags come from the library that reads the command line.
 var builtin = []flag{
 	{name: "help", short: "h", help: "show help, also of a command"},
 	{name: "version", short: "v", help: "print the version"},
 }
-
-const helpWord = "help"
 
 // arranged is a command line in the order of its parser.
 type arranged struct {
@@ -46,9 +44,6 @@ func arrange(line []string) ([]string, error) {
 	if a.command == "" {
 		return out, nil
 	}
-	if a.command == helpWord && len(a.args) > 0 && !slices.ContainsFunc(commands, named(a.args[0])) {
-		return nil, unknownCommand(a.args[0])
-	}
 	return slices.Concat(out, []string{a.command}, a.own, []string{"--"}, a.args), nil
 }
 
@@ -72,16 +67,15 @@ func (a *arranged) next(c *spec, words []string) ([]string, error) {
 		return rest, nil
 	}
 	name, _, valued := strings.Cut(strings.TrimLeft(word, "-"), "=")
-	f := findFlag(name, slices.Concat(globals, builtin[1:]))
-	to := &a.global
+	to, f := &a.global, findFlag(name, slices.Concat(globals, builtin[1:]))
 	if f == nil {
-		to = &a.own
-		if c == nil {
-			to = &a.global
+		f = findFlag(name, own(c))
+		if c != nil {
+			to = &a.own
 		}
-		if f = findFlag(name, own(c)); f == nil {
-			return nil, unknownFlag(name, c)
-		}
+	}
+	if f == nil {
+		return nil, unknownFlag(name, c)
 	}
 	*to = append(*to, word)
 	if f.value == "" || valued {
@@ -115,13 +109,10 @@ func findCommand(words []string) (*spec, error) {
 			}
 			continue
 		}
-		if words[i] == helpWord {
-			return nil, nil
-		}
 		if at := slices.IndexFunc(commands, named(words[i])); at >= 0 {
 			return commands[at], nil
 		}
-		return nil, unknownCommand(words[i])
+		return nil, unknownCommand(words[i], commands)
 	}
 	return nil, nil
 }
@@ -144,7 +135,8 @@ func own(c *spec) []flag {
 
 func named(name string) func(*spec) bool { return func(c *spec) bool { return c.name == name } }
 
-func unknownCommand(name string) error {
+// unknownCommand says what was probably meant.
+func unknownCommand(name string, commands []*spec) error {
 	var known []string
 	for _, c := range commands {
 		known = append(known, c.name)

@@ -56,7 +56,6 @@ func TestArrangeRefuses(t *testing.T) {
 		"lss":                 {"no such command: lss", "did you mean ls?"},
 		"frobnicate":          {"no such command: frobnicate", "imgmut --help"},
 		"web.yaml":            {"no such command: web.yaml", "imgmut apply web.yaml"},
-		"help aply":           {"no such command: aply", "did you mean apply?"},
 		"-- aply":             {"no such command: aply", "did you mean apply?"},
 		"apply --outptu x a":  {"no such flag of imgmut apply: --outptu", "did you mean --output?"},
 		"apply --jsn a":       {"no such flag of imgmut apply: --jsn", "did you mean --json?"},

@@ -23,12 +23,13 @@ func (s *session) app() *cli.App {
 		CustomAppHelpTemplate:     help(s.commands),
 		Version:                   version(),
 		EnableBashCompletion:      true,
+		HideHelpCommand:           true, // ours does it
 		DisableSliceFlagSeparator: true, // --set a=1,2 is one setting
 		Writer:                    s.stdout,
 		ErrWriter:                 s.stderr,
 		ExitErrHandler:            func(*cli.Context, error) {}, // report does it
 		OnUsageError:              asUsage,
-		Flags:                     parserFlags(globals),
+		Flags:                     append(parserFlags(globals), cli.HelpFlag),
 	}
 	for _, c := range s.commands {
 		app.Commands = append(app.Commands, s.parserCommand(c))

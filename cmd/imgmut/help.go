@@ -1,12 +1,29 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"text/tabwriter"
 )
+
+var helpCommand = &spec{
+	name: "help", group: groupHelp, args: "[COMMAND]",
+	summary:  "show help, also of a command",
+	examples: []string{"imgmut help", "imgmut help apply"},
+	run: func(_ context.Context, s *session, a args) (result, error) {
+		if len(a.list) == 0 {
+			return page(help(s.commands)), nil
+		}
+		at := slices.IndexFunc(s.commands, named(a.list[0]))
+		if at < 0 {
+			return nil, unknownCommand(a.list[0], s.commands)
+		}
+		return page(s.commands[at].help()), nil
+	},
+}
 
 // help is what imgmut --help prints.
 func help(commands []*spec) string {

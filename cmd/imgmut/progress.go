@@ -35,16 +35,16 @@ func newRenderer(mode string, w io.Writer, several bool) (renderer, error) {
 		if tty && os.Getenv("TERM") != "dumb" {
 			return newTerminal(f, several), nil
 		}
-		return &plain{w: w, several: several, pace: pace{every: 5 * time.Second}}, nil
+		return &plain{w: w, several: several, pace: newPace(5 * time.Second)}, nil
 	case "tty":
 		if !isFile {
 			return nil, fmt.Errorf("--progress tty: standard error is no terminal")
 		}
 		return newTerminal(f, several), nil
 	case "plain":
-		return &plain{w: w, several: several, pace: pace{every: 5 * time.Second}}, nil
+		return &plain{w: w, several: several, pace: newPace(5 * time.Second)}, nil
 	case "json":
-		return &jsonLines{w: w, pace: pace{every: time.Second}}, nil
+		return &jsonLines{w: w, pace: newPace(time.Second)}, nil
 	case "quiet":
 		return quiet{}, nil
 	}
@@ -68,15 +68,16 @@ func (quiet) close()             {}
 // that is written to a log stays there.
 type pace struct {
 	every time.Duration
-	what  string // is under way
-	last  time.Time
+	last  map[string]time.Time // when something was let through, by operation
 }
 
-func (p *pace) ready(what string, now time.Time) bool {
-	if what == p.what && now.Sub(p.last) < p.every {
+func newPace(every time.Duration) pace { return pace{every, map[string]time.Time{}} }
+
+func (p *pace) ready(operation string, now time.Time) bool {
+	if last, ok := p.last[operation]; ok && now.Sub(last) < p.every {
 		return false
 	}
-	p.what, p.last = what, now
+	p.last[operation] = now
 	return true
 }
 
@@ -113,6 +114,7 @@ type plain struct {
 	w       io.Writer
 	several bool
 	pace    pace
+	said    time.Time // when the last line was written that says what is done
 }
 
 func (p *plain) event(e mutate.Event) {
@@ -132,10 +134,10 @@ func (p *plain) event(e mutate.Event) {
 		p.line(e, "[%d/%d] %s: failed after %s", e.Step, e.Steps, stepTitle(e), humanTime(e.Took))
 	case mutate.EventPhase, mutate.EventNote:
 		p.line(e, "%s", e.Text)
-		p.pace.last = now
+		p.said = now
 	case mutate.EventProgress:
-		p.pace.what = e.Text // what is over in a moment needs no line
-		if p.pace.ready(e.Text, now) {
+		// What is over in a moment needs no line.
+		if now.Sub(p.said) >= p.pace.every && p.pace.ready(e.Text, now) {
 			p.line(e, "%s: %s of %s", e.Text, humanSize(e.Done), humanSize(e.Total))
 		}
 	}

@@ -83,24 +83,20 @@ func TestEventLines(t *testing.T) {
 // fewer than in one for programs, and what begins is told to programs at once.
 func TestPace(t *testing.T) {
 	start := time.Now()
-	copying, digest := "copy", "digest"
-	at := func(p *pace) (told []time.Duration) {
-		for ms := 0; ms < 12000; ms += 100 {
-			d := time.Duration(ms) * time.Millisecond
-			what := copying
-			if d >= 6*time.Second {
-				what = digest
-			}
-			if p.ready(what, start.Add(d)) {
-				told = append(told, d)
+	at := func(p pace) (told []time.Duration) {
+		for d := time.Duration(0); d < 12*time.Second; d += 100 * time.Millisecond {
+			for _, operation := range []string{"copy", "digest"} { // both go on
+				if p.ready(operation, start.Add(d)) && operation == "copy" {
+					told = append(told, d)
+				}
 			}
 		}
 		return told
 	}
-	if told := at(&pace{every: time.Second}); len(told) != 12 || told[0] != 0 || told[6] != 6*time.Second {
+	if told := at(newPace(time.Second)); len(told) != 12 || told[0] != 0 || told[6] != 6*time.Second {
 		t.Errorf("every second: %v", told)
 	}
-	if told := at(&pace{every: 5 * time.Second}); len(told) != 4 { // 0, 5, 6, 11
+	if told := at(newPace(5 * time.Second)); len(told) != 3 || told[2] != 10*time.Second {
 		t.Errorf("every five seconds: %v", told)
 	}
 
