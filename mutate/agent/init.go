@@ -98,6 +98,9 @@ func runJob() (*ExitStatus, error) {
 	if err := j.giveUp(); err != nil {
 		return nil, err
 	}
+	if err := ignoreSyncs(); err != nil {
+		return nil, err
+	}
 	cmd := exec.Command(j.Argv[0], j.Argv[1:]...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = j.Dir, j.Env, os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
