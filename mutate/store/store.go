@@ -10,6 +10,7 @@
 //	<root>/tmp/<run>/       what a living run works on, and links to its files elsewhere
 //	<root>/failed-*.raw     what --keep-failed kept
 //	<root>/locks/           lock files
+//	<root>/inputs/          sums of recipes' files that have not changed; may go at any time
 //
 // root is <store> or <store>/pool. An object is NAME.raw and its record
 // NAME.json; the record is written last and removed first, so an object exists
