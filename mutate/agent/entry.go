@@ -126,7 +126,7 @@ func Sparse(h *tar.Header) (size int64, data []Range, ok bool, err error) {
 		data = append(data, Range{o, l})
 	}
 	if sum != h.Size {
-		return 0, nil, false, fmt.Errorf("ranges of a sparse file hold %d bytes, but %d follow: %w", sum, h.Size, ErrProtocol)
+		return 0, nil, false, fmt.Errorf("ranges of a sparse file: %d bytes, but %d follow: %w", sum, h.Size, ErrProtocol)
 	}
 	return size, data, true, nil
 }

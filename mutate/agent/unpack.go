@@ -207,7 +207,8 @@ func (u *unpacker) create(dir *place, name string, h *tar.Header, content io.Rea
 		}
 		err = u.setLinkAttributes(dir.fd, name, h)
 	case tar.TypeReg:
-		fd, openErr := unix.Openat(dir.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
+		fd, openErr := unix.Openat(dir.fd, name, flags, 0o600)
 		if openErr != nil {
 			return openErr
 		}

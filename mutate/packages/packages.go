@@ -94,7 +94,8 @@ func Find(ctx context.Context, image Files) (Manager, error) {
 	for _, m := range managers {
 		known = append(known, m.IDs...)
 	}
-	return Manager{}, fmt.Errorf("find the package manager: the image is %q, and imgmut knows those of %s", r["ID"], strings.Join(known, ", "))
+	return Manager{}, fmt.Errorf("find the package manager: the image is %q, and imgmut knows those of %s",
+		r["ID"], strings.Join(known, ", "))
 }
 
 // Installed asks the image's package manager whether it has a package.

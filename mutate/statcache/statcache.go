@@ -221,7 +221,9 @@ func (c *Cache) prune() error {
 			remove(e.Name())
 		}
 	}
-	slices.SortFunc(trees, func(a, b tree) int { return cmp.Or(b.written.Compare(a.written), strings.Compare(a.name, b.name)) })
+	slices.SortFunc(trees, func(a, b tree) int {
+		return cmp.Or(b.written.Compare(a.written), strings.Compare(a.name, b.name))
+	})
 	for _, t := range trees[min(len(trees), maxTrees):] {
 		remove(t.name)
 	}

@@ -236,7 +236,9 @@ const chunk = 1 << 20
 // read gives the sum of the attributes and the bytes of the file, and writes
 // the bytes of the ranges data to w, if that is not nil. Holes and zeros are
 // one to the sum, but only zeros take time.
-func (f *inputFile) read(ctx context.Context, attrs map[string]string, data []agent.Range, w io.Writer) (sum [sha256.Size]byte, err error) {
+func (f *inputFile) read(
+	ctx context.Context, attrs map[string]string, data []agent.Range, w io.Writer,
+) (sum [sha256.Size]byte, err error) {
 	h := sha256.New()
 	for _, k := range slices.Sorted(maps.Keys(attrs)) {
 		fmt.Fprintf(h, "%q=%q\n", k, attrs[k])
@@ -298,8 +300,11 @@ func (w *walker) buffer(n int64) []byte {
 	return w.buf[:n]
 }
 
-// xattrs reads the extended attributes that a copy carries over. Labels and
-// sums of the host's own security modules are not about the file.
+// hostAttrs are labels and sums of the host's own security modules, which are
+// not about the file.
+var hostAttrs = []string{"security.selinux", "security.ima", "security.evm"}
+
+// xattrs reads the extended attributes that a copy carries over.
 func xattrs(f *os.File) (map[string]string, error) {
 	n, err := unix.Flistxattr(int(f.Fd()), nil)
 	if err == unix.ENOTSUP || n == 0 {
@@ -314,7 +319,7 @@ func xattrs(f *os.File) (map[string]string, error) {
 	}
 	attrs := map[string]string{}
 	for name := range strings.SplitSeq(strings.TrimRight(string(buf[:n]), "\x00"), "\x00") {
-		if name == "security.selinux" || name == "security.ima" || name == "security.evm" || strings.HasPrefix(name, "trusted.") {
+		if slices.Contains(hostAttrs, name) || strings.HasPrefix(name, "trusted.") {
 			continue
 		}
 		value := make([]byte, 64<<10)

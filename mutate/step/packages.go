@@ -76,7 +76,8 @@ func (p *Packages) Apply(ctx context.Context, g Guest, _ *Source) error {
 		return err
 	}
 	for _, c := range m.Commands(packages.Change{
-		Update: p.Update, Remove: p.Remove, UpgradeAll: p.Upgrade.All, Upgrade: p.Upgrade.Names, Install: p.Install, KeepLists: p.KeepLists,
+		Update: p.Update, KeepLists: p.KeepLists, Remove: p.Remove,
+		UpgradeAll: p.Upgrade.All, Upgrade: p.Upgrade.Names, Install: p.Install,
 	}) {
 		if err := g.Run(ctx, c); err != nil {
 			return err

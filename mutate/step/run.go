@@ -58,5 +58,7 @@ func (r *Run) Validate(o recipes.Options) recipes.Problems {
 
 // Apply implements [Step].
 func (r *Run) Apply(ctx context.Context, g Guest, _ *Source) error {
-	return g.Run(ctx, agent.Command{Argv: r.Argv, Script: r.Script, Env: r.Env, Dir: r.Workdir, Timeout: r.Timeout.Duration()})
+	return g.Run(ctx, agent.Command{
+		Argv: r.Argv, Script: r.Script, Env: r.Env, Dir: r.Workdir, Timeout: r.Timeout.Duration(),
+	})
 }

@@ -131,7 +131,9 @@ func (s *Source) digest(ctx context.Context, from From) ([]record.Input, error) 
 
 // send writes the files to t, under the names that name gives them, and checks
 // on the way that they are what the key was made from.
-func (s *Source) send(ctx context.Context, from From, t *tar.Writer, name func(*inputFile) string, change func(*tar.Header)) error {
+func (s *Source) send(
+	ctx context.Context, from From, t *tar.Writer, name func(*inputFile) string, change func(*tar.Header),
+) error {
 	top, err := s.open(from.Path)
 	if err != nil {
 		return err

@@ -67,7 +67,9 @@ func assertAll(ctx context.Context, r Request) ([]record.Check, error) {
 		} else if err != nil && !errors.As(err, &why) {
 			return nil, fmt.Errorf("check %s: %w", a.Value, err)
 		}
-		checks = append(checks, record.Check{Name: a.Value.String(), OK: err == nil, Detail: string(why), Took: time.Since(started)})
+		checks = append(checks, record.Check{
+			Name: a.Value.String(), OK: err == nil, Detail: string(why), Took: time.Since(started),
+		})
 	}
 	return checks, nil
 }
