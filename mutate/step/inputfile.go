@@ -171,25 +171,27 @@ func (f *inputFile) digest(ctx context.Context) (string, error) {
 	return f.digestOf(sum), nil
 }
 
-// digestOf is the digest of a file whose bytes and attributes have that sum.
+// digestOf is the digest of a file whose bytes and attributes have that sum. It
+// is made of every file of every apply, so it does without fmt.
 func (f *inputFile) digestOf(sum [sha256.Size]byte) string {
 	b := strconv.AppendQuote(make([]byte, 0, 512), f.path)
-	b = fmt.Appendf(b, " %o ", f.st.Mode&unix.S_IFMT)
+	number := func(n uint64, base int) { b = strconv.AppendUint(append(b, ' '), n, base) }
+	number(uint64(f.st.Mode&unix.S_IFMT), 8)
 	switch {
 	case f.first != "":
-		b = strconv.AppendQuote(append(b, "is "...), f.first)
+		b = strconv.AppendQuote(append(b, " is "...), f.first)
 	case !f.isFile() && !f.isDir():
-		b = strconv.AppendQuote(append(b, "-> "...), f.link)
+		b = strconv.AppendQuote(append(b, " -> "...), f.link)
 	default:
-		b = fmt.Appendf(b, "%o", f.mode())
+		number(uint64(f.mode()), 8)
 		if f.isFile() {
-			b = fmt.Appendf(b, " %d", f.st.Size)
+			number(uint64(f.st.Size), 10)
 		}
-		b = append(b, ' ')
-		b = hex.AppendEncode(b, sum[:])
+		b = hex.AppendEncode(append(b, ' '), sum[:])
 	}
 	if f.walker.from.KeepOwner && f.first == "" {
-		b = fmt.Appendf(b, " %d:%d", f.st.Uid, f.st.Gid)
+		number(uint64(f.st.Uid), 10)
+		number(uint64(f.st.Gid), 10)
 	}
 	d := sha256.Sum256(b)
 	return hex.EncodeToString(d[:])
