@@ -116,7 +116,7 @@ func TestNetworkNamespaces(t *testing.T) {
 		launcher      bool // it is in the machine's network
 	}{{"no step needs the network", "false", false}, {"one does", "true", true}} {
 		t.Run(tc.name, func(t *testing.T) {
-			cmd := l.command("apply", "--no-cache", l.recipe(`version: 1
+			cmd := l.command("apply", "--no-cache", "--replace", l.recipe(`version: 1
 name: networks
 base: `+fixtures.Image(t, "debian-12")+`
 steps:
