@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/imgmut/imgmut/mutate/mount"
@@ -90,6 +91,13 @@ func (i *Image) Write(v Volume) (*Tree, error) {
 		}
 	}
 	return v.Open(i.File, ReadWrite)
+}
+
+// Volumes are the image's, as they are known now: roles may be found meanwhile.
+func (i *Image) Volumes() []Volume {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Clone(i.Layout.Volumes)
 }
 
 // FindRoles looks into the volumes for what each is for, once. It is an error of

@@ -9,12 +9,21 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/tool"
 )
+
+var filesystemsCheck = Check{Name: "filesystems", Version: 1, Run: filesystems}
+
+// filesystems has each filesystem judged by its own checker.
+func filesystems(ctx context.Context, r Request) ([]record.Check, error) {
+	volumes := slices.DeleteFunc(r.Image.Volumes(), func(v disk.Volume) bool { return checkers[v.FS].program == "" })
+	return atOnce(volumes, func(v disk.Volume) (record.Check, error) { return checkers[v.FS].check(ctx, r, v) })
+}
 
 // checker is the read-only checker of one filesystem.
 type checker struct {
@@ -36,7 +45,7 @@ var checkers = map[string]checker{
 
 // check runs the checker on a carve-out of the volume.
 func (c checker) check(ctx context.Context, r Request, v disk.Volume) (record.Check, error) {
-	result := record.Check{Name: fmt.Sprintf("%s: %s", v, v.FS)}
+	started, result := time.Now(), record.Check{Name: fmt.Sprintf("%s: %s", v, v.FS)}
 	file := filepath.Join(r.Scratch, fmt.Sprintf("volume-%d", v.Slot))
 	if err := carve(ctx, file, r.Image.File, v); err != nil {
 		return result, fmt.Errorf("check %s: %w", v, err)
@@ -45,6 +54,7 @@ func (c checker) check(ctx context.Context, r Request, v disk.Volume) (record.Ch
 	_, err := tool.Run(ctx, tool.Call{
 		Program: c.program, Args: append(slices.Clone(c.args), file), What: fmt.Sprintf("check %s (%s)", v, v.FS),
 	})
+	result.Took = time.Since(started)
 	var exit *tool.ExitError
 	switch {
 	case err == nil:

@@ -13,16 +13,10 @@ package verify
 
 import (
 	"context"
-	"fmt"
-	"path/filepath"
-	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/record"
-	"github.com/imgmut/imgmut/mutate/refs"
 )
 
 // Request says what to judge.
@@ -35,93 +29,22 @@ type Request struct {
 	Guest func(ctx context.Context) (Guest, error)
 }
 
-// Image judges an image. What it finds first that makes the image unusable as
-// a whole (a damaged table, no root) is a [disk.InvalidError].
+// Image judges an image. The error is of class [fault.Image] if what is found
+// makes it unusable as a whole, as when there is no root.
 func Image(ctx context.Context, r Request) (*record.Verdict, error) {
-	started := time.Now()
-	v := &record.Verdict{At: started.UTC()}
-	// An image with a damaged table cannot be opened.
-	v.Checks = append(v.Checks, record.Check{Name: "partition table: " + string(r.Image.Layout.Table), OK: true})
-	checks, err := structural(ctx, r)
+	v := &record.Verdict{At: time.Now().UTC()}
+	found, err := checkAll(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	v.Checks = append(v.Checks, checks...)
+	v.Checks = append(v.Checks, found...)
 	if len(v.Failed()) == 0 && len(r.Assertions) > 0 {
-		checks, err := assertAll(ctx, r)
+		found, err := assertAll(ctx, r)
 		if err != nil {
 			return nil, err
 		}
-		v.Checks = append(v.Checks, checks...)
+		v.Checks = append(v.Checks, found...)
 	}
 	v.OK = len(v.Failed()) == 0
 	return v, nil
-}
-
-// structural runs the checks of the volumes and of the references at once:
-// each mostly waits for a program.
-func structural(ctx context.Context, r Request) ([]record.Check, error) {
-	// Roles are needed for the references alone, and finding them takes a while.
-	volumes := slices.Clone(r.Image.Layout.Volumes)
-	tasks := []func() (record.Check, error){func() (record.Check, error) { return references(ctx, r.Image) }}
-	for _, v := range volumes {
-		if c, ok := checkers[v.FS]; ok {
-			tasks = append(tasks, func() (record.Check, error) { return c.check(ctx, r, v) })
-		}
-	}
-	checks, errs := make([]record.Check, len(tasks)), make([]error, len(tasks))
-	var wg sync.WaitGroup
-	for i, task := range tasks {
-		wg.Go(func() {
-			started := time.Now()
-			checks[i], errs[i] = task()
-			checks[i].Took = time.Since(started)
-		})
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
-		}
-	}
-	return append(checks[1:], checks[0]), nil
-}
-
-// maxDangling is how many references that lead nowhere are told of.
-const maxDangling = 10
-
-// references checks that each volume that a file of the image names is there.
-func references(ctx context.Context, i *disk.Image) (record.Check, error) {
-	c := record.Check{Name: "references", OK: true}
-	if err := i.FindRoles(); err != nil {
-		return c, err
-	}
-	l := i.Layout
-	var dangling []string
-	for _, v := range l.Volumes {
-		if !v.HasReferences() {
-			continue
-		}
-		tree, err := i.Tree(v)
-		if err != nil { // root could be opened, so this is about the volume, not the machine
-			dangling = append(dangling, err.Error())
-			continue
-		}
-		named, err := refs.Files{FS: tree, FAT: v.FS == "vfat"}.References(ctx)
-		if err != nil {
-			return c, err
-		}
-		for _, ref := range named {
-			if _, ok := l.Resolve(ref.Spec); !ok && ref.Needed {
-				dangling = append(dangling, fmt.Sprintf("%s names %s, which no volume of the image has", filepath.Join(v.Mountpoint, ref.File), ref.Spec))
-			}
-		}
-	}
-	if n := len(dangling) - maxDangling; n > 0 {
-		dangling = append(dangling[:maxDangling], fmt.Sprintf("and %d more", n))
-	}
-	if len(dangling) > 0 {
-		c.OK, c.Detail = false, strings.Join(dangling, "; ")
-	}
-	return c, nil
 }

@@ -1,0 +1,56 @@
+package verify
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/imgmut/imgmut/mutate/record"
+)
+
+// Check is one thing that is looked at in every image, offline. A further one is
+// a file with it and a line in [Checks].
+type Check struct {
+	Name    string
+	Version int // bumped when it comes to judge otherwise
+	// Run looks, and gives what it found: one check, or one for each volume. It
+	// gets an open image and mounts nothing itself. An error says that it could
+	// not be found out.
+	Run func(ctx context.Context, r Request) ([]record.Check, error)
+}
+
+// Checks lists them, in the order of the verdict.
+func Checks() []Check { return []Check{tableCheck, filesystemsCheck, referencesCheck} }
+
+// checkAll runs all checks.
+func checkAll(ctx context.Context, r Request) ([]record.Check, error) {
+	found, err := atOnce(Checks(), func(c Check) ([]record.Check, error) {
+		started := time.Now()
+		found, err := c.Run(ctx, r)
+		for i := range found {
+			if found[i].Took == 0 { // it did not say itself
+				found[i].Took = time.Since(started)
+			}
+		}
+		return found, err
+	})
+	return slices.Concat(found...), err
+}
+
+// atOnce calls f for all items at once, as each mostly waits for a program, and
+// gives the results in the items' order.
+func atOnce[T, R any](items []T, f func(T) (R, error)) ([]R, error) {
+	results, errs := make([]R, len(items)), make([]error, len(items))
+	var wg sync.WaitGroup
+	for i, item := range items {
+		wg.Go(func() { results[i], errs[i] = f(item) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return results, nil
+}
