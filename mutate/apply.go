@@ -140,7 +140,7 @@ func (e *Engine) image(ctx context.Context, p *plan, assertions []verify.Asserti
 // source is the directory of a recipe, with the sums of what has not changed in
 // it since an earlier apply.
 func (e *Engine) source(dir *os.Root, o ApplyOptions) *step.Source {
-	return &step.Source{Root: dir, Epoch: o.Epoch, Cache: statcache.New(filepath.Join(e.Store.Root(), "inputs"))}
+	return &step.Source{Root: dir, Epoch: o.Epoch, Note: e.note, Cache: statcache.New(filepath.Join(e.Store.Root(), "inputs"))}
 }
 
 // make makes the image of a plan: the layers that are missing, then the image

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -239,5 +240,39 @@ func TestCopyCancelled(t *testing.T) {
 	cancel(errRun)
 	if err := (&step.Copy{From: "tree", To: "/x"}).Apply(ctx, new(recorder), src); !errors.Is(err, errRun) {
 		t.Errorf("Apply: %v, want the cause", err)
+	}
+}
+
+// TestCopyTellsOfPrivateFiles: what a umask may have made is not kept, so that
+// two checkouts agree; a key that was private on purpose must not become public
+// without a word.
+func TestCopyTellsOfPrivateFiles(t *testing.T) {
+	dir := t.TempDir()
+	for name, mode := range map[string]fs.FileMode{"key": 0o600, "page": 0o644, "tree/a": 0o600, "tree/b": 0o600, "sealed": 0o400} {
+		file := filepath.Join(dir, name)
+		err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, nil, 0o600), os.Chmod(file, mode))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct {
+		copy step.Copy
+		want string // in the note; none if empty
+	}{
+		{step.Copy{From: "key", To: "/key"}, "key, which only its owner may read here, can be read by everybody in the image (1 such"},
+		{step.Copy{From: "tree", To: "/tree"}, "(2 such files)"},
+		{step.Copy{From: "key", To: "/key", Mode: "0644"}, ""},
+		{step.Copy{From: "key", To: "/key", Mode: "keep"}, ""},
+		{step.Copy{From: "page", To: "/page"}, ""},
+		{step.Copy{From: "sealed", To: "/sealed"}, ""}, // given by hand, and kept
+	} {
+		var notes []string
+		src := &step.Source{Root: root(t, dir), Note: func(text string) { notes = append(notes, text) }}
+		if err := tc.copy.Apply(t.Context(), new(recorder), src); err != nil {
+			t.Fatal(err)
+		}
+		if said := strings.Join(notes, "\n"); (said == "") != (tc.want == "") || !strings.Contains(said, tc.want) {
+			t.Errorf("%+v: said %q, want %q", tc.copy, said, tc.want)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package step
 import (
 	"archive/tar"
 	"context"
+	"fmt"
 	"path"
 	"strings"
 
@@ -78,7 +79,11 @@ func (c *Copy) Apply(ctx context.Context, g Guest, src *Source) error {
 		}
 		files = int64(m)
 	}
+	var private []string // files that come to be readable by others
 	name := func(f *inputFile) string {
+		if c.Mode == "" && f.isPrivate() {
+			private = append(private, f.path)
+		}
 		if f.relative() == "" && !f.isDir() && strings.HasSuffix(c.To, "/") {
 			return path.Join(c.To, path.Base(f.path))
 		}
@@ -92,5 +97,10 @@ func (c *Copy) Apply(ctx context.Context, g Guest, src *Source) error {
 			h.Mode = files
 		}
 	}
-	return g.Put(ctx, func(t *tar.Writer) error { return src.send(ctx, c.from(), t, name, change) })
+	err := g.Put(ctx, func(t *tar.Writer) error { return src.send(ctx, c.from(), t, name, change) })
+	if err == nil && len(private) > 0 && src.Note != nil {
+		src.Note(fmt.Sprintf("%s, which only its owner may read here, can be read by everybody in the image (%d such files): "+
+			"if that is not meant, say mode: keep, or which mode", private[0], len(private)))
+	}
+	return err
 }

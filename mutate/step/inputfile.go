@@ -90,6 +90,12 @@ func (f *inputFile) mode() uint32 {
 	return usualMode(m)
 }
 
+// isPrivate says whether nobody but the owner may read the file, and others may
+// read the copy.
+func (f *inputFile) isPrivate() bool {
+	return f.st.Mode&unix.S_IFMT == unix.S_IFREG && f.st.Mode&0o077 == 0 && f.mode()&0o077 != 0
+}
+
 // usualMode takes out of a mode what the umask of whoever made the checkout put
 // there: what its owner may read and write becomes 0644, or 0755 if he may
 // execute it, as git has it. Every other mode was given by hand, and stays:

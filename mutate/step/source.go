@@ -38,6 +38,8 @@ type Source struct {
 	Root *os.Root
 	// Cache, if not nil, remembers sums of files that have not changed.
 	Cache Cache
+	// Note, if not nil, is told what the user should know of what is copied.
+	Note func(text string)
 	// Epoch, if not zero, is the latest time that a file in the image may have
 	// (reproducible-builds.org, SOURCE_DATE_EPOCH).
 	Epoch time.Time
