@@ -8,8 +8,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,11 +55,18 @@ func Take(ctx context.Context, path string, m Mode, busy func()) (unlock func(),
 
 // Try is [Take] without waiting: ok is false if another holds the lock.
 func Try(path string, m Mode) (unlock func(), ok bool, err error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	// Neither a link nor a pipe is a lock; without O_NONBLOCK a pipe waits for its other end.
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, false, err
 	}
-	err = unix.Flock(int(f.Fd()), int(m)|unix.LOCK_NB)
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = errors.New("no regular file")
+	}
+	if err == nil {
+		err = unix.Flock(int(f.Fd()), int(m)|unix.LOCK_NB)
+	}
 	if err == nil {
 		return func() { f.Close() }, true, nil
 	}
@@ -80,8 +89,44 @@ func Machine(ctx context.Context, name string, busy func()) (unlock func(), err 
 // MachineFile is the path of a file beside the locks of the machine. Its
 // directory is there, and is root's alone to write.
 func MachineFile(name string) (string, error) {
-	if err := os.MkdirAll(machineDir, 0o755); err != nil {
+	if err := rootsDir(machineDir); err != nil {
 		return "", err
 	}
 	return filepath.Join(machineDir, name), nil
 }
+
+// rootsDir makes a directory in one that is root's. If it is there already, it
+// has to be root's, and nobody else's to write to: others could hold the locks
+// for ever, and would say which mounts are to be ended.
+func rootsDir(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	fi, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if uid := fi.Sys().(*syscall.Stat_t).Uid; !fi.IsDir() || uid != 0 || fi.Mode()&0o022 != 0 {
+		return &UntrustedError{Dir: dir, Owner: int(uid), Mode: fi.Mode()}
+	}
+	return nil
+}
+
+// UntrustedError says that the directory for locks of the machine is not
+// root's alone.
+type UntrustedError struct {
+	Dir   string
+	Owner int // user id
+	Mode  fs.FileMode
+}
+
+func (e *UntrustedError) Error() string {
+	return fmt.Sprintf("%s cannot be trusted with locks: it is not a directory of root's alone (owner: user %d, mode: %v)",
+		e.Dir, e.Owner, e.Mode)
+}
+
+// Fault is whose fault it is: the machine's.
+func (e *UntrustedError) Fault() string { return "host" }
+
+// Hint is the mend.
+func (e *UntrustedError) Hint() string { return "remove it while no imgmut runs: imgmut makes it anew" }
