@@ -122,12 +122,13 @@ func kernelLog(c int) string {
 	return ": " + strings.Join(said, "; ")
 }
 
-// Attach gives a detached mount a place. The directory stays covered until
-// somebody unmounts it.
-func Attach(m *os.File, dir string) error {
-	err := unix.MoveMount(int(m.Fd()), "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH)
+// Attach gives a detached mount a place: a directory that the caller has open,
+// so that it is that one whatever its path has come to mean. It stays covered
+// until somebody unmounts it.
+func Attach(m, dir *os.File) error {
+	err := unix.MoveMount(int(m.Fd()), "", int(dir.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 	if err != nil {
-		return &os.PathError{Op: "mount on", Path: dir, Err: err}
+		return &os.PathError{Op: "mount on", Path: dir.Name(), Err: err}
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ func (s *Store) ClearLocks() error {
 	}
 	for _, f := range files {
 		// All have a kind before their name, but for the store's own.
-		if !strings.Contains(f.Name(), "-") {
+		if f.IsDir() || !strings.Contains(f.Name(), "-") {
 			continue
 		}
 		if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {

@@ -26,6 +26,14 @@ const poolFloor = 2 << 30
 func (s *Store) poolFile() string { return filepath.Join(s.dir, "pool.xfs") }
 func (s *Store) poolDir() string  { return filepath.Join(s.dir, "pool") }
 
+// trustPool looks at the parts of a pool in dir, those that exist.
+func trustPool(dir string) error {
+	if err := trustParts(dir, 0, "lock", "pool.xfs", "pool.xfs.new"); err != nil {
+		return err
+	}
+	return trustParts(dir, fs.ModeDir, "pool")
+}
+
 // makePool makes the pool and mounts it. The file gets its name when it holds
 // a whole filesystem, so a crash leaves a temporary file that is replaced.
 func (s *Store) makePool(ctx context.Context, note func(string)) error {
@@ -34,7 +42,7 @@ func (s *Store) makePool(ctx context.Context, note func(string)) error {
 		return err
 	}
 	defer unlock()
-	_, err = os.Stat(s.poolFile())
+	_, err = os.Lstat(s.poolFile())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err // it may well be there: never format over it
 	}
@@ -56,7 +64,10 @@ func (s *Store) makePool(ctx context.Context, note func(string)) error {
 
 func (s *Store) formatPool(ctx context.Context, size int64) error {
 	tmp := s.poolFile() + ".new"
-	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) // never through a link
 	if err != nil {
 		return err
 	}
@@ -112,7 +123,7 @@ func (s *Store) mountPool(ctx context.Context) error {
 // parsing: the directory is on another device than its parent.
 func (s *Store) pooled() bool {
 	var parent, pool unix.Stat_t
-	return unix.Stat(s.dir, &parent) == nil && unix.Stat(s.poolDir(), &pool) == nil && parent.Dev != pool.Dev
+	return unix.Lstat(s.dir, &parent) == nil && unix.Lstat(s.poolDir(), &pool) == nil && parent.Dev != pool.Dev
 }
 
 // attachPool mounts the pool; the caller holds the store's lock.
@@ -121,10 +132,15 @@ func (s *Store) attachPool() error {
 	if s.pooled() {
 		return nil
 	}
-	if err := os.MkdirAll(s.poolDir(), 0o755); err != nil {
+	if err := os.Mkdir(s.poolDir(), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	f, err := os.OpenFile(s.poolFile(), os.O_RDWR, 0)
+	dir, err := os.OpenFile(s.poolDir(), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	f, err := openPart(s.poolFile(), os.O_RDWR)
 	if err != nil {
 		return err
 	}
@@ -149,5 +165,5 @@ func (s *Store) attachPool() error {
 		return fmt.Errorf("mount pool %s: %w", s.poolFile(), err)
 	}
 	defer m.Close()
-	return mount.Attach(m, s.poolDir())
+	return mount.Attach(m, dir)
 }

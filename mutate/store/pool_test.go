@@ -182,7 +182,7 @@ func TestPoolWithoutItsTools(t *testing.T) {
 func TestPoolNeedsRoom(t *testing.T) {
 	ext4Dir(t) // for its needs
 	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64m,mode=755"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unmount(t, dir) })

@@ -26,13 +26,11 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -46,9 +44,6 @@ import (
 
 // ErrNotFound says that the store has no object of that name.
 var ErrNotFound = fault.New(fault.NotFound, "", "not found in the store")
-
-// ErrBadRecord says that the record of an object cannot be read.
-var ErrBadRecord = errors.New("unreadable record")
 
 // ErrNoPlace says that a store cannot be where the user wants it.
 var ErrNoPlace = fault.New(fault.Host, "choose another place with --store or $IMGMUT_STORE", "there can be no store")
@@ -94,11 +89,11 @@ func Open(ctx context.Context, dir string, note func(string)) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("open store: %w: %w", ErrNoPlace, err)
-	}
 	// Loop devices name files by their real path.
-	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+	if dir, err = settle(dir); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	if err := trustPool(dir); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	s := &Store{dir: dir, root: dir, note: note}
@@ -120,12 +115,12 @@ func Open(ctx context.Context, dir string, note func(string)) (*Store, error) {
 // on every run but the first, so that a run that changes nothing probes
 // nothing: a directory of objects, or a pool.
 func (s *Store) findRoot(ctx context.Context, note func(string)) error {
-	if _, err := os.Stat(s.poolFile()); err == nil {
+	if _, err := os.Lstat(s.poolFile()); err == nil {
 		return s.mountPool(ctx)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(s.dir, string(Layers))); err == nil {
+	if _, err := os.Lstat(filepath.Join(s.dir, string(Layers))); err == nil {
 		return nil
 	}
 	err := reflink.Probe(s.dir)
@@ -135,12 +130,20 @@ func (s *Store) findRoot(ctx context.Context, note func(string)) error {
 	return err
 }
 
+// makeDirs makes the directories of objects. A pool may have come with some.
 func (s *Store) makeDirs() error {
+	if err := trustPart(s.root, fs.ModeDir); err != nil {
+		return fmt.Errorf("open store: %w", err)
+	}
 	for dir, mode := range map[string]fs.FileMode{
 		// Images hold password hashes. /var/lib/machines is as private.
 		string(Bases): 0o700, string(Layers): 0o700, string(Images): 0o700, "tmp": 0o700, "locks": 0o700,
 	} {
-		if err := os.Mkdir(filepath.Join(s.root, dir), mode); err != nil && !errors.Is(err, fs.ErrExist) {
+		dir = filepath.Join(s.root, dir)
+		if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("open store: %w", err)
+		}
+		if err := trustPart(dir, fs.ModeDir); err != nil {
 			return fmt.Errorf("open store: %w", err)
 		}
 	}
@@ -173,7 +176,7 @@ func (s *Store) DropKept(dryRun bool) ([]string, error) {
 	}
 	kept := []string{} // not missing, for JSON
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), "failed-") || !strings.HasSuffix(e.Name(), ".raw") {
+		if e.IsDir() || !strings.HasPrefix(e.Name(), "failed-") || !strings.HasSuffix(e.Name(), ".raw") {
 			continue
 		}
 		kept = append(kept, filepath.Join(s.root, e.Name()))
@@ -190,30 +193,6 @@ func (s *Store) DropKept(dryRun bool) ([]string, error) {
 func checkName(name string) error {
 	if name == "" || strings.HasPrefix(name, ".") || strings.ContainsAny(name, "/\x00") {
 		return fmt.Errorf("%q cannot be the name of an object: %w", name, ErrNotFound)
-	}
-	return nil
-}
-
-// Load reads an object's record into rec, or returns [ErrNotFound].
-func (s *Store) Load(k Kind, name string, rec any) error {
-	if err := checkName(name); err != nil {
-		return err
-	}
-	b, err := os.ReadFile(s.Path(k, name, "json"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s %s: %w", strings.TrimSuffix(string(k), "s"), name, ErrNotFound)
-	}
-	if err != nil {
-		return err
-	}
-	// What the record does not say is not said, whatever rec held before.
-	reflect.ValueOf(rec).Elem().SetZero()
-	if err := json.Unmarshal(b, rec); err != nil {
-		mend := "imgmut rm " + name + " removes it"
-		if k == Layers {
-			mend = "it is made again when it is needed"
-		}
-		return fault.New("", mend, "%w %s: %w", ErrBadRecord, s.Path(k, name, "json"), err)
 	}
 	return nil
 }
