@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +24,9 @@ type Run struct {
 	store *Store
 	dir   string
 	lock  *os.File // the directory itself, locked: a sign of life
+	// outside are the files elsewhere that have no name yet, by path, with the
+	// directory of each.
+	outside map[string]*os.Root
 }
 
 // Begin removes what crashed runs left and makes working room for this one.
@@ -48,12 +50,12 @@ func (s *Store) Begin(ctx context.Context) (*Run, error) {
 			lock.Close()
 			continue
 		}
-		return &Run{s, dir, lock}, nil
+		return &Run{store: s, dir: dir, lock: lock}, nil
 	}
 }
 
 func lockDir(dir string) (*os.File, error) {
-	f, err := os.Open(dir)
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -79,9 +81,9 @@ func (s *Store) Sweep(ctx context.Context) error {
 		dir := filepath.Join(tmp, run.Name())
 		lock, err := lockDir(dir)
 		if err != nil {
-			continue // alive, or gone
+			continue // alive, or gone, or no run
 		}
-		err = errors.Join(recoverForks(ctx, dir), removeRun(dir))
+		err = sweepRun(ctx, dir)
 		lock.Close()
 		if errors.Is(err, errOutside) {
 			continue // for another time: what this run wants has nothing to do with it
@@ -104,27 +106,31 @@ func (s *Store) Sweep(ctx context.Context) error {
 	return nil
 }
 
-// recoverForks frees the loop devices of a dead run, which may have been killed
-// while it had a guest frozen. The names are needed for that, so it comes
-// before removing. Until it is done another fork of the same XFS cannot be
-// mounted.
-func recoverForks(ctx context.Context, dir string) error {
-	files, err := os.ReadDir(dir)
+// sweepRun removes what a dead run left. It may have been killed while it had a
+// guest frozen, and until its loop devices are free another fork of the same XFS
+// cannot be mounted. The names in its directory are needed for that and for its
+// files elsewhere, so the directory goes last.
+func sweepRun(ctx context.Context, dir string) error {
+	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) { // the run ended by itself before its lock was taken
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	for _, file := range files {
-		if filepath.Ext(file.Name()) != ".raw" {
-			continue
-		}
-		if err := mount.Recover(ctx, filepath.Join(dir, file.Name())); err != nil {
-			return err
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		switch {
+		case e.Type().IsRegular() && filepath.Ext(path) == ".raw":
+			err = errors.Join(err, mount.Recover(ctx, path))
+		case e.Type() == fs.ModeSymlink && strings.HasPrefix(e.Name(), outside):
+			err = errors.Join(err, sweepOutside(path))
 		}
 	}
-	return nil
+	if errors.Is(err, errOutside) {
+		return err
+	}
+	return errors.Join(err, removeRun(dir))
 }
 
 func (s *Store) sweepKind(k Kind) error {
@@ -138,6 +144,9 @@ func (s *Store) sweepKind(k Kind) error {
 		there[e.Name()] = true
 	}
 	for _, e := range entries {
+		if e.IsDir() {
+			continue // none of ours
+		}
 		name := strings.TrimSuffix(e.Name(), filepath.Ext(e.Name()))
 		if !there[name+".json"] || !there[name+".raw"] {
 			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -153,65 +162,8 @@ func (s *Store) publishLock() string { return filepath.Join(s.root, "locks", "pu
 // Path names a file of this run; nothing is made.
 func (r *Run) Path(name string) string { return filepath.Join(r.dir, name) }
 
-// outside begins the names of the links in a run's directory that lead to its
-// files elsewhere.
-const outside = "outside-"
-
-// Outside makes an empty file in dir, which need not be in the store, for what
-// will be renamed to a name there. Until it is, it is the run's: Close removes
-// it, and if the process dies the next run does. pattern is its name, with "*"
-// for what makes it unique.
-func (r *Run) Outside(dir, pattern string) (*os.File, error) {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return nil, err
-	}
-	name := rand.Text()
-	file := filepath.Join(dir, strings.Replace(pattern, "*", name, 1))
-	// The link comes first, and is on the disk first: a file without one would
-	// be found by nobody.
-	if err := os.Symlink(file, r.Path(outside+name)); err != nil {
-		return nil, err
-	}
-	if err := syncDir(r.dir); err != nil {
-		return nil, err
-	}
-	return os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666) // less the umask: it is the caller's
-}
-
-// Deliver gives a file from [Run.Outside] its name, in the directory it is in,
-// once it is on the disk, and closes it.
-func (r *Run) Deliver(f *os.File, target string) error {
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), target); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(target))
-}
-
-// errOutside says that a run's file outside the store cannot be removed now.
-var errOutside = errors.New("remove what a run left outside the store")
-
-// removeRun removes the directory of a run, and first its files elsewhere.
+// removeRun removes the directory of a run.
 func removeRun(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), outside) {
-			continue
-		}
-		file, err := os.Readlink(filepath.Join(dir, e.Name()))
-		if err != nil {
-			return err
-		}
-		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
-			return fmt.Errorf("%w: %w", errOutside, err)
-		}
-	}
 	// Who was killed may leave a systemd-nspawn that dies a moment later, and
 	// until then puts its lock file beside the image.
 	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -224,7 +176,10 @@ func removeRun(dir string) error {
 
 // Close removes the run's files. It may be called twice.
 func (r *Run) Close() error {
-	err := removeRun(r.dir)
+	err := r.closeOutside()
+	if err == nil {
+		err = removeRun(r.dir)
+	} // else the link stays, and the next run tries again
 	r.lock.Close() // Double Close is harmless.
 	return err
 }
@@ -237,7 +192,7 @@ func (s *Store) Publish(ctx context.Context, file string, k Kind, name string, r
 	if err := checkName(name); err != nil {
 		return err
 	}
-	f, err := os.Open(file)
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/store"
 )
 
@@ -110,8 +113,10 @@ func TestDeliverThatFails(t *testing.T) {
 // TestSweepGoesOn: neither what is alive, nor what is none of its business, nor
 // what cannot be removed keeps a sweep from the rest.
 func TestSweepGoesOn(t *testing.T) {
+	fixtures.Require(t, fixtures.Root)
 	s := open(t)
 	tmp, elsewhere := filepath.Join(s.Root(), "tmp"), t.TempDir()
+	readOnly := t.TempDir()
 	if err := os.Mkdir(filepath.Join(tmp, "a-directory"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -120,17 +125,14 @@ func TestSweepGoesOn(t *testing.T) {
 		living = append(living, start(t, "run", s.Root(), elsewhere))
 		dead = append(dead, start(t, "run", s.Root(), elsewhere))
 	}
-	for _, p := range dead { // once all are there, for each begins with a sweep
+	stuck := start(t, "run", s.Root(), readOnly)
+	for _, p := range append(dead, stuck) { // once all are there, for each begins with a sweep
 		p.kill()
 	}
-	// In place of the file of one there is a directory, and something in it.
-	stuck := dead[0]
-	if err := os.Remove(stuck.said[1]); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.MkdirAll(filepath.Join(stuck.said[1], "in the way"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	// The file of one cannot be removed now.
+	do(t, unix.Mount(readOnly, readOnly, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { _ = unix.Unmount(readOnly, unix.MNT_DETACH) })
+	do(t, unix.Mount("", readOnly, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 	half := s.Path(store.Images, "half", "raw")
 	if err := os.WriteFile(half, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -138,7 +140,7 @@ func TestSweepGoesOn(t *testing.T) {
 	if err := s.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range dead[1:] {
+	for _, p := range dead {
 		if exists(p.said[0]) || exists(p.said[1]) {
 			t.Errorf("Sweep left %s of a process that was killed", p.said)
 		}
@@ -154,9 +156,7 @@ func TestSweepGoesOn(t *testing.T) {
 	if exists(half) || !exists(filepath.Join(tmp, "a-directory")) {
 		t.Error("Sweep left a disk without a record, or took what is no run")
 	}
-	if err := os.Remove(filepath.Join(stuck.said[1], "in the way")); err != nil {
-		t.Fatal(err)
-	}
+	do(t, unix.Unmount(readOnly, 0))
 	if err := s.Sweep(t.Context()); err != nil || exists(stuck.said[0]) || exists(stuck.said[1]) {
 		t.Errorf("the next Sweep left what could be removed since: %v", err)
 	}
