@@ -191,6 +191,54 @@ func TestTheUnreadableIsPassedOver(t *testing.T) {
 	}
 }
 
+// TestOddRecordsArePassedOver: JSON that is no record of the object, and an
+// object without its disk, are as an unreadable record is.
+func TestOddRecordsArePassedOver(t *testing.T) {
+	base := strings.Repeat("ab", 32)
+	for name, spoil := range map[string]func(c catalog.Catalog) error{
+		"null": func(c catalog.Catalog) error {
+			return os.WriteFile(c.Store.Path(store.Images, "odd", "json"), []byte("null"), 0o600)
+		},
+		"another type": func(c catalog.Catalog) error {
+			return os.WriteFile(c.Store.Path(store.Images, "odd", "json"), []byte(`{"digest": "`+base+`"}`), 0o600)
+		},
+		"another image's": func(c catalog.Catalog) error {
+			return os.WriteFile(c.Store.Path(store.Images, "odd", "json"), []byte(`{"name": "web"}`), 0o600)
+		},
+		"no disk": func(c catalog.Catalog) error { return os.Remove(c.ImageFile("odd")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, notes := withBases(t)
+			publish(t, c, store.Images, "odd", record.Image{Name: "odd"})
+			if err := spoil(c); err != nil {
+				t.Fatal(err)
+			}
+			if images, err := c.Images(); len(images) != 1 || images[0].Name != "web" || err != nil {
+				t.Errorf("Images = %v, %v", images, err)
+			}
+			if len(*notes) != 1 || !strings.Contains((*notes)[0], "imgmut rm odd") {
+				t.Errorf("notes %q, want the mend", *notes)
+			}
+			if has, err := c.HasImage("odd"); !has || err != nil {
+				t.Errorf("HasImage = %v, %v", has, err)
+			}
+			if _, err := c.Collect(t.Context(), false); err != nil {
+				t.Errorf("Collect: %v", err)
+			}
+		})
+	}
+	c, _ := withBases(t)
+	for k, name := range map[store.Kind]string{store.Bases: base, store.Layers: "k"} {
+		publish(t, c, k, name, struct{}{})
+	}
+	if bases, err := c.Bases(); len(bases) != 1 || err != nil {
+		t.Errorf("Bases = %v, %v", bases, err)
+	}
+	if _, ok, err := c.FindLayer("k", 0, time.Now()); ok || err != nil {
+		t.Errorf("FindLayer = %t, %v; want it to be made again", ok, err)
+	}
+}
+
 // publish makes an object of the store.
 func publish(t *testing.T, c catalog.Catalog, k store.Kind, name string, rec any) {
 	t.Helper()

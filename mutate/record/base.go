@@ -1,6 +1,7 @@
 package record
 
 import (
+	"errors"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/content"
@@ -17,4 +18,12 @@ type Base struct {
 	Imported time.Time        `json:"imported"`
 	Layout   disk.Layout      `json:"layout"`
 	Seen     []content.FileID `json:"seen"` // files known to have these bytes
+}
+
+// Check is an error if this is not the record of the base with that digest.
+func (b *Base) Check(digest string) error {
+	if b.Digest != digest {
+		return errors.New("it is no record of this base")
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package record
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -27,6 +28,14 @@ type Image struct {
 	Imgmut     string         `json:"imgmut"`               // version
 	Systemd    int            `json:"systemd,omitempty"`    // major version of the host's, 0 if none was started
 	PoolFile   *PoolFile      `json:"registered,omitempty"` // in machined's pool, of this image or of one before it of that name
+}
+
+// Check is an error if this is not the record of the image of that name.
+func (i *Image) Check(name string) error {
+	if i.Name != name {
+		return errors.New("it is no record of this image")
+	}
+	return nil
 }
 
 // Identity is what sets an image apart from all others with the same bytes.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -48,6 +49,14 @@ type Layer struct {
 	// were frozen: sound, but some journals (XFS's) are still to be replayed.
 	Settled bool          `json:"settled"`
 	Took    time.Duration `json:"took"` // of the step, nanoseconds
+}
+
+// Check is an error if this is no record of a layer.
+func (l *Layer) Check(string) error {
+	if l.Material.Kind == "" {
+		return errors.New("it is no record of a layer")
+	}
+	return nil
 }
 
 // Input is one file that a step reads from beside the recipe, with the digest
