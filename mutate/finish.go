@@ -209,8 +209,9 @@ func (b *build) sums(ctx context.Context, base *os.File, file string) (*content.
 		return nil, err
 	}
 	var sums content.Sums
-	if err := sums.UnmarshalBinary(list); err != nil {
-		return nil, err
+	if err := sums.UnmarshalBinary(list); err != nil { // an older imgmut's, perhaps
+		return nil, fault.New(fault.Host, "remove the base with imgmut rm --force, and import it again",
+			"base %.12s: %w", b.plan.base.Digest, err)
 	}
 	f, err := os.Open(file)
 	if err != nil {

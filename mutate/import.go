@@ -183,25 +183,51 @@ func (e *Engine) lookInto(ctx context.Context, f *os.File) (_ *disk.Layout, err 
 	return i.Layout, fork.CheckSupported(i.Layout)
 }
 
+// maxExtents is in how many pieces an image may lie on the disk. The kernel goes
+// through all of them for each layer, at a dozen microseconds each, and no signal
+// ends that.
+const maxExtents = 1 << 19
+
 // take fills out with the bytes of f: by reflink on one filesystem, else by a
 // sparse copy.
 func (e *Engine) take(ctx context.Context, out, f *os.File) error {
+	if err := checkExtents(ctx, f, maxExtents); err != nil {
+		return err
+	}
 	err := reflink.Clone(out, f)
 	if !errors.Is(err, reflink.ErrUnsupported) {
 		return err
 	}
-	ranges, err := reflink.Data(f)
+	need, err := reflink.DataSize(ctx, f)
 	if err != nil {
 		return err
-	}
-	var need int64
-	for _, r := range ranges {
-		need += r.Length
 	}
 	if err := e.needSpace(need); err != nil {
 		return err
 	}
-	return reflink.Copy(ctx, out, f, e.progress("copy"))
+	if err := reflink.Copy(ctx, out, f, e.progress("copy")); err != nil {
+		return err
+	}
+	return checkExtents(ctx, out, maxExtents)
+}
+
+// checkExtents refuses a file of more than most extents. On a filesystem that
+// cannot tell, there is no cloning either.
+func checkExtents(ctx context.Context, f *os.File, most int) error {
+	n := 0
+	for _, err := range reflink.Extents(ctx, f) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			return nil
+		}
+		if n++; n > most {
+			return fault.New(fault.Image, "import a copy of it, made with cp --reflink=never --sparse=never",
+				"the file lies on the disk in more than %d pieces, and each layer would take long", most)
+		}
+	}
+	return nil
 }
 
 // checkSHA256 compares a base with the plain sha256 that a recipe pins. The
@@ -217,8 +243,12 @@ func (e *Engine) checkSHA256(ctx context.Context, b *record.Base, want string) e
 			return err
 		}
 		defer f.Close()
-		h := sha256.New()
-		if _, err := io.Copy(h, content.Reader(ctx, f)); err != nil {
+		h, progress, done := sha256.New(), e.progress("sha256"), int64(0)
+		_, err = io.Copy(h, content.Reader(ctx, f, func(n int) {
+			done += int64(n)
+			progress(done, b.Size) // holes are read as well: this sum takes as long as the image is large
+		}))
+		if err != nil {
 			return err
 		}
 		err = e.Store.Update(ctx, store.Bases, b.Digest, b, func() error {

@@ -1,6 +1,7 @@
 package mutate
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -132,5 +134,70 @@ func TestImagesAreRegularFiles(t *testing.T) {
 	}
 	if _, err := openImage(filepath.Join(dir, "gone")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error %v of a file that is not there", err)
+	}
+}
+
+// TestScatteredFilesAreRefused: the kernel takes long to clone one, and no signal
+// ends that.
+func TestScatteredFilesAreRefused(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const pieces = 8
+	if err := f.Truncate(2 * pieces << 20); err != nil {
+		t.Fatal(err)
+	}
+	for i := range int64(pieces) {
+		if _, err := f.WriteAt([]byte("data"), 2*i<<20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := checkExtents(t.Context(), f, pieces); err != nil {
+		t.Errorf("as many pieces as there may be: %v", err)
+	}
+	if err := checkExtents(t.Context(), f, pieces-1); fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "more than 7 pieces") {
+		t.Errorf("one more: error %v, want one of the image's", err)
+	}
+}
+
+// TestPinnedSumEndsWithTheContext: it takes as long as the image is large.
+func TestPinnedSumEndsWithTheContext(t *testing.T) {
+	w := withBases(t)
+	b, err := w.Catalog().FindBase("fedora")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := w.Catalog().BaseFile(b.Digest)
+	if err := errors.Join(os.Chmod(file, 0o600), os.Truncate(file, 4<<40)); err != nil {
+		t.Fatal(err)
+	}
+	cause := errors.New("the user pressed ^C")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(100*time.Millisecond, func() { cancel(cause) })
+	started := time.Now()
+	if err := w.checkSHA256(ctx, b, strings.Repeat("0", 64)); !errors.Is(err, cause) {
+		t.Errorf("error %v, want the cause", err)
+	}
+	if took := time.Since(started); took > time.Second {
+		t.Errorf("it ended after %v", took)
+	}
+}
+
+// TestSumsOfAnOlderImgmut are refused with what to do.
+func TestSumsOfAnOlderImgmut(t *testing.T) {
+	w := withBases(t)
+	base, err := w.Catalog().FindBase("fedora")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(w.Store.Path(store.Bases, base.Digest, "sums"), make([]byte, 40), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := &build{Engine: w.Engine, plan: &plan{base: base}}
+	_, err = b.sums(t.Context(), nil, "")
+	if fault.Of(err) != fault.Host || !strings.Contains(fault.Mend(err), "import it again") {
+		t.Errorf("error %v (%s), want one of the host's with a mend", err, fault.Mend(err))
 	}
 }

@@ -37,7 +37,7 @@ var ourImports = map[string][]string{
 	"mutate/disk":      {"mutate/etc", "mutate/fault", "mutate/gpt", "mutate/mount", "mutate/tool"},
 	"mutate/refs":      {"mutate/etc", "mutate/fault"},
 	"mutate/etc":       {},
-	"mutate/content":   {"mutate/reflink"},
+	"mutate/content":   {"mutate/fault", "mutate/reflink"},
 	"mutate/agent":     {},
 	"mutate/boot":      {},
 	"mutate/fault":     {},

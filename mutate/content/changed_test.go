@@ -1,6 +1,8 @@
 package content
 
 import (
+	"errors"
+	"iter"
 	"slices"
 	"testing"
 
@@ -61,7 +63,7 @@ func TestChunksThatAreReadAgain(t *testing.T) {
 		{"room behind the end", whole, append(slices.Clone(whole), of(chunks*Chunk, 5*place, Chunk, unwritten)), nil},
 		{"an extent beyond the end", whole, extents{of(0, place, 9*Chunk, 0)}, nil},
 	} {
-		if got := changed(tc.before, tc.after, chunks); !slices.Equal(got, tc.want) {
+		if got := list(t, tc.before, tc.after, chunks); !slices.Equal(got, tc.want) {
 			t.Errorf("%s: chunks %d are read again, want %d", tc.name, got, tc.want)
 		}
 	}
@@ -75,8 +77,50 @@ func TestChunksThatAreReadAgain(t *testing.T) {
 			want = []int64{1}
 		}
 		same := extents{of(Chunk, place, Chunk, flag)}
-		if got := changed(same, same, chunks); !slices.Equal(got, want) {
+		if got := list(t, same, same, chunks); !slices.Equal(got, want) {
 			t.Errorf("flag %#x in both: chunks %d are read again, want %d", flag, got, want)
+		}
+	}
+}
+
+// list is the list of chunks of which [changed] tells.
+func list(t *testing.T, before, after []reflink.Extent, chunks int64) (numbers []int64) {
+	t.Helper()
+	for n, err := range changed(each(before), each(after), chunks) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		numbers = append(numbers, n)
+	}
+	return numbers
+}
+
+func each(extents []reflink.Extent) iter.Seq2[reflink.Extent, error] {
+	return func(yield func(reflink.Extent, error) bool) {
+		for _, e := range extents {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+// TestChangedEndsWithAnError: extents of one of the files that cannot be read to
+// their end leave nothing to be taken for unchanged.
+func TestChangedEndsWithAnError(t *testing.T) {
+	broken := errors.New("broken")
+	good := each([]reflink.Extent{{Physical: 1 << 30, Length: 4 * Chunk}})
+	bad := func(yield func(reflink.Extent, error) bool) {
+		if yield(reflink.Extent{Physical: 1 << 30, Length: Chunk}, nil) {
+			yield(reflink.Extent{}, broken)
+		}
+	}
+	for _, pair := range [][2]iter.Seq2[reflink.Extent, error]{{good, bad}, {bad, good}} {
+		var last error
+		for _, last = range changed(pair[0], pair[1], 4) {
+		}
+		if !errors.Is(last, broken) {
+			t.Errorf("ended with %v, want the error", last)
 		}
 	}
 }

@@ -1,18 +1,25 @@
 // Package content names an image by its bytes.
 //
-// The digest of an image is the SHA-256 of a header and of the SHA-256 of
-// each of its 1 MiB chunks:
+// The digest of an image is the SHA-256 of its list of chunks of 1 MiB, in which
+// those that are all zeros are left out:
 //
-//	sha256("imgmut content v1\n" | size, 8 bytes big-endian | sha256(chunk 0) | sha256(chunk 1) | …)
+//	"imgmut content v2\n" | size, 8 bytes big-endian |
+//	for each other chunk, in order: its number, 8 bytes big-endian | sha256(chunk)
 //
 // It depends on the bytes alone: a hole and written zeros are equal. The list
-// of chunk sums ([Sums]) buys three things over a plain sha256 of the file:
-// holes cost nothing, all cores work, and the digest of a fork is made from
-// that of its parent by reading only the chunks whose extents differ
+// ([Sums]) buys three things over a plain sha256 of the file: holes cost
+// nothing, neither time nor memory, all cores work, and the digest of a fork is
+// made from that of its parent by reading only the chunks whose extents differ
 // ([Sums.Update]), because two files that share an extent share its bytes.
+//
+// The size of an image says nothing about its cost, for it may be a hole of
+// exabytes. The list costs 40 bytes for each MiB with data, and there is a bound
+// on that ([MaxData]); extents, of which there may be far more, are never held.
 package content
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -20,61 +27,87 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
-	"runtime"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"syscall"
 
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/reflink"
 )
 
 // Chunk is the number of bytes that one sum covers; the last may cover less.
 const Chunk = 1 << 20
 
-const header = "imgmut content v1\n"
+// MaxData is how much of an image may be data, counted in whole chunks: its list
+// takes 160 MiB of memory. More is refused, as an error of class [fault.Image].
+const MaxData = 4 << 40
 
-// Sums are the chunk sums of one image.
+const header = "imgmut content v2\n"
+
+// Sums are the sums of the chunks of one image.
 type Sums struct {
 	size   int64
-	chunks [][sha256.Size]byte
+	chunks []chunk // that are not all zeros, in order
 }
+
+// chunk is one sum.
+type chunk struct {
+	number int64
+	sum    [sha256.Size]byte // all zeros for a chunk that is
+}
+
+// listed is the length of a chunk in the list.
+const listed = 8 + sha256.Size
 
 // Digest is the image's content digest, 64 hexadecimal digits.
 func (s *Sums) Digest() string {
 	h := sha256.New()
-	h.Write(binary.BigEndian.AppendUint64([]byte(header), uint64(s.size)))
-	for i := range s.chunks {
-		h.Write(s.chunks[i][:])
+	h.Write(s.head())
+	b := make([]byte, 0, listed)
+	for _, c := range s.chunks {
+		h.Write(c.append(b))
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// MarshalBinary gives the sums in the form that [Sums.UnmarshalBinary] reads:
-// the size, 8 bytes big-endian, then 32 bytes a chunk.
+func (s *Sums) head() []byte { return binary.BigEndian.AppendUint64([]byte(header), uint64(s.size)) }
+
+func (c chunk) append(b []byte) []byte {
+	return append(binary.BigEndian.AppendUint64(b, uint64(c.number)), c.sum[:]...)
+}
+
+// MarshalBinary gives the list, of which the digest is the SHA-256.
 func (s *Sums) MarshalBinary() ([]byte, error) {
-	b := binary.BigEndian.AppendUint64(nil, uint64(s.size))
-	for i := range s.chunks {
-		b = append(b, s.chunks[i][:]...)
+	b := slices.Grow(s.head(), len(s.chunks)*listed)
+	for _, c := range s.chunks {
+		b = c.append(b)
 	}
 	return b, nil
 }
 
 // UnmarshalBinary reads what [Sums.MarshalBinary] wrote.
 func (s *Sums) UnmarshalBinary(b []byte) error {
-	if len(b) < 8 || (len(b)-8)%sha256.Size != 0 {
+	b, ok := bytes.CutPrefix(b, []byte(header))
+	if !ok {
+		return fmt.Errorf("read chunk sums: they do not begin with %q", header)
+	}
+	if len(b) < 8 || (len(b)-8)%listed != 0 {
 		return fmt.Errorf("read chunk sums: %d bytes are not a list of sums", len(b))
 	}
-	size := int64(binary.BigEndian.Uint64(b))
-	b = b[8:]
-	if size < 0 || int64(len(b)/sha256.Size) != chunkCount(size) {
-		return fmt.Errorf("read chunk sums: %d sums do not cover %d bytes", len(b)/sha256.Size, size)
+	if int64(binary.BigEndian.Uint64(b)) < 0 {
+		return errors.New("read chunk sums: the size is below zero")
 	}
-	s.size, s.chunks = size, make([][sha256.Size]byte, len(b)/sha256.Size)
-	for i := range s.chunks {
-		copy(s.chunks[i][:], b[i*sha256.Size:])
+	read := Sums{size: int64(binary.BigEndian.Uint64(b)), chunks: make([]chunk, 0, len(b)/listed)}
+	last := int64(-1)
+	for b := range slices.Chunk(b[8:], listed) {
+		c := chunk{int64(binary.BigEndian.Uint64(b)), [sha256.Size]byte(b[8:])}
+		if c.number <= last || c.number >= chunkCount(read.size) {
+			return fmt.Errorf("read chunk sums: chunk %d after chunk %d of %d bytes", c.number, last, read.size)
+		}
+		read.chunks, last = append(read.chunks, c), c.number
 	}
+	*s = read
 	return nil
 }
 
@@ -85,27 +118,51 @@ func Sum(ctx context.Context, f *os.File, progress func(done, total int64)) (*Su
 	if err != nil {
 		return nil, err
 	}
-	ranges, err := reflink.Data(f)
+	n, err := countData(ctx, f)
 	if err != nil {
 		return nil, err
 	}
-	var todo []int64
-	for _, r := range ranges {
-		for c := r.Offset / Chunk; c*Chunk < r.Offset+r.Length; c++ {
-			if len(todo) == 0 || todo[len(todo)-1] < c {
-				todo = append(todo, c)
+	if n > MaxData/Chunk {
+		return nil, tooMuch(f)
+	}
+	h := hasher{f: f, size: fi.Size(), progress: progress, total: n * Chunk}
+	read, err := h.hash(ctx, withData(ctx, f))
+	if err != nil {
+		return nil, err
+	}
+	return (&Sums{size: fi.Size()}).with(read), nil
+}
+
+// withData lists the chunks of f that are not holes as a whole.
+func withData(ctx context.Context, f *os.File) iter.Seq2[int64, error] {
+	return func(yield func(int64, error) bool) {
+		next := int64(0)
+		for r, err := range reflink.Data(ctx, f) {
+			if err != nil {
+				yield(0, err)
+				return
+			}
+			for next = max(next, r.Offset/Chunk); next < chunkCount(r.Offset+r.Length); next++ {
+				if !yield(next, nil) {
+					return
+				}
 			}
 		}
 	}
-	s := &Sums{size: fi.Size(), chunks: make([][sha256.Size]byte, chunkCount(fi.Size()))}
-	zeros := sha256.Sum256(make([]byte, Chunk))
-	for i := range s.chunks {
-		s.chunks[i] = zeros
+}
+
+// countData is how many chunks [withData] lists.
+func countData(ctx context.Context, f *os.File) (n int64, err error) {
+	next := int64(0)
+	for r, err := range reflink.Data(ctx, f) {
+		if err != nil {
+			return 0, err
+		}
+		next = max(next, r.Offset/Chunk)
+		n += chunkCount(r.Offset+r.Length) - next
+		next = chunkCount(r.Offset + r.Length)
 	}
-	if tail := fi.Size() % Chunk; tail != 0 {
-		s.chunks[len(s.chunks)-1] = sha256.Sum256(make([]byte, tail))
-	}
-	return s, s.hash(ctx, f, todo, progress)
+	return n, nil
 }
 
 // Update gives the sums of f, a fork of parent, whose sums s are. It reads
@@ -127,119 +184,73 @@ func (s *Sums) Update(ctx context.Context, parent, f *os.File) (*Sums, error) {
 	if origin.Sys().(*syscall.Stat_t).Dev != fi.Sys().(*syscall.Stat_t).Dev {
 		return Sum(ctx, f, nil) // one address, but two disks
 	}
-	before, err := reflink.Extents(parent)
-	if err != nil {
+	if !hasExtents(ctx, f) {
 		return Sum(ctx, f, nil) // no FIEMAP on this filesystem
 	}
-	after, err := reflink.Extents(f)
+	h := hasher{f: f, size: s.size}
+	read, err := h.hash(ctx, changed(reflink.Extents(ctx, parent), reflink.Extents(ctx, f), chunkCount(s.size)))
 	if err != nil {
 		return nil, err
 	}
-	u := &Sums{size: s.size, chunks: slices.Clone(s.chunks)}
-	return u, u.hash(ctx, f, changed(before, after, len(s.chunks)), nil)
+	return s.with(read), nil
 }
 
-// changed lists the chunks in which two files may differ, given where the bytes
-// of each lie on the disk.
-func changed(before, after []reflink.Extent, chunks int) []int64 {
-	was, is := byChunk(before, chunks), byChunk(after, chunks)
-	var list []int64
-	for c := range is {
-		if !slices.Equal(was[c], is[c]) || slices.ContainsFunc(is[c], unplaced) {
-			list = append(list, int64(c))
+func hasExtents(ctx context.Context, f *os.File) bool {
+	for _, err := range reflink.Extents(ctx, f) {
+		return err == nil
+	}
+	return true // there are none to tell
+}
+
+// with gives the sums in which those that were read take the place of the old.
+func (s *Sums) with(read []chunk) *Sums {
+	u := &Sums{size: s.size, chunks: make([]chunk, 0, max(len(read), len(s.chunks)))}
+	old := s.chunks
+	for _, c := range read {
+		i, found := slices.BinarySearchFunc(old, c.number, func(o chunk, n int64) int { return cmp.Compare(o.number, n) })
+		u.chunks = append(u.chunks, old[:i]...)
+		if old = old[i:]; found {
+			old = old[1:]
+		}
+		if c.sum != ([sha256.Size]byte{}) {
+			u.chunks = append(u.chunks, c)
 		}
 	}
-	return list
+	u.chunks = append(u.chunks, old...)
+	return u
 }
 
-// unplaced says that an extent's physical address does not tell its bytes.
-func unplaced(e reflink.Extent) bool {
-	return e.Flags&(reflink.ExtentUnknown|reflink.ExtentDelalloc|reflink.ExtentEncoded|reflink.ExtentInline) != 0
-}
-
-// byChunk cuts the extents of a file at the borders of its chunks.
-func byChunk(extents []reflink.Extent, chunks int) [][]reflink.Extent {
-	const own = ^uint32(reflink.ExtentShared | 1) // who else shares it, and being last, are not about the bytes
-	places := make([][]reflink.Extent, chunks)
-	for _, e := range extents {
-		for e.Flags &= own; e.Length > 0; {
-			c := e.Logical / Chunk
-			if c >= int64(chunks) { // preallocation beyond the end
-				break
-			}
-			part := e
-			part.Length = min(e.Length, (c+1)*Chunk-e.Logical)
-			places[c] = join(places[c], part)
-			e.Logical, e.Physical, e.Length = e.Logical+part.Length, e.Physical+part.Length, e.Length-part.Length
-		}
+func chunkCount(size int64) int64 {
+	n := size / Chunk
+	if size%Chunk != 0 {
+		n++
 	}
-	return places
+	return n
 }
 
-// join appends e, merged with the last extent where the two touch: the same
-// blocks may be mapped by one extent in one file and by two in the other.
-func join(list []reflink.Extent, e reflink.Extent) []reflink.Extent {
-	if n := len(list) - 1; n >= 0 {
-		l := &list[n]
-		if l.Flags == e.Flags && l.Logical+l.Length == e.Logical && l.Physical+l.Length == e.Physical {
-			l.Length += e.Length
-			return list
-		}
-	}
-	return append(list, e)
+// tooMuch is the error for an image with more than [MaxData].
+func tooMuch(f *os.File) error {
+	return fault.New(fault.Image, "use a smaller image: free what is not needed in it (fstrim), and copy it with cp --sparse=always",
+		"digest %s: more than %d TiB of it are data", f.Name(), MaxData>>40)
 }
 
-// hash fills in the sums of the chunks todo, on all cores.
-func (s *Sums) hash(ctx context.Context, f *os.File, todo []int64, progress func(done, total int64)) error {
-	var next, done atomic.Int64
-	workers := min(runtime.GOMAXPROCS(0), len(todo))
-	errs := make([]error, workers)
-	var wg sync.WaitGroup
-	for w := range workers {
-		wg.Go(func() {
-			buf := make([]byte, Chunk)
-			for errs[w] == nil {
-				i := next.Add(1) - 1
-				if i >= int64(len(todo)) {
-					return
-				}
-				if ctx.Err() != nil {
-					errs[w] = fmt.Errorf("digest %s: %w", f.Name(), context.Cause(ctx))
-					return
-				}
-				errs[w] = s.hashChunk(f, todo[i], buf)
-				if n := done.Add(1); progress != nil {
-					progress(n*Chunk, int64(len(todo))*Chunk)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
+// Reader gives what r gives until the context ends, and then its cause. step is
+// told how many more bytes were read.
+func Reader(ctx context.Context, r io.Reader, step func(n int)) io.Reader {
+	return reader{ctx, r, step}
 }
-
-func (s *Sums) hashChunk(f *os.File, c int64, buf []byte) error {
-	n := min(Chunk, s.size-c*Chunk)
-	if _, err := io.ReadFull(io.NewSectionReader(f, c*Chunk, n), buf[:n]); err != nil {
-		return fmt.Errorf("digest %s: read at byte %d: %w", f.Name(), c*Chunk, err)
-	}
-	s.chunks[c] = sha256.Sum256(buf[:n])
-	return nil
-}
-
-func chunkCount(size int64) int64 { return (size + Chunk - 1) / Chunk }
-
-// Reader gives what r gives until the context ends, and then its cause.
-func Reader(ctx context.Context, r io.Reader) io.Reader { return reader{ctx, r} }
 
 type reader struct {
-	ctx context.Context
-	r   io.Reader
+	ctx  context.Context
+	r    io.Reader
+	step func(n int)
 }
 
 func (r reader) Read(b []byte) (int, error) {
 	if r.ctx.Err() != nil {
 		return 0, context.Cause(r.ctx)
 	}
-	return r.r.Read(b)
+	n, err := r.r.Read(b)
+	r.step(n)
+	return n, err
 }

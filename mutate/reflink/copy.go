@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"iter"
+	"math"
 	"os"
 	"slices"
 
@@ -16,26 +19,57 @@ type Range struct {
 	Offset, Length int64 // bytes
 }
 
-// Data lists the ranges of f that are not holes, in order (lseek(2),
-// SEEK_DATA). A filesystem that knows no holes gives one range. It moves the
-// file's offset.
-func Data(f *os.File) ([]Range, error) {
-	var ranges []Range
-	for at := int64(0); ; {
-		start, err := f.Seek(at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) { // only a hole is left, or nothing
-			return ranges, nil
+// Data gives the ranges of f that are not holes, in order (lseek(2),
+// SEEK_DATA), and ends with an error if they cannot be found or ctx ends. A
+// filesystem that knows no holes has one range. The ranges are not held: a file
+// may have many millions. It moves the file's offset.
+func Data(ctx context.Context, f *os.File) iter.Seq2[Range, error] {
+	return dataIn(ctx, f, Range{0, math.MaxInt64})
+}
+
+// dataIn is [Data] of a part of f.
+func dataIn(ctx context.Context, f *os.File, within Range) iter.Seq2[Range, error] {
+	return func(yield func(Range, error) bool) {
+		end := within.Offset + within.Length
+		for at := within.Offset; at < end; {
+			r, err := nextData(ctx, f, at)
+			if errors.Is(err, unix.ENXIO) { // only a hole is left, or nothing
+				return
+			}
+			if err != nil {
+				yield(Range{}, fmt.Errorf("find data in %s: %w", f.Name(), err))
+				return
+			}
+			at = r.Offset + r.Length
+			r.Length = min(at, end) - r.Offset
+			if r.Length <= 0 || !yield(r, nil) {
+				return
+			}
 		}
-		if err != nil {
-			return nil, fmt.Errorf("find data in %s: %w", f.Name(), err)
-		}
-		end, err := f.Seek(start, unix.SEEK_HOLE)
-		if err != nil {
-			return nil, fmt.Errorf("find the end of data in %s: %w", f.Name(), err)
-		}
-		ranges = append(ranges, Range{start, end - start})
-		at = end
 	}
+}
+
+func nextData(ctx context.Context, f *os.File, at int64) (Range, error) {
+	if ctx.Err() != nil {
+		return Range{}, context.Cause(ctx)
+	}
+	start, err := f.Seek(at, unix.SEEK_DATA)
+	if err != nil {
+		return Range{}, err
+	}
+	end, err := f.Seek(start, unix.SEEK_HOLE)
+	return Range{start, end - start}, err
+}
+
+// DataSize is how many bytes of f are not holes.
+func DataSize(ctx context.Context, f *os.File) (total int64, err error) {
+	for r, err := range Data(ctx, f) {
+		if err != nil {
+			return 0, err
+		}
+		total += r.Length
+	}
+	return total, nil
 }
 
 // Copy makes the empty file dst hold the bytes of src, holes as holes. It is
@@ -46,51 +80,54 @@ func Copy(ctx context.Context, dst, src *os.File, progress func(done, total int6
 	if err != nil {
 		return err
 	}
-	ranges, err := Data(src)
-	if err != nil {
-		return err
-	}
 	if err := dst.Truncate(fi.Size()); err != nil {
 		return err
 	}
-	var done, total int64
-	for _, r := range ranges {
-		total += r.Length
-	}
-	for _, r := range ranges {
-		err := CopyRange(ctx, dst, r.Offset, src, r, func(n int64) {
-			if done += n; progress != nil {
-				progress(done, total)
-			}
-		})
-		if err != nil {
+	var total, done int64
+	if progress != nil {
+		if total, err = DataSize(ctx, src); err != nil {
 			return err
 		}
 	}
-	return nil
+	return CopyRange(ctx, dst, 0, src, Range{0, fi.Size()}, func(n int64) {
+		if done += n; progress != nil {
+			progress(done, total)
+		}
+	})
 }
 
-// CopyRange writes a range of src to dst at offset; zeros are left out, so dst
-// must be a hole there. step, if not nil, is told how many more bytes are done.
-func CopyRange(ctx context.Context, dst *os.File, offset int64, src *os.File, r Range, step func(n int64)) error {
-	buf := make([]byte, min(1<<20, r.Length))
-	for done := int64(0); done < r.Length; {
-		if ctx.Err() != nil {
-			return fmt.Errorf("copy %s: %w", src.Name(), context.Cause(ctx))
-		}
-		b := buf[:min(int64(len(buf)), r.Length-done)]
-		if _, err := src.ReadAt(b, r.Offset+done); err != nil {
-			return fmt.Errorf("copy %s: read at byte %d: %w", src.Name(), r.Offset+done, err)
-		}
-		if err := writeSparse(dst, b, offset+done); err != nil {
+// CopyRange writes a range of src to dst at offset; holes and zeros are left
+// out, so dst must be a hole there. A source that ends before the range does is
+// an error. step, if not nil, is told how many more bytes of data are done.
+func CopyRange(ctx context.Context, dst *os.File, offset int64, src *os.File, within Range, step func(n int64)) error {
+	buf := make([]byte, min(1<<20, within.Length))
+	for r, err := range dataIn(ctx, src, within) {
+		if err != nil {
 			return fmt.Errorf("copy %s: %w", src.Name(), err)
 		}
-		done += int64(len(b))
-		if step != nil {
-			step(int64(len(b)))
+		for done := int64(0); done < r.Length; {
+			if ctx.Err() != nil {
+				return fmt.Errorf("copy %s: %w", src.Name(), context.Cause(ctx))
+			}
+			b := buf[:min(int64(len(buf)), r.Length-done)]
+			at := r.Offset + done
+			if _, err := src.ReadAt(b, at); err != nil {
+				return fmt.Errorf("copy %s: read at byte %d: %w", src.Name(), at, err)
+			}
+			if err := writeSparse(dst, b, offset+at-within.Offset); err != nil {
+				return fmt.Errorf("copy %s: %w", src.Name(), err)
+			}
+			done += int64(len(b))
+			if step != nil {
+				step(int64(len(b)))
+			}
 		}
 	}
-	return nil
+	fi, err := src.Stat()
+	if err == nil && fi.Size() < within.Offset+within.Length {
+		err = fmt.Errorf("copy %s: it ends at byte %d: %w", src.Name(), fi.Size(), io.ErrUnexpectedEOF)
+	}
+	return err
 }
 
 // writeSparse writes b at off but leaves its blocks of zeros out: raw images

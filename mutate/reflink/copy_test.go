@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/imgmut/imgmut/mutate/reflink"
 )
@@ -38,9 +39,8 @@ func TestDataListsWhatIsNoHole(t *testing.T) {
 			for _, r := range c.write {
 				writeAt(t, f, r.Offset, pattern(1, int(r.Length)))
 			}
-			got, err := reflink.Data(f)
-			if err != nil || !slices.Equal(got, c.want) {
-				t.Errorf("Data = %v, %v; want %v", got, err, c.want)
+			if got := data(t, f); !slices.Equal(got, c.want) {
+				t.Errorf("Data = %v; want %v", got, c.want)
 			}
 		})
 	}
@@ -143,13 +143,9 @@ func TestCopyLeavesNoByteOut(t *testing.T) {
 			if !bytes.Equal(read(t, dst), want) {
 				t.Errorf("%d bytes at %d are not in the copy", length, at)
 			}
-			data, err := reflink.Data(dst)
+			written, err := reflink.DataSize(t.Context(), dst)
 			if err != nil {
 				t.Fatal(err)
-			}
-			var written int64
-			for _, r := range data {
-				written += r.Length
 			}
 			if written > 128<<10 {
 				t.Errorf("%d bytes at %d: %d bytes are written", length, at, written)
@@ -199,7 +195,7 @@ func TestCopyThatFailsSaysWhere(t *testing.T) {
 	}
 	closed := create(t, filepath.Join(dir, "closed"))
 	closed.Close()
-	if _, err := reflink.Data(closed); err == nil {
+	if _, err := reflink.DataSize(t.Context(), closed); err == nil {
 		t.Error("a closed file has data")
 	}
 	if err := reflink.Copy(t.Context(), create(t, filepath.Join(dir, "of-closed")), closed, nil); err == nil {
@@ -242,6 +238,64 @@ func TestCopyStopsWhenCancelled(t *testing.T) {
 	}
 }
 
+// TestCopyRangeLeavesHolesUnread: a range costs by the data in it. Read as bytes,
+// this hole would take hours.
+func TestCopyRangeLeavesHolesUnread(t *testing.T) {
+	dir := reflinkDir(t)
+	src, dst := create(t, filepath.Join(dir, "src")), create(t, filepath.Join(dir, "dst"))
+	const size, place = 32 << 40, 20 << 40
+	truncate(t, src, size)
+	truncate(t, dst, size)
+	writeAt(t, src, 0, pattern(1, block)) // outside of the range
+	writeAt(t, src, place, pattern(2, 3*block))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	r := reflink.Range{Offset: block, Length: place} // to the end of the first of three blocks
+	if err := reflink.CopyRange(ctx, dst, 0, src, r, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := data(t, dst), []reflink.Range{{Offset: place - block, Length: block}}; !slices.Equal(got, want) {
+		t.Errorf("the copy has data at %v, want %v", got, want)
+	}
+	got := make([]byte, block)
+	if _, err := dst.ReadAt(got, place-block); err != nil || !bytes.Equal(got, pattern(2, block)) {
+		t.Errorf("the range arrived changed (%v)", err)
+	}
+}
+
+// TestListsEndWithTheContext: a file may have so many ranges and extents that
+// listing them takes minutes.
+func TestListsEndWithTheContext(t *testing.T) {
+	f := create(t, filepath.Join(mappedDir(t), "f"))
+	const n = 3000 // extents, more than two calls give
+	truncate(t, f, 2*n*block)
+	for i := range int64(n) {
+		writeAt(t, f, 2*i*block, []byte{1})
+	}
+	cause := errors.New("the user pressed ^C")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	ranges, extents := 0, 0
+	var err error
+	for _, err = range reflink.Data(ctx, f) {
+		if ranges++; ranges == 10 {
+			cancel(cause)
+		}
+	}
+	if !errors.Is(err, cause) || ranges > 11 {
+		t.Errorf("ranges ended after %d with %v, want the cause at once", ranges, err)
+	}
+	ctx, cancel = context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	for _, err = range reflink.Extents(ctx, f) {
+		if extents++; extents == 10 {
+			cancel(cause)
+		}
+	}
+	if !errors.Is(err, cause) || extents == n {
+		t.Errorf("extents ended after %d with %v, want the cause", extents, err)
+	}
+}
+
 func TestCopyRangeMovesBytes(t *testing.T) {
 	dir := t.TempDir()
 	src, dst := create(t, filepath.Join(dir, "src")), create(t, filepath.Join(dir, "dst"))
@@ -262,9 +316,20 @@ func TestCopyRangeMovesBytes(t *testing.T) {
 	// A source that ends early is an error, not zeros.
 	r = reflink.Range{Offset: 1<<20 + 1, Length: 3 << 20}
 	err := reflink.CopyRange(t.Context(), dst, 0, src, r, nil)
-	if err == nil || !strings.Contains(err.Error(), "read at byte 2097153") {
-		t.Errorf("error %v of a range beyond the end of the source, want one that says where", err)
+	if err == nil || !strings.Contains(err.Error(), "ends at byte 3145728") {
+		t.Errorf("error %v of a range beyond the end of the source, want one that says where that is", err)
 	}
+}
+
+func data(t *testing.T, f *os.File) (ranges []reflink.Range) {
+	t.Helper()
+	for r, err := range reflink.Data(t.Context(), f) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ranges = append(ranges, r)
+	}
+	return ranges
 }
 
 // usage is what the file occupies on the disk, as du says.

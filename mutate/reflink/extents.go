@@ -1,7 +1,9 @@
 package reflink
 
 import (
+	"context"
 	"fmt"
+	"iter"
 	"os"
 	"unsafe"
 
@@ -45,26 +47,40 @@ type fiemapExtent struct {
 	reserved                  [3]uint32
 }
 
-// Extents lists where the data of f lies, in order. Dirty data is written out
-// first: without that, a block that was just overwritten still shows the old,
-// shared place.
-func Extents(f *os.File) ([]Extent, error) {
-	var all []Extent
-	m := new(fiemap)
-	for start := uint64(0); ; {
-		*m = fiemap{start: start, length: ^uint64(0) - start, flags: fiemapSync, count: perCall}
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fiemapIoctl, uintptr(unsafe.Pointer(m))); errno != 0 {
-			return nil, fmt.Errorf("map extents of %s: %w", f.Name(), errno)
-		}
-		for _, e := range m.extents[:m.mapped] {
-			all = append(all, Extent{int64(e.logical), int64(e.physical), int64(e.length), e.flags})
-			start = e.logical + e.length
-			if e.flags&fiemapLast != 0 {
-				return all, nil
+// Extents gives where the data of f lies, in order, and ends with an error if
+// that cannot be told or ctx ends. They are not held: a file may have many
+// millions. Dirty data is written out first: without that, a block that was
+// just overwritten still shows the old, shared place.
+func Extents(ctx context.Context, f *os.File) iter.Seq2[Extent, error] {
+	return func(yield func(Extent, error) bool) {
+		m := new(fiemap)
+		for start := uint64(0); ; {
+			if err := m.read(ctx, f, start); err != nil {
+				yield(Extent{}, fmt.Errorf("map extents of %s: %w", f.Name(), err))
+				return
+			}
+			for _, e := range m.extents[:m.mapped] {
+				more := yield(Extent{int64(e.logical), int64(e.physical), int64(e.length), e.flags}, nil)
+				if !more || e.flags&fiemapLast != 0 {
+					return
+				}
+				start = e.logical + e.length
+			}
+			if m.mapped == 0 {
+				return
 			}
 		}
-		if m.mapped == 0 {
-			return all, nil
-		}
 	}
+}
+
+// read fills m with the extents of f from the byte start on.
+func (m *fiemap) read(ctx context.Context, f *os.File, start uint64) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	*m = fiemap{start: start, length: ^uint64(0) - start, flags: fiemapSync, count: perCall}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fiemapIoctl, uintptr(unsafe.Pointer(m))); errno != 0 {
+		return errno
+	}
+	return nil
 }

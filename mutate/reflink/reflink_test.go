@@ -226,7 +226,7 @@ func TestExtentsAreWhereTheDataIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pipe.Close()
-	if list, err := reflink.Extents(pipe); err == nil {
+	if list, err := listExtents(t, pipe); err == nil {
 		t.Errorf("a pipe has extents: %v", list)
 	}
 }
@@ -236,7 +236,7 @@ func TestExtentsAreWhereTheDataIs(t *testing.T) {
 func mappedDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if _, err := reflink.Extents(create(t, filepath.Join(dir, "probe"))); errors.Is(err, unix.EOPNOTSUPP) {
+	if _, err := listExtents(t, create(t, filepath.Join(dir, "probe"))); errors.Is(err, unix.EOPNOTSUPP) {
 		return reflinkDir(t)
 	}
 	return dir
@@ -356,11 +356,22 @@ func read(t *testing.T, f *os.File) []byte {
 
 func extents(t *testing.T, f *os.File) []reflink.Extent {
 	t.Helper()
-	list, err := reflink.Extents(f)
+	list, err := listExtents(t, f)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return list
+}
+
+func listExtents(t *testing.T, f *os.File) (list []reflink.Extent, err error) {
+	t.Helper()
+	for e, err := range reflink.Extents(t.Context(), f) {
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, e)
+	}
+	return list, nil
 }
 
 // pattern is n bytes, none of them zero.

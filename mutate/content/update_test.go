@@ -1,0 +1,265 @@
+package content_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/fixtures"
+	"github.com/imgmut/imgmut/mutate/content"
+	"github.com/imgmut/imgmut/mutate/reflink"
+)
+
+// TestUpdateEqualsSum edits forks of forks at random and follows them by Update alone.
+func TestUpdateEqualsSum(t *testing.T) {
+	dir := reflinkDir(t)
+	const seed, size = 20260102, 12*content.Chunk + 777
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	parent := create(t, filepath.Join(dir, "0"))
+	truncate(t, parent, size)
+	writeAt(t, parent, 0, random(seed, 5*content.Chunk))
+	sums := sum(t, parent)
+	for i := range 60 {
+		f := fork(t, parent, filepath.Join(dir, fmt.Sprint(i+1)))
+		var edits []string
+		for range rnd.IntN(8) {
+			edits = append(edits, edit(t, rnd, f, size))
+		}
+		got, err := sums.Update(t.Context(), parent, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := sum(t, f); got.Digest() != want.Digest() {
+			t.Fatalf("seed %d, fork %d, after %v: Update gives %s, Sum %s", seed, i, edits, got.Digest(), want.Digest())
+		}
+		os.Remove(parent.Name())
+		parent, sums = f, got
+	}
+}
+
+// edit does one of the things that change a file, and names it.
+func edit(t *testing.T, rnd *rand.Rand, f *os.File, size int64) string {
+	t.Helper()
+	off := rnd.Int64N(size)
+	n := rnd.Int64N(min(size-off, 3*content.Chunk)) + 1
+	if rnd.IntN(2) == 0 {
+		n = min(n, 1+rnd.Int64N(9000))
+	}
+	fallocate := func(mode uint32) {
+		t.Helper()
+		if err := unix.Fallocate(int(f.Fd()), mode|unix.FALLOC_FL_KEEP_SIZE, off, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	name := ""
+	switch rnd.IntN(7) {
+	case 0:
+		name = "punch"
+		fallocate(unix.FALLOC_FL_PUNCH_HOLE)
+	case 1:
+		name = "zero range"
+		fallocate(unix.FALLOC_FL_ZERO_RANGE)
+	case 2:
+		name = "preallocate"
+		fallocate(0)
+	case 3: // one block of the file becomes a second place of another
+		name = "clone range"
+		const block = 4096
+		off, n = off/block*block, 16*block
+		to := rnd.Int64N(size/block-32) * block
+		if off+n > size/block*block || off < to+n && to < off+n {
+			break
+		}
+		if err := reflink.CloneRange(f, to, f, off, n); err != nil {
+			t.Fatal(err)
+		}
+	case 4:
+		name = "write zeros"
+		writeAt(t, f, off, make([]byte, n))
+	case 5:
+		name = "cut and grow"
+		truncate(t, f, off)
+		truncate(t, f, size)
+	default:
+		name = "write"
+		writeAt(t, f, off, random(rnd.Uint64(), int(n)))
+	}
+	return fmt.Sprintf("%s %d+%d", name, off, n)
+}
+
+// TestUpdateOfCompressedData: both files map one compressed extent at one
+// address, but not the same part of it.
+func TestUpdateOfCompressedData(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Tools)
+	dir := t.TempDir()
+	disk, mnt := create(t, filepath.Join(dir, "btrfs")), filepath.Join(dir, "mnt")
+	truncate(t, disk, 256<<20)
+	if err := os.Mkdir(mnt, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"mkfs.btrfs", "-q", disk.Name()}, {"mount", "-o", "loop,compress-force=zlib", disk.Name(), mnt},
+	} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(mnt, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	const half = 64 << 10
+	src := create(t, filepath.Join(mnt, "src"))
+	defer src.Close() // before the unmount
+	writeAt(t, src, 0, append(bytes.Repeat([]byte("a"), half), bytes.Repeat([]byte("b"), half)...))
+	if err := src.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	var files [2]*os.File
+	for i := range files {
+		files[i] = create(t, filepath.Join(mnt, fmt.Sprint(i)))
+		defer files[i].Close()
+		if err := reflink.CloneRange(files[i], 0, src, int64(i)*half, half); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := sum(t, files[0]).Update(t.Context(), files[0], files[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := digest(t, files[1]); got.Digest() != want {
+		t.Errorf("Update gives %s, Sum %s", got.Digest(), want)
+	}
+}
+
+// TestUpdateReadsOnlyWhatDiffers gives Update false sums of the parent: those
+// of chunks that are shared must come through untouched.
+func TestUpdateReadsOnlyWhatDiffers(t *testing.T) {
+	dir := reflinkDir(t)
+	parent := create(t, filepath.Join(dir, "parent"))
+	writeAt(t, parent, 0, random(1, 4*content.Chunk))
+	f := fork(t, parent, filepath.Join(dir, "fork"))
+	writeAt(t, f, content.Chunk+5, []byte("changed"))
+
+	list := marshal(t, sum(t, parent))
+	for c := range 4 {
+		copy(sumIn(list, c), bytes.Repeat([]byte{0xee}, 32))
+	}
+	got, err := unmarshal(t, list).Update(t.Context(), parent, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := marshal(t, sum(t, f))
+	copy(sumIn(list, 1), sumIn(want, 1))
+	if !bytes.Equal(marshal(t, got), list) {
+		t.Error("Update read a chunk that is shared, or not the one that differs")
+	}
+}
+
+func TestUpdateWhereNothingIsShared(t *testing.T) {
+	plain := func(t *testing.T) string { t.Helper(); return t.TempDir() }
+	for _, c := range []struct {
+		name         string
+		parent, fork func(*testing.T) string
+	}{
+		{"no reflinks", plain, plain},
+		{"into another filesystem", reflinkDir, plain},
+		{"out of another filesystem", plain, reflinkDir},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			parent := create(t, filepath.Join(c.parent(t), "parent"))
+			writeAt(t, parent, 0, random(1, 3*content.Chunk+9))
+			f := create(t, filepath.Join(c.fork(t), "fork"))
+			writeAt(t, f, 0, random(2, 3*content.Chunk+9))
+			got, err := sum(t, parent).Update(t.Context(), parent, f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := digest(t, f); got.Digest() != want {
+				t.Errorf("Update gives %s, Sum %s", got.Digest(), want)
+			}
+		})
+	}
+}
+
+// TestUpdateBetweenFilesystems: the first files of two new filesystems lie at
+// one address, each in its own.
+func TestUpdateBetweenFilesystems(t *testing.T) {
+	parent := create(t, filepath.Join(reflinkDir(t), "f"))
+	f := create(t, filepath.Join(reflinkDir(t), "f"))
+	writeAt(t, parent, 0, random(1, 3*content.Chunk))
+	writeAt(t, f, 0, random(2, 3*content.Chunk))
+	got, err := sum(t, parent).Update(t.Context(), parent, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := digest(t, f); got.Digest() != want {
+		t.Errorf("Update gives %s, Sum %s", got.Digest(), want)
+	}
+}
+
+// TestUpdateOfItself: a file shares all of its extents with itself, so nothing
+// of it is read, unless it grew since.
+func TestUpdateOfItself(t *testing.T) {
+	f := create(t, filepath.Join(mappedDir(t), "f"))
+	writeAt(t, f, 0, random(1, 3*content.Chunk))
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	list := marshal(t, sum(t, f))
+	for c := range 3 {
+		copy(sumIn(list, c), bytes.Repeat([]byte{0xee}, 32)) // sums that no bytes have
+	}
+	got, err := unmarshal(t, list).Update(t.Context(), f, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(marshal(t, got), list) {
+		t.Error("Update read a chunk that is shared")
+	}
+	truncate(t, f, 3*content.Chunk+1)
+	if got, err = unmarshal(t, list).Update(t.Context(), f, f); err != nil {
+		t.Fatal(err)
+	}
+	if want := digest(t, f); got.Digest() != want {
+		t.Errorf("after it grew, Update gives %s, Sum %s", got.Digest(), want)
+	}
+}
+
+// mappedDir is a directory on a filesystem that tells extents, which all but
+// tmpfs do.
+func mappedDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, err := range reflink.Extents(t.Context(), create(t, filepath.Join(dir, "probe"))) {
+		if err != nil {
+			return reflinkDir(t)
+		}
+	}
+	return dir
+}
+
+func TestUpdateOfAnotherSize(t *testing.T) {
+	dir := reflinkDir(t)
+	parent := create(t, filepath.Join(dir, "parent"))
+	writeAt(t, parent, 0, random(1, 3*content.Chunk))
+	sums := sum(t, parent)
+	for _, size := range []int64{0, 100, 2 * content.Chunk, 3*content.Chunk - 1, 3*content.Chunk + 1, 9 * content.Chunk} {
+		f := fork(t, parent, filepath.Join(dir, fmt.Sprint(size)))
+		truncate(t, f, size)
+		got, err := sums.Update(t.Context(), parent, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := digest(t, f); got.Digest() != want {
+			t.Errorf("size %d: Update gives %s, Sum %s", size, got.Digest(), want)
+		}
+	}
+}
