@@ -139,7 +139,10 @@ func (b *build) makeImage(ctx context.Context, base *os.File, id record.Identity
 	if err = errors.Join(err, i.Close()); err != nil {
 		return fmt.Errorf("give %s its identity: %w", b.plan.recipe.Name, err)
 	}
-	return mount.WaitReleased(ctx, b.imageFile())
+	if err := mount.WaitReleased(ctx, b.imageFile()); err != nil {
+		return err
+	}
+	return layout.Rearm(f, base) // when no mount writes the superblock behind it
 }
 
 // verifyAndSum verifies the image and sums its bytes. It is a [*VerifyError] if the

@@ -49,6 +49,10 @@ func (gs *guests) start(ctx context.Context, file string, readOnly, network bool
 	if err != nil {
 		return nil, err
 	}
+	if err := disarm(gs.layout, file); err != nil {
+		unlock()
+		return nil, err
+	}
 	boot, _ := gs.layout.Find(disk.Boot)
 	if gs.layout.SELinux && !readOnly {
 		// Only real root may write labels. If an image could ask for steps to be
@@ -70,6 +74,16 @@ func (gs *guests) start(ctx context.Context, file string, readOnly, network bool
 		return nil, err
 	}
 	return g, nil
+}
+
+// disarm keeps the image in a file, which systemd-nspawn is about to mount, from
+// asking the machine's kernel to panic.
+func disarm(l *disk.Layout, file string) error {
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(l.Disarm(f), f.Close())
 }
 
 // commandLine is the kernel's command line as the image's boot loader gives it.

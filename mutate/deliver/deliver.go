@@ -50,7 +50,7 @@ const hidden = ".#imgmut-*"
 // place makes a file outside of the store: fill fills it from the image's, and
 // it gets its name when it is whole and proven. pattern is that of
 // [store.Run.Outside]; prove may be nil.
-func (s Source) place(ctx context.Context, image, target, pattern string, fill func(out, in *os.File) error, prove func(path string) error) (err error) {
+func (s Source) place(ctx context.Context, image, target, pattern string, fill, prove func(out, in *os.File) error) (err error) {
 	run, err := s.Store.Begin(ctx)
 	if err != nil {
 		return err
@@ -70,7 +70,7 @@ func (s Source) place(ctx context.Context, image, target, pattern string, fill f
 		return placeError(target, err)
 	}
 	if prove != nil {
-		if err := prove(out.Name()); err != nil {
+		if err := prove(out, in); err != nil {
 			return err
 		}
 	}

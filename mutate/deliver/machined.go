@@ -161,25 +161,37 @@ type unreadError struct{ error }
 
 func (e *unreadError) Unwrap() error { return e.error }
 
-// prove has machined read a file of its pool. It mounts the image, like
-// systemd-nspawn, so nobody else may have a fork of it mounted meanwhile.
-func (m Machined) prove(ctx context.Context, h Host, i *record.Image) func(path string) error {
-	return func(path string) error {
+// prove has machined read the file in its pool. It mounts the image, which must
+// not ask the kernel to panic meanwhile.
+func (m Machined) prove(ctx context.Context, h Host, i *record.Image) func(out, in *os.File) error {
+	return func(out, in *os.File) error {
 		var base record.Base
 		if err := m.Store.Load(store.Bases, i.Base, &base); err != nil {
 			return err
 		}
-		unlock, err := mount.Claim{Filesystems: base.Layout.Filesystems(), Fork: path, Note: m.Note}.Lock(ctx)
-		if err != nil {
+		if err := base.Layout.Disarm(out); err != nil {
 			return err
 		}
-		_, err = h.ImageOSRelease(ctx, strings.TrimSuffix(filepath.Base(path), ".raw"))
-		unlock() // which waits until the kernel has let go of the file
-		if err != nil {
-			return &unreadError{err}
+		if err := m.read(ctx, h, &base, out.Name()); err != nil {
+			return err
 		}
-		return mount.WaitReleased(ctx, path)
+		return base.Layout.Rearm(out, in)
 	}
+}
+
+// read has machined read a file of its pool. It mounts the image, like
+// systemd-nspawn, so nobody else may have a fork of it mounted meanwhile.
+func (m Machined) read(ctx context.Context, h Host, base *record.Base, path string) error {
+	unlock, err := mount.Claim{Filesystems: base.Layout.Filesystems(), Fork: path, Note: m.Note}.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = h.ImageOSRelease(ctx, strings.TrimSuffix(filepath.Base(path), ".raw"))
+	unlock() // which waits until the kernel has let go of the file
+	if err != nil {
+		return &unreadError{err}
+	}
+	return mount.WaitReleased(ctx, path)
 }
 
 // Take implements [Target]. Another store's image of that name is not ours to

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -95,6 +96,43 @@ func TestMachinedPutsAndTakes(t *testing.T) {
 	}
 	if err := m.Take(t.Context(), i); err != nil {
 		t.Errorf("Take again = %v", err)
+	}
+}
+
+// TestMachinedReadsNothingThatPanics: an ext4 that asks the kernel to panic does
+// not while machined has it mounted, and is registered as it is in the store.
+func TestMachinedReadsNothingThatPanics(t *testing.T) {
+	s := newSource(t)
+	p := &pool{dir: t.TempDir()}
+	i := s.publish(t, record.Image{Name: "web", Digest: "d1"})
+	ext4 := make([]byte, 4096)
+	copy(ext4[1024+0x38:], "\x53\xef") // its magic number
+	ext4[1024+0x3C] = 3                // at damage, panic
+	image := s.Store.Path(store.Images, "web", "raw")
+	if err := errors.Join(os.Remove(image), os.WriteFile(image, ext4, 0o444)); err != nil {
+		t.Fatal(err)
+	}
+	var base record.Base
+	err := s.Store.Update(t.Context(), store.Bases, i.Base, &base, func() error {
+		base.Layout = disk.Layout{Table: disk.Bare, Volumes: []disk.Volume{{Size: 4096, FS: "ext4"}}}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := false
+	p.asked = func(name string) {
+		asked = true
+		if at := read(t, filepath.Join(p.dir, name+".raw"))[1024+0x3C]; at != 2 {
+			t.Errorf("machined reads an image that does %d at damage, want 2, which is to mount it read-only", at)
+		}
+	}
+	target, err := s.machined(p).Put(t.Context(), i)
+	if err != nil || !asked {
+		t.Fatalf("Put = %v, machined asked: %v", err, asked)
+	}
+	if read(t, target) != string(ext4) {
+		t.Error("what is registered is not the image")
 	}
 }
 
