@@ -119,11 +119,19 @@ func List(ctx context.Context, f *os.File) (*Layout, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n := len(l.Volumes); n > maxVolumes {
+		return nil, fault.New(fault.Image, "use an image with fewer partitions",
+			"the image has %d partitions, and imgmut looks into %d at most", n, maxVolumes)
+	}
 	if err := l.probe(ctx, f); err != nil {
 		return nil, err
 	}
 	return l, nil
 }
+
+// maxVolumes is how many partitions an image may have: Linux knows no more on a
+// disk, and a table can have thousands, of which each would be probed.
+const maxVolumes = 255
 
 func readTable(f *os.File) (*Layout, error) {
 	t, err := gpt.Read(f)

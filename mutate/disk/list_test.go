@@ -1,6 +1,7 @@
 package disk_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -119,5 +120,25 @@ func TestListRefuses(t *testing.T) {
 				t.Errorf("the mend is %q, want one with %q", mend, tc.mend)
 			}
 		})
+	}
+}
+
+// TestListBoundsThePartitions: a table may have thousands, and a program is run
+// for each that is looked into.
+func TestListBoundsThePartitions(t *testing.T) {
+	script := func(n int) string {
+		text := "label: gpt\ntable-length: 4096\n"
+		for i := range n {
+			text += fmt.Sprintf("start=%d, size=8\n", 8192+8*i)
+		}
+		return text
+	}
+	f := open(t, image(t, script(255)), os.O_RDONLY)
+	if l, err := disk.List(t.Context(), f); err != nil || len(l.Volumes) != 255 {
+		t.Errorf("255 partitions: %v", err)
+	}
+	f = open(t, image(t, script(256)), os.O_RDONLY)
+	if _, err := disk.List(t.Context(), f); fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "256 partitions") {
+		t.Errorf("256 partitions: error %v, want one of the image's", err)
 	}
 }

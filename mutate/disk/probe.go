@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 
@@ -37,12 +38,17 @@ func unusable(fs string) string {
 	return "the filesystem " + fs
 }
 
-// probe asks blkid what is in each volume, all at once.
+// probe asks blkid what is in each volume, some at once.
 func (l *Layout) probe(ctx context.Context, f *os.File) error {
 	errs := make([]error, len(l.Volumes))
+	running := make(chan struct{}, 2*runtime.GOMAXPROCS(0))
 	var wg sync.WaitGroup
 	for i := range l.Volumes {
-		wg.Go(func() { errs[i] = l.Volumes[i].probe(ctx, f) })
+		running <- struct{}{}
+		wg.Go(func() {
+			errs[i] = l.Volumes[i].probe(ctx, f)
+			<-running
+		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)
