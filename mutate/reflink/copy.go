@@ -89,11 +89,47 @@ func Copy(ctx context.Context, dst, src *os.File, progress func(done, total int6
 			return err
 		}
 	}
-	return CopyRange(ctx, dst, 0, src, Range{0, fi.Size()}, func(n int64) {
+	w := writeOut{f: dst}
+	err = CopyRange(ctx, dst, 0, src, Range{0, fi.Size()}, func(n int64) {
+		w.wrote(n)
 		if done += n; progress != nil {
 			progress(done, total)
 		}
 	})
+	return errors.Join(err, w.wait())
+}
+
+// writeOut has what is written to a file go to the disk meanwhile. Without it a
+// copy ends long before its data are written, and the fsync after it takes as
+// long as the copy; that can be neither interrupted nor watched.
+type writeOut struct {
+	f       *os.File
+	dirty   int64
+	running chan error // the end of a sync, nil if none was begun
+	err     error
+}
+
+// window is how much is written while what was written before goes to the disk.
+const window = 32 << 20
+
+func (w *writeOut) wrote(n int64) {
+	if w.dirty += n; w.dirty < window {
+		return
+	}
+	w.dirty, w.err = 0, w.wait()
+	w.running = make(chan error, 1)
+	go func() { w.running <- unix.Fdatasync(int(w.f.Fd())) }()
+}
+
+// wait waits for the sync that runs, and gives the first error of any.
+func (w *writeOut) wait() error {
+	if w.running != nil {
+		if err := <-w.running; err != nil && w.err == nil {
+			w.err = fmt.Errorf("write out %s: %w", w.f.Name(), err)
+		}
+		w.running = nil
+	}
+	return w.err
 }
 
 // CopyRange writes a range of src to dst at offset; holes and zeros are left

@@ -14,6 +14,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate/reflink"
 )
@@ -293,6 +296,31 @@ func TestListsEndWithTheContext(t *testing.T) {
 	}
 	if !errors.Is(err, cause) || extents == n {
 		t.Errorf("extents ended after %d with %v, want the cause", extents, err)
+	}
+}
+
+// TestCopyWritesOut: what is left to the fsync that follows a copy is little, for
+// nothing can interrupt that.
+func TestCopyWritesOut(t *testing.T) {
+	dir := t.TempDir()
+	src, dst := create(t, filepath.Join(dir, "src")), create(t, filepath.Join(dir, "dst"))
+	for i := range int64(20) {
+		writeAt(t, src, i*8<<20, pattern(byte(i), 8<<20))
+	}
+	if err := reflink.Copy(t.Context(), dst, src, nil); err != nil {
+		t.Fatal(err)
+	}
+	var whole struct{ offset, length uint64 }               // zeros: all of the file
+	var stat struct{ cache, dirty, writeback, _, _ uint64 } // pages
+	_, _, errno := unix.Syscall6(unix.SYS_CACHESTAT, dst.Fd(), uintptr(unsafe.Pointer(&whole)), uintptr(unsafe.Pointer(&stat)), 0, 0, 0)
+	if errno == unix.ENOSYS {
+		t.Skip("this kernel is older than cachestat (Linux 6.5)")
+	}
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	if left := (stat.dirty + stat.writeback) * uint64(os.Getpagesize()); stat.cache == 0 || left > 80<<20 {
+		t.Errorf("of 160 MiB %d are still to be written", left>>20)
 	}
 }
 
