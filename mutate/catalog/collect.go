@@ -56,7 +56,7 @@ func (c Catalog) Collect(ctx context.Context, dryRun bool) (*Collected, error) {
 		r.Failed, err = c.Store.DropKept(true)
 		return r, err
 	}
-	before, err := c.Store.Used()
+	before, err := c.Store.Used(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func (c Catalog) Collect(ctx context.Context, dryRun bool) (*Collected, error) {
 	if err := c.Store.ClearLocks(); err != nil {
 		return nil, err
 	}
-	after, err := c.Store.Used()
+	after, err := c.Store.Used(ctx)
 	r.Freed = max(0, before-after)
 	return r, err
 }

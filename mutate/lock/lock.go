@@ -37,6 +37,9 @@ func Take(ctx context.Context, path string, m Mode, busy func()) (unlock func(),
 	// A flock(2) that waits cannot be given up when the context ends, so this
 	// polls. The first tries are fast: most locks are held for milliseconds.
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		if ctx.Err() != nil { // also where nobody holds it: work in many small pieces ends here
+			return nil, fmt.Errorf("take lock %s: %w", path, context.Cause(ctx))
+		}
 		unlock, ok, err := Try(path, m)
 		if ok || err != nil {
 			return unlock, err

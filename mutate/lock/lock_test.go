@@ -87,6 +87,18 @@ func TestTakeGivesUp(t *testing.T) {
 	}
 }
 
+// TestTakeOfAFreeLockHearsTheContext: a loop that takes one lock after another
+// has no other place to end.
+func TestTakeOfAFreeLockHearsTheContext(t *testing.T) {
+	cause := errors.New("the user pressed ^C")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	path := filepath.Join(t.TempDir(), "lock")
+	if _, err := lock.Take(ctx, path, lock.Exclusive, nil); !errors.Is(err, cause) {
+		t.Errorf("took a free lock though the context had ended: %v, want the cause", err)
+	}
+}
+
 // TestNoLock: where no lock file can be, and where somebody put a link in its
 // place, nothing is locked.
 func TestNoLock(t *testing.T) {

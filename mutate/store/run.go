@@ -75,6 +75,9 @@ func (s *Store) Sweep(ctx context.Context) error {
 		return err
 	}
 	for _, run := range runs {
+		if ctx.Err() != nil {
+			return fmt.Errorf("sweep the store: %w", context.Cause(ctx))
+		}
 		if !strings.HasPrefix(run.Name(), "run-") {
 			continue
 		}
@@ -99,7 +102,7 @@ func (s *Store) Sweep(ctx context.Context) error {
 	}
 	defer unlock()
 	for _, k := range []Kind{Bases, Layers, Images} {
-		if err := s.sweepKind(k); err != nil {
+		if err := s.sweepKind(ctx, k); err != nil {
 			return err
 		}
 	}
@@ -130,10 +133,10 @@ func sweepRun(ctx context.Context, dir string) error {
 	if errors.Is(err, errOutside) {
 		return err
 	}
-	return errors.Join(err, removeRun(dir))
+	return errors.Join(err, removeRun(ctx, dir))
 }
 
-func (s *Store) sweepKind(k Kind) error {
+func (s *Store) sweepKind(ctx context.Context, k Kind) error {
 	dir := filepath.Join(s.root, string(k))
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -144,6 +147,9 @@ func (s *Store) sweepKind(k Kind) error {
 		there[e.Name()] = true
 	}
 	for _, e := range entries {
+		if ctx.Err() != nil {
+			return fmt.Errorf("sweep the store: %w", context.Cause(ctx))
+		}
 		if e.IsDir() {
 			continue // none of ours
 		}
@@ -163,14 +169,17 @@ func (s *Store) publishLock() string { return filepath.Join(s.root, "locks", "pu
 func (r *Run) Path(name string) string { return filepath.Join(r.dir, name) }
 
 // removeRun removes the directory of a run.
-func removeRun(dir string) error {
+func removeRun(ctx context.Context, dir string) error {
 	// Who was killed may leave a systemd-nspawn that dies a moment later, and
 	// until then puts its lock file beside the image.
-	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for {
 		err := os.RemoveAll(dir)
-		if !errors.Is(err, unix.ENOTEMPTY) || time.Now().After(deadline) {
+		if !errors.Is(err, unix.ENOTEMPTY) || ctx.Err() != nil {
 			return err
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
@@ -178,7 +187,7 @@ func removeRun(dir string) error {
 func (r *Run) Close() error {
 	err := r.closeOutside()
 	if err == nil {
-		err = removeRun(r.dir)
+		err = removeRun(context.Background(), r.dir)
 	} // else the link stays, and the next run tries again
 	r.lock.Close() // Double Close is harmless.
 	return err

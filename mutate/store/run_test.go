@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,6 +38,26 @@ func TestSweepClearsTheDeadAndSparesTheLiving(t *testing.T) {
 	living.finish(t)
 	if exists(living.said[0]) {
 		t.Error("a run that ended left its directory")
+	}
+}
+
+// TestSweepHearsTheContext: a crash may leave as much as it likes.
+func TestSweepHearsTheContext(t *testing.T) {
+	s := open(t)
+	dead := start(t, "run", s.Root())
+	dead.kill()
+	half := s.Path(store.Images, "half", "raw")
+	if err := os.WriteFile(half, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cause := errors.New("the user pressed ^C")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	if err := s.Sweep(ctx); !errors.Is(err, cause) {
+		t.Errorf("Sweep = %v, want the cause", err)
+	}
+	if !exists(dead.said[0]) || !exists(half) {
+		t.Error("swept all the same")
 	}
 }
 

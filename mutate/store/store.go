@@ -255,12 +255,12 @@ func (s *Store) Free() (int64, error) {
 // Used tells how many bytes of the filesystem with the objects are in use, once
 // what was removed before has really been freed: btrfs does that when it
 // commits, XFS after a moment and from the moment it is asked.
-func (s *Store) Used() (int64, error) {
+func (s *Store) Used(ctx context.Context) (int64, error) {
 	if err := syncFS(s.root); err != nil {
 		return 0, fmt.Errorf("sync the store: %w", err)
 	}
 	var last int64
-	for polls, same := 0, 0; same < 3 && polls < 100; polls++ { // others write too: not for ever
+	for polls, same := 0, 0; same < 3 && polls < 100 && ctx.Err() == nil; polls++ { // others write too: not for ever
 		var st unix.Statfs_t
 		if err := unix.Statfs(s.root, &st); err != nil {
 			return 0, fmt.Errorf("ask for used space of %s: %w", s.root, err)
