@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/fault"
@@ -45,9 +46,6 @@ type Applied struct {
 func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (*Applied, error) {
 	e = e.labelled(r.Name)
 	steps, assertions, err := decode(r)
-	if err == nil {
-		err = o.check(r)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -198,23 +196,29 @@ func inputProblem(s recipes.Step, err error) recipes.Problem {
 	return s.Options.Problem("from", "%v", err)
 }
 
-// decode reads the options of every step and assertion, so that a recipe's
-// author hears of all problems at once.
+// decode reads the options of every step and assertion and compares the names,
+// so that a recipe's author hears of all problems at once.
 func decode(r *recipes.Recipe) ([]step.Decoded, []verify.Assertion, error) {
 	steps, stepErr := step.DecodeAll(r)
 	assertions, assertErr := verify.Decode(r)
-	return steps, assertions, recipes.Merge(stepErr, assertErr)
+	var own recipes.Problems
+	if r.Base.Name == r.Name {
+		own = append(own, r.BaseProblem("an image cannot be its own base"))
+	}
+	return steps, assertions, recipes.Merge(stepErr, assertErr, own)
 }
 
-// check finds what cannot be done before anything is.
-func (o ApplyOptions) check(r *recipes.Recipe) error {
-	if r.Base.Name == r.Name {
-		return recipes.Problems{r.BaseProblem("an image cannot be its own base")}
-	}
-	// A name that no step has would silently refresh nothing.
+// Check refuses a step to refresh that none of the recipes has: it would
+// silently do nothing.
+func (o ApplyOptions) Check(all []*recipes.Recipe) error {
 	for _, name := range o.Refresh {
-		if !slices.ContainsFunc(r.Steps, func(s recipes.Step) bool { return named(s, name) }) {
-			return fault.New(fault.Usage, "", "refresh %q: no step of %s has that name or kind", name, r.File)
+		var files []string
+		found := slices.ContainsFunc(all, func(r *recipes.Recipe) bool {
+			files = append(files, r.File)
+			return slices.ContainsFunc(r.Steps, func(s recipes.Step) bool { return named(s, name) })
+		})
+		if !found {
+			return fault.New(fault.Usage, "", "refresh %q: no step of %s has that name or kind", name, strings.Join(files, ", "))
 		}
 	}
 	return nil

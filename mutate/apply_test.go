@@ -18,24 +18,40 @@ import (
 	"github.com/imgmut/imgmut/recipes"
 )
 
-// TestWhatIsAskedForMustFitTheRecipe, or it would silently do nothing.
-func TestWhatIsAskedForMustFitTheRecipe(t *testing.T) {
-	recipe := threeSteps()
+// TestRefreshNamesAStepOfSomeRecipe, or it would silently do nothing.
+func TestRefreshNamesAStepOfSomeRecipe(t *testing.T) {
+	web, _ := threeSteps().load(t, t.TempDir())
+	db, _ := threeSteps().edit(t, "name: last", "name: schema").load(t, t.TempDir())
+	for _, tc := range []struct {
+		refresh []string
+		of      []*recipes.Recipe
+		ok      bool
+	}{
+		{nil, []*recipes.Recipe{web}, true},
+		{[]string{"first"}, []*recipes.Recipe{web}, true},
+		{[]string{"copy"}, []*recipes.Recipe{web}, true},
+		{[]string{"last", "run"}, []*recipes.Recipe{web}, true},
+		{[]string{"schema"}, []*recipes.Recipe{web}, false},
+		{[]string{"schema"}, []*recipes.Recipe{web, db}, true},
+		{[]string{"last", "schema"}, []*recipes.Recipe{web, db}, true},
+		{[]string{"frist"}, []*recipes.Recipe{web, db}, false},
+		{[]string{"first", "write"}, []*recipes.Recipe{web, db}, false},
+		{[]string{""}, []*recipes.Recipe{web}, false},
+		{[]string{"web"}, []*recipes.Recipe{web}, false},
+	} {
+		err := ApplyOptions{Refresh: tc.refresh}.Check(tc.of)
+		if tc.ok != (err == nil) || !tc.ok && fault.Of(err) != fault.Usage {
+			t.Errorf("refresh %q of %d recipes: %v", tc.refresh, len(tc.of), err)
+		}
+	}
+}
+
+func TestAnImageIsNotItsOwnBase(t *testing.T) {
+	r, _ := threeSteps().load(t, t.TempDir())
+	r.Base.Name = r.Name
 	var problems recipes.Problems
-	r, _ := recipe.load(t, t.TempDir())
-	for _, name := range []string{"first", "copy", "run"} {
-		if err := (ApplyOptions{Refresh: []string{name}}).check(r); err != nil {
-			t.Errorf("refresh %s: %v", name, err)
-		}
-	}
-	for _, names := range [][]string{{"frist"}, {""}, {"first", "write"}, {"web"}} {
-		if err := (ApplyOptions{Refresh: names}).check(r); fault.Of(err) != fault.Usage {
-			t.Errorf("refresh %q: error %v, want one of use", names, err)
-		}
-	}
-	r, _ = recipe.edit(t, "base: debian-12", "base: web").load(t, t.TempDir())
-	if err := (ApplyOptions{}).check(r); !errors.As(err, &problems) {
-		t.Errorf("an image as its own base: error %v", err)
+	if err := Check(r); !errors.As(err, &problems) {
+		t.Errorf("error %v, want a problem of the recipe", err)
 	}
 }
 
@@ -66,7 +82,7 @@ func (w *world) imageOf(t *testing.T, p *plan, assertions []verify.Assertion) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &record.Image{Name: p.recipe.Name, Made: w.now, Assertions: asked, Verdict: record.Verdict{OK: true},
+	i := &record.Image{Name: p.recipe.Name, Base: p.base.Digest, BaseName: p.recipe.Base.Name, Made: w.now, Assertions: asked, Verdict: record.Verdict{OK: true},
 		Identity: fork.Derive(&p.base.Layout, p.last(), p.recipe.Name)}
 	i.Keys = append(i.Keys, p.prepare.key)
 	for _, l := range p.steps {

@@ -3,7 +3,8 @@
 // apply.go.
 //
 //	import.go    a raw image becomes a base of the store, named by its bytes
-//	plan.go      the chain of keys, and how much of it is there already
+//	plan.go      the chain of keys, and the locks of what is missing of it
+//	reuse.go     which layers are used again, and why the others are not
 //	build.go     one apply at work, and what is kept of one that fails
 //	layers.go    fork, guest, steps, a layer after each
 //	commit.go    layers get their names behind the steps
@@ -36,6 +37,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/deliver"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/guest"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/store"
 )
 
@@ -63,6 +65,8 @@ type Engine struct {
 	Events func(Event)
 	// Now is the clock.
 	Now func() time.Time
+
+	made map[record.Key]time.Time // layers that this engine has made, and when
 }
 
 // Event is one thing that happened. Type says which fields count.
@@ -102,6 +106,9 @@ func (e *Engine) Catalog() catalog.Catalog { return catalog.Catalog{Store: e.Sto
 
 // labelled is the engine with events that say which recipe they are about.
 func (e *Engine) labelled(recipe string) *Engine {
+	if e.made == nil {
+		e.made = map[record.Key]time.Time{}
+	}
 	c := *e
 	c.Events = func(ev Event) {
 		ev.Recipe = recipe

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/step"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/recipes"
@@ -38,8 +39,16 @@ func newWorld(t *testing.T) *world {
 		Store:  s,
 		Events: func(e Event) { w.said = append(w.said, e) },
 		Now:    func() time.Time { return w.now },
+		made:   map[record.Key]time.Time{},
 	}
 	return w
+}
+
+// invocation is the engine of another run of imgmut.
+func (w *world) invocation() *Engine {
+	e := *w.Engine
+	e.made = map[record.Key]time.Time{}
+	return &e
 }
 
 // notes are what the user has been told since the last call.

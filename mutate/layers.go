@@ -99,6 +99,7 @@ func (b *build) runSteps(ctx context.Context, work string) error {
 			return &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network, Tail: lines.tail(), Err: err}
 		}
 		parent = l.record
+		b.made[l.key] = l.record.Made
 		b.Events(Event{Type: EventDone, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind, Took: time.Since(started)})
 	}
 	return nil

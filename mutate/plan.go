@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"slices"
-	"time"
 
 	"github.com/imgmut/imgmut/mutate/fork"
 	"github.com/imgmut/imgmut/mutate/record"
@@ -143,104 +141,53 @@ func usesNetwork(s recipes.Step, d step.Decoded) bool {
 	return ok && n.Network()
 }
 
-// longestPrefix walks the chain until the first layer that is not there, too
-// old, refreshed, or built on an earlier build of its parent.
-func (e *Engine) longestPrefix(p *plan, o ApplyOptions) (err error) {
-	now := e.Now()
-	p.ready, p.reused = false, 0
-	for i := range p.steps {
-		p.steps[i].record = record.Layer{}
-	}
-	if p.prepare.record, p.ready, err = e.Catalog().FindLayer(p.prepare.key, 0, now); err != nil || !p.ready || o.NoCache {
-		return err
-	}
-	made := p.prepare.record.Made
-	for i := range p.steps {
-		l := &p.steps[i]
-		if refreshed(l.spec, o) {
-			return nil
-		}
-		var ok bool
-		if l.record, ok, err = e.Catalog().FindLayer(l.key, l.spec.MaxAge, now); err != nil || !ok {
-			return err
-		}
-		// A refreshed layer keeps its key, so what was built on the one before
-		// it is told by the time.
-		if !l.record.ParentMade.Equal(made) {
-			return nil
-		}
-		made = l.record.Made
-		p.reused = i + 1
-	}
-	return nil
-}
-
-func refreshed(s recipes.Step, o ApplyOptions) bool {
-	return slices.ContainsFunc(o.Refresh, func(name string) bool { return named(s, name) })
-}
-
-// reason tells why step i runs.
-func (e *Engine) reason(p *plan, i int, o ApplyOptions) (string, error) {
-	l := &p.steps[i]
-	switch {
-	case o.NoCache:
-		return "no cache", nil
-	case refreshed(l.spec, o):
-		return "refresh", nil
-	case i > p.reused:
-		return fmt.Sprintf("follows step %d", p.reused+1), nil
-	case l.record.Made.IsZero():
-		return e.Catalog().Why(&l.material)
-	case l.spec.MaxAge > 0 && e.Now().Sub(l.record.Made) > l.spec.MaxAge:
-		return fmt.Sprintf("older than %s", age(l.spec.MaxAge)), nil
-	}
-	return "its parent was refreshed", nil
-}
-
-func age(d time.Duration) string {
-	if d >= 24*time.Hour && d%(24*time.Hour) == 0 {
-		return fmt.Sprintf("%dd", d/(24*time.Hour))
-	}
-	return d.String()
-}
-
 // claim takes a lock on every layer that is missing, so that no two applies make
 // the same one at once: the second finds it made when it gets the lock. Locks are
-// taken in the order of the chain, and chains that
-// share a layer share all before it, so no two wait for each other.
+// taken in the order of the chain, and chains that share a layer share all before
+// it, so no two wait for each other.
 func (e *Engine) claim(ctx context.Context, p *plan, o ApplyOptions) (unlock func(), err error) {
+	waited := false
+	for {
+		from := p.reused
+		if unlock, err = e.lockLayers(ctx, p.steps[from:], &waited); err != nil || from == len(p.steps) {
+			return unlock, err
+		}
+		// Others may have made what was missing before the locks were had, and
+		// making it again would orphan what they built on it.
+		if err := e.longestPrefix(p, o); err != nil {
+			unlock()
+			return nil, err
+		}
+		if p.reused >= from {
+			return unlock, nil
+		}
+		unlock() // a layer before these was refreshed: its lock comes before theirs
+	}
+}
+
+// lockLayers takes the locks of layers, and says so once if that means to wait.
+func (e *Engine) lockLayers(ctx context.Context, layers []stepLink, waited *bool) (unlock func(), err error) {
 	var held []func()
 	unlock = func() {
 		for _, u := range held {
 			u()
 		}
 	}
-	waited := false
-	take := func(name string) error {
+	for _, l := range layers {
+		name := "layer-" + string(l.key)
 		u, ok, err := e.Store.TryLock(name)
 		if err == nil && !ok {
-			if !waited {
+			if !*waited {
 				e.note("another imgmut makes the same; waiting for it")
 			}
-			waited = true
+			*waited = true
 			u, err = e.Store.Lock(ctx, name)
 		}
-		if err == nil {
-			held = append(held, u)
-		}
-		return err
-	}
-	for _, l := range p.steps[p.reused:] {
-		if err := take("layer-" + string(l.key)); err != nil {
+		if err != nil {
 			unlock()
 			return nil, err
 		}
-	}
-	if waited { // much may be there now
-		if err := e.longestPrefix(p, o); err != nil {
-			unlock()
-			return nil, err
-		}
+		held = append(held, u)
 	}
 	return unlock, nil
 }

@@ -28,7 +28,7 @@ is made and only --output or registering it fails, it is in the store all the sa
 		{name: "set", value: "PATH=VALUE", many: true,
 			help: "set a value of the recipe, as name=web2 or steps[0].write.content=x"},
 		{name: "no-cache", help: "reuse no layer"},
-		{name: "refresh", value: "KIND-OR-NAME", many: true, help: "do not reuse the layers of such steps, nor those after"},
+		{name: "refresh", value: "KIND-OR-NAME", many: true, help: "make the layers of such steps anew, once for all recipes, and those after"},
 		{name: "replace", help: "also replace the image of another recipe that has the same name"},
 		{name: "source-date-epoch", value: "SECONDS", env: "SOURCE_DATE_EPOCH",
 			help: "give no file that a step copies or writes a time after that, in seconds since 1970"},
@@ -76,6 +76,9 @@ func apply(ctx context.Context, s *session, a args) (result, error) {
 		o.Epoch = time.Unix(seconds, 0)
 	}
 	all, err := loadAll(a.list, a.flags.StringSlice("set"))
+	if err == nil {
+		err = o.Check(all)
+	}
 	if err == nil && !o.Replace {
 		err = checkNames(all)
 	}

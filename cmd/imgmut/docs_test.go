@@ -35,7 +35,7 @@ func TestDocumentedRecipes(t *testing.T) {
 		shown[name] = string(text)
 	}
 	for _, k := range step.Kinds() {
-		shown["example of "+k.Name] = "version: 1\nname: x\nbase: x\nsteps:" + k.Example
+		shown["example of "+k.Name] = "version: 1\nname: x\nbase: debian-12\nsteps:" + k.Example
 		if !strings.Contains(string(readme), "| `"+k.Name+"` |") {
 			t.Errorf("README.md does not list the step kind %s", k.Name)
 		}
