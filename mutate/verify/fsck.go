@@ -67,8 +67,9 @@ func (c checker) check(ctx context.Context, r Request, v disk.Volume) (record.Ch
 	return result, nil
 }
 
-// carve makes a file of the volume's bytes: by reflink, or sparsely copied
-// where the volume does not begin on a block or lies on another filesystem.
+// carve makes a file of the volume's bytes. They are shared with the image but
+// where it lies on another filesystem, or the volume begins between two blocks of
+// the store's.
 func carve(ctx context.Context, file string, image *os.File, v disk.Volume) (err error) {
 	out, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -78,11 +79,7 @@ func carve(ctx context.Context, file string, image *os.File, v disk.Volume) (err
 	if err := out.Truncate(v.Size); err != nil {
 		return err
 	}
-	err = reflink.CloneRange(out, 0, image, v.Offset, v.Size)
-	if errors.Is(err, reflink.ErrUnsupported) {
-		return reflink.CopyRange(ctx, out, 0, image, reflink.Range{Offset: v.Offset, Length: v.Size}, nil)
-	}
-	return err
+	return reflink.Share(ctx, out, 0, image, reflink.Range{Offset: v.Offset, Length: v.Size})
 }
 
 // findings are the first lines of a checker's report that tell of more than its
