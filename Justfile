@@ -22,9 +22,9 @@ check:
 golden:
     CGO_ENABLED=0 go test -count=1 -run '^TestGoldenJSON$' ./cmd/imgmut -update
 
-# measure against hand-written scripts, side by side in one run
-bench:
-    sh fixtures/bench.sh
+# measure against hand-written scripts, side by side in one run: just bench changed files
+bench *rows:
+    sh fixtures/bench.sh {{rows}}
 
 # fuzz a parser of foreign bytes: just fuzz ./mutate/gpt FuzzRead 60s
 fuzz package='./mutate/gpt' target='FuzzRead' time='60s':
