@@ -234,7 +234,7 @@ func TestOddRecordsArePassedOver(t *testing.T) {
 	if bases, err := c.Bases(); len(bases) != 1 || err != nil {
 		t.Errorf("Bases = %v, %v", bases, err)
 	}
-	if _, ok, err := c.FindLayer("k", 0, time.Now()); ok || err != nil {
+	if _, ok, err := c.FindLayer("k"); ok || err != nil {
 		t.Errorf("FindLayer = %t, %v; want it to be made again", ok, err)
 	}
 }

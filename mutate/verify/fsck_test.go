@@ -40,12 +40,11 @@ func TestCarveSharesVolumes(t *testing.T) {
 		if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, content[v.Offset:v.Offset+size]) {
 			t.Errorf("%d bytes: carved %d, %v, or others", size, len(got), err)
 		}
-		extents, err := reflink.Extents(f)
-		if err != nil {
-			t.Fatal(err)
-		}
 		var own int64
-		for _, e := range extents {
+		for e, err := range reflink.Extents(t.Context(), f) {
+			if err != nil {
+				t.Fatal(err)
+			}
 			if e.Flags&reflink.ExtentShared == 0 {
 				own += e.Length
 			}
