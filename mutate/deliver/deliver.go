@@ -53,7 +53,7 @@ const hidden = ".#imgmut-*"
 func (s Source) place(ctx context.Context, image, target, pattern string, fill, prove func(out, in *os.File) error) (err error) {
 	run, err := s.Store.Begin(ctx)
 	if err != nil {
-		return err
+		return placeError(target, err)
 	}
 	defer func() { err = errors.Join(err, run.Close()) }()
 	in, err := os.Open(s.Store.Path(store.Images, image, "raw"))
