@@ -23,7 +23,7 @@ func TestHintOfAStepWithoutNetwork(t *testing.T) {
 		"python":     "socket.gaierror: [Errno -5] No address associated with hostname",
 		"npm":        "npm ERR! network request to https://registry.npmjs.org/x failed, reason: getaddrinfo ENOTFOUND registry.npmjs.org",
 		"node":       "Error: getaddrinfo EAI_AGAIN registry.npmjs.org",
-		"go":         "go: x@v1: Get \"https://proxy.golang.org/x\": dial tcp: lookup proxy.golang.org on [::1]:53: read: connection refused",
+		"go":         "go: x@v1: Get \"https://proxy.example.org/x\": dial tcp: lookup proxy.example.org on [::1]:53: read: connection refused",
 		"go, 2":      "Get \"http://x/\": dial tcp: lookup x: no such host",
 		"cargo":      "  [6] Couldn't resolve host name (Could not resolve host: index.crates.io)",
 		"rust":       "error: failed to lookup address information: Temporary failure in name resolution",
