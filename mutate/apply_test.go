@@ -152,7 +152,11 @@ func TestWhenAnImageIsMadeAnew(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
-			base := &record.Base{Digest: planBase.Digest, Imported: planBase.Imported, Layout: disk.Layout{Table: disk.GPT, Arch: "x86-64", Volumes: []disk.Volume{{Slot: 1, Role: disk.Root, Mountpoint: "/", PartUUID: "aaaaaaaa-0000-0000-0000-000000000001"}}}}
+			root := disk.Volume{Slot: 1, Role: disk.Root, Mountpoint: "/", PartUUID: "aaaaaaaa-0000-0000-0000-000000000001"}
+			base := &record.Base{
+				Digest: planBase.Digest, Imported: planBase.Imported,
+				Layout: disk.Layout{Table: disk.GPT, Arch: "x86-64", Volumes: []disk.Volume{root}},
+			}
 			p := w.planned(t, recipe, base, ApplyOptions{})
 			w.build(t, p)
 			w.imageOf(t, p, assertionsOf(t, p))

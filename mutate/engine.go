@@ -144,12 +144,14 @@ func (e *Engine) progress(what string) func(done, total int64) {
 const spaceFloor = 64 << 20
 
 // ErrNoSpace says that the store is too full.
-var ErrNoSpace = fault.New(fault.Host, "make room with imgmut gc, or use a store on a larger disk with --store", "the store is too full: %w", syscall.ENOSPC)
+var ErrNoSpace = fault.New(fault.Host, "make room with imgmut gc, or use a store on a larger disk with --store",
+	"the store is too full: %w", syscall.ENOSPC)
 
 func (e *Engine) needSpace(bytes int64) error {
 	free, err := e.Store.Free()
 	if err == nil && free < bytes+spaceFloor {
-		err = fmt.Errorf("%w: %d MiB are free in %s, %d MiB are needed", ErrNoSpace, free>>20, e.Store.Root(), (bytes+spaceFloor)>>20)
+		err = fmt.Errorf("%w: %d MiB are free in %s, %d MiB are needed",
+			ErrNoSpace, free>>20, e.Store.Root(), (bytes+spaceFloor)>>20)
 	}
 	return err
 }

@@ -35,8 +35,9 @@ func (e *Engine) existingImage(p *plan, assertions []verify.Assertion) (*record.
 	if err != nil {
 		return nil, false, err
 	}
-	same := len(i.Keys) > 0 && i.Keys[len(i.Keys)-1] == p.last() && record.SameAssertions(i.Assertions, asked) && i.Verdict.OK && e.unchanged(i)
-	same = same && !i.Made.Before(p.lastMade()) && i.Identity.Disk == fork.Derive(&p.base.Layout, p.last(), p.recipe.Name).Disk
+	same := len(i.Keys) > 0 && i.Keys[len(i.Keys)-1] == p.last() && !i.Made.Before(p.lastMade()) &&
+		i.Identity.Disk == fork.Derive(&p.base.Layout, p.last(), p.recipe.Name).Disk &&
+		record.SameAssertions(i.Assertions, asked) && i.Verdict.OK && e.unchanged(i)
 	return i, same, nil
 }
 
@@ -147,7 +148,9 @@ func (b *build) makeImage(ctx context.Context, base *os.File, id record.Identity
 
 // verifyAndSum verifies the image and sums its bytes. It is a [*VerifyError] if the
 // image is not what it should be.
-func (b *build) verifyAndSum(ctx context.Context, base *os.File, assertions []verify.Assertion) (*record.Verdict, *content.Sums, error) {
+func (b *build) verifyAndSum(
+	ctx context.Context, base *os.File, assertions []verify.Assertion,
+) (*record.Verdict, *content.Sums, error) {
 	b.phase("verify")
 	// Both only read, and each leaves a core idle.
 	summed := make(chan error, 1)
@@ -178,7 +181,9 @@ func (b *build) forkLast(file string) (err error) {
 }
 
 // record is what will be known of the image, but for its file and digest.
-func (b *build) record(ctx context.Context, id record.Identity, v record.Verdict, assertions []verify.Assertion) (*record.Image, error) {
+func (b *build) record(
+	ctx context.Context, id record.Identity, v record.Verdict, assertions []verify.Assertion,
+) (*record.Image, error) {
 	p := b.plan
 	asked, err := verify.Record(assertions)
 	if err != nil {

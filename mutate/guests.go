@@ -57,7 +57,8 @@ func (gs *guests) start(ctx context.Context, file string, readOnly, network bool
 	if gs.layout.SELinux && !readOnly {
 		// Only real root may write labels. If an image could ask for steps to be
 		// real root, by a file in it, it could escape.
-		gs.note("the image labels its files for SELinux, which steps cannot: have it relabel at its first start (touch /.autorelabel)")
+		gs.note("the image labels its files for SELinux, which steps cannot: " +
+			"have it relabel at its first start (touch /.autorelabel)")
 	}
 	g, err := guest.Start(ctx, h, guest.Config{
 		Spec: guest.Spec{
@@ -132,7 +133,9 @@ func (gs *guests) close() error {
 // judge judges a finished image. Assertions run on a fork of it that
 // systemd-nspawn accepts, because the image itself shows its EFI system
 // partition.
-func (gs *guests) judge(ctx context.Context, file string, assertions []verify.Assertion) (_ *record.Verdict, err error) {
+func (gs *guests) judge(
+	ctx context.Context, file string, assertions []verify.Assertion,
+) (_ *record.Verdict, err error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err

@@ -142,7 +142,8 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (
 	if now, err := content.IDOf(f); err != nil {
 		return nil, err
 	} else if now != id {
-		return nil, fault.New(fault.Image, "stop what writes to it, a virtual machine perhaps", "the file changed while it was read")
+		return nil, fault.New(fault.Image, "stop what writes to it, a virtual machine perhaps",
+			"the file changed while it was read")
 	}
 	sums, err := content.Sum(ctx, out, e.progress("digest"))
 	if err != nil {
@@ -154,7 +155,8 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (
 		return nil, err
 	}
 	defer unlock()
-	b := &record.Base{Digest: sums.Digest(), Size: id.Size, Source: f.Name(), Imported: e.Now().UTC(), Layout: *layout, Seen: []content.FileID{id}}
+	b := &record.Base{Digest: sums.Digest(), Size: id.Size, Source: f.Name(), Imported: e.Now().UTC(), Layout: *layout,
+		Seen: []content.FileID{id}}
 	var known record.Base
 	err = e.Store.Update(ctx, store.Bases, b.Digest, &known, func() error { // the same bytes in another file
 		known.Seen = append(known.Seen, id)

@@ -26,7 +26,8 @@ func withBases(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t)
 	for _, b := range []*record.Base{
-		{Digest: strings.Repeat("ab", 32), Names: []string{"debian-12", "bookworm"}, Seen: []content.FileID{{Ino: 1}, {Ino: 2}}},
+		{Digest: strings.Repeat("ab", 32), Names: []string{"debian-12", "bookworm"},
+			Seen: []content.FileID{{Ino: 1}, {Ino: 2}}},
 		{Digest: strings.Repeat("cd", 32), Names: []string{"fedora"}, Seen: []content.FileID{{Ino: 3}}},
 	} {
 		w.publish(t, store.Bases, b.Digest, b)
@@ -99,7 +100,8 @@ func TestImportRefusesBeforeItCopies(t *testing.T) {
 	for name, text := range map[string]string{"empty.raw": "", "text.raw": "no disk image at all"} {
 		file := filepath.Join(t.TempDir(), name)
 		writeFile(t, file, text)
-		if _, err := w.Import(t.Context(), file, "x", ""); fault.Of(err) != fault.Image || !strings.Contains(err.Error(), file) {
+		if _, err := w.Import(t.Context(), file, "x", ""); fault.Of(err) != fault.Image ||
+			!strings.Contains(err.Error(), file) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}

@@ -84,19 +84,24 @@ func (b *build) runSteps(ctx context.Context, work string) error {
 		l := &p.steps[i]
 		started := time.Now()
 		b.Events(Event{Type: EventStart, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind})
-		lines := &lineWriter{emit: func(line string) { b.Events(Event{Type: EventOutput, Step: i + 1, Name: l.title(), Text: line}) }}
+		lines := &lineWriter{emit: func(line string) {
+			b.Events(Event{Type: EventOutput, Step: i + 1, Name: l.title(), Text: line})
+		}}
 		err := b.step(ctx, g, l, lines)
 		lines.flush()
 		if err == nil {
-			l.record = record.Layer{Material: l.material, Name: l.spec.Name, Made: b.Now().UTC(), ParentMade: parent.Made, Took: time.Since(started)}
+			l.record = record.Layer{Material: l.material, Name: l.spec.Name, Made: b.Now().UTC(), ParentMade: parent.Made,
+				Took: time.Since(started)}
 			err = b.seal(g, work, i)
 		}
 		if err != nil {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
-			b.Events(Event{Type: EventFailed, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind, Took: time.Since(started)})
-			return &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network, Tail: lines.tail(), Err: err}
+			b.Events(Event{Type: EventFailed, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind,
+				Took: time.Since(started)})
+			return &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network,
+				Tail: lines.tail(), Err: err}
 		}
 		parent = l.record
 		b.made[l.key] = l.record.Made

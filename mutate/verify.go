@@ -72,7 +72,9 @@ func (e *Engine) sameContent(ctx context.Context, i *record.Image) (*record.Chec
 	return c, nil
 }
 
-func (e *Engine) verify(ctx context.Context, file string, assertions []verify.Assertion) (_ *record.Verdict, err error) {
+func (e *Engine) verify(
+	ctx context.Context, file string, assertions []verify.Assertion,
+) (_ *record.Verdict, err error) {
 	file, err = filepath.Abs(file)
 	if err != nil {
 		return nil, err

@@ -59,7 +59,9 @@ func (c *choice) FromBool(all bool) error       { c.All = all; return nil }
 func (c *choice) FromList(names []string) error { c.Names = names; return nil }
 
 func TestDecodeBoolForm(t *testing.T) {
-	for in, want := range map[string]choice{"{which: true}": {All: true}, "{which: false}": {}, "{which: [a]}": {Names: []string{"a"}}, "{}": {}} {
+	for in, want := range map[string]choice{
+		"{which: true}": {All: true}, "{which: false}": {}, "{which: [a]}": {Names: []string{"a"}}, "{}": {},
+	} {
 		var got struct {
 			Which choice `yaml:"which"`
 		}
@@ -71,7 +73,8 @@ func TestDecodeBoolForm(t *testing.T) {
 		Which choice `yaml:"which"`
 	}
 	_, ps := decode(t, "{which: 1}", &got)
-	if want := `r.yaml:5:19: steps[0].kind.which: want true or false, a list or a mapping, found the number 1`; len(ps) != 1 || ps[0].Error() != want {
+	const want = `r.yaml:5:19: steps[0].kind.which: want true or false, a list or a mapping, found the number 1`
+	if len(ps) != 1 || ps[0].Error() != want {
 		t.Errorf("%v, want %s", ps, want)
 	}
 	if _, ps := decode(t, "{}", &got, Set{Path: "steps[0].kind.which", Value: "true"}); len(ps) > 0 || !got.Which.All {

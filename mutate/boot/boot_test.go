@@ -57,7 +57,8 @@ func TestCommandLine(t *testing.T) {
 		{"for new entries", []map[string]string{{
 			"etc/kernel/cmdline": "root=UUID=1 ro\n", "boot/loader/entries/a.conf": "options root=UUID=2\n",
 		}}, "root=UUID=1 ro"},
-		{"several lines", []map[string]string{{"etc/kernel/cmdline": "root=UUID=1\n\tro\x00 quiet\n\n"}}, "root=UUID=1 ro quiet"},
+		{"several lines", []map[string]string{{"etc/kernel/cmdline": "root=UUID=1\n\tro\x00 quiet\n\n"}},
+			"root=UUID=1 ro quiet"},
 		{"not that of a directory", []map[string]string{{
 			"etc/kernel/cmdline/file": "x", "boot/grub/grub.cfg": grubCfg,
 		}}, standard},
@@ -84,7 +85,8 @@ func TestCommandLine(t *testing.T) {
 			"boot/loader/entries/a.conf": "linux /vmlinuz\n", "boot/grub/grub.cfg": grubCfg,
 		}}, standard},
 		{"GRUB on a volume for /boot", []map[string]string{{}, {"grub2/grub.cfg": grubCfg}}, standard},
-		{"GRUB's default by number", []map[string]string{{"boot/grub/grub.cfg": grubCfg + "set default=2\n"}}, "root=/dev/vda2 rw"},
+		{"GRUB's default by number", []map[string]string{{"boot/grub/grub.cfg": grubCfg + "set default=2\n"}},
+			"root=/dev/vda2 rw"},
 		{"by id", []map[string]string{{"boot/grub/grub.cfg": grubCfg + "set default=last\n"}}, "root=/dev/vda2 rw"},
 		{"by title", []map[string]string{{"boot/grub/grub.cfg": grubCfg + "set default='Last one'\n"}}, "root=/dev/vda2 rw"},
 		{"in a submenu", []map[string]string{{
@@ -126,7 +128,8 @@ func FuzzCommandLine(f *testing.F) {
 	f.Fuzz(func(t *testing.T, cfg, environment, entry, loader, cmdline string) {
 		line := commandLineOf(map[string]string{
 			"boot/grub/grub.cfg": cfg, "boot/grub/grubenv": environment, "boot/loader/entries/a.conf": entry,
-			"boot/loader/entries/b-10.conf": entry + "\nversion 10", "boot/loader/loader.conf": loader, "etc/kernel/cmdline": cmdline,
+			"boot/loader/entries/b-10.conf": entry + "\nversion 10", "boot/loader/loader.conf": loader,
+			"etc/kernel/cmdline": cmdline,
 		})
 		if len(line) > maxCommandLine || strings.ContainsAny(line, "\n\x00\t") ||
 			!utf8.ValidString(line) || strings.TrimSpace(line) != line {

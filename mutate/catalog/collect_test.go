@@ -19,7 +19,8 @@ func TestCollect(t *testing.T) {
 	publish(t, c, store.Bases, unused, record.Base{Digest: unused, Names: []string{"debian-13"}})
 	publish(t, c, store.Bases, loose, record.Base{Digest: loose, Names: []string{}, Source: "/x/loose.raw"})
 	publish(t, c, store.Images, "web", record.Image{Name: "web", Base: used, Keys: []record.Key{"k"}})
-	prepare, first, gone := record.Key(strings.Repeat("1", 64)), record.Key(strings.Repeat("2", 64)), record.Key(strings.Repeat("3", 64))
+	key := func(digit string) record.Key { return record.Key(strings.Repeat(digit, 64)) }
+	prepare, first, gone := key("1"), key("2"), key("3")
 	layer := func(parent record.Key, kind, name string) record.Layer {
 		return record.Layer{Material: record.Material{Parent: parent, Kind: kind}, Name: name}
 	}

@@ -26,7 +26,8 @@ func (c Catalog) HoldName(ctx context.Context, name string) (release func(), err
 
 // taken says that a name is that of something else: by is "an image" or "a base".
 func taken(name, by string) error {
-	return fault.New(fault.Usage, "choose another, or remove what has it with imgmut rm "+name, "name %s: %s has it", name, by)
+	return fault.New(fault.Usage, "choose another, or remove what has it with imgmut rm "+name,
+		"name %s: %s has it", name, by)
 }
 
 // FreeForImage is an error of class [fault.Usage] if a base has the name. The

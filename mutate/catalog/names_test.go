@@ -113,7 +113,8 @@ func TestANameIsOfOneBase(t *testing.T) {
 	}
 
 	before := names()
-	if err := name("fedora", "web"); fault.Of(err) != fault.Usage || !strings.Contains(err.Error(), "an image") || fault.Mend(err) == "" {
+	if err := name("fedora", "web"); fault.Of(err) != fault.Usage || !strings.Contains(err.Error(), "an image") ||
+		fault.Mend(err) == "" {
 		t.Errorf("error %v of the name of an image", err)
 	}
 	if got := names(); !slices.Equal(got["cdcd"], before["cdcd"]) {
@@ -161,7 +162,9 @@ func TestTheUnreadableIsPassedOver(t *testing.T) {
 	publish(t, c, store.Bases, "feed", record.Base{Digest: "feed"}) // unnamed, and perhaps the broken image's
 	publish(t, c, store.Layers, "orphan", record.Layer{})
 	publish(t, c, store.Images, "broken", record.Image{Name: "broken"})
-	for _, file := range []string{c.Store.Path(store.Images, "broken", "json"), c.Store.Path(store.Bases, strings.Repeat("cd", 32), "json")} {
+	for _, file := range []string{
+		c.Store.Path(store.Images, "broken", "json"), c.Store.Path(store.Bases, strings.Repeat("cd", 32), "json"),
+	} {
 		if err := os.WriteFile(file, nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +172,8 @@ func TestTheUnreadableIsPassedOver(t *testing.T) {
 	if images, err := c.Images(); len(images) != 1 || images[0].Name != "web" || err != nil {
 		t.Errorf("Images = %v, %v", images, err)
 	}
-	if len(*notes) != 1 || !strings.Contains((*notes)[0], "broken.json") || !strings.Contains((*notes)[0], "imgmut rm broken") {
+	if len(*notes) != 1 || !strings.Contains((*notes)[0], "broken.json") ||
+		!strings.Contains((*notes)[0], "imgmut rm broken") {
 		t.Errorf("notes %q, want the record and the mend", *notes)
 	}
 	if bases, err := c.Bases(); len(bases) != 2 || err != nil {

@@ -35,7 +35,7 @@ type Target interface {
 	Take(ctx context.Context, i *record.Image) error
 }
 
-// Source is where images are delivered from, and who is told.
+// Source is where images are delivered from, and what is told of the work.
 type Source struct {
 	Store    *store.Store
 	Phase    func(text string) // something begins
@@ -50,7 +50,9 @@ const hidden = ".#imgmut-*"
 // place makes a file outside of the store: fill fills it from the image's, and
 // it gets its name when it is whole and proven. pattern is that of
 // [store.Run.Outside]; prove may be nil.
-func (s Source) place(ctx context.Context, image, target, pattern string, fill, prove func(out, in *os.File) error) (err error) {
+func (s Source) place(
+	ctx context.Context, image, target, pattern string, fill, prove func(out, in *os.File) error,
+) (err error) {
 	run, err := s.Store.Begin(ctx)
 	if err != nil {
 		return placeError(target, err)

@@ -98,7 +98,8 @@ func checkFormat(output string) error {
 	case program != "":
 		mend += ", and pack that with " + program
 	}
-	return fault.New(fault.Usage, mend, "output %s: imgmut writes raw images, and that is the name of another format", output)
+	return fault.New(fault.Usage, mend, "output %s: imgmut writes raw images, and that is the name of another format",
+		output)
 }
 
 // resolveOutput is where an output goes: to where a link leads.

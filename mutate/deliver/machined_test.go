@@ -149,7 +149,8 @@ func TestMachinedKeepsTheOldUntilTheNewIsRead(t *testing.T) {
 	}
 	before := *i.PoolFile
 	i.Digest, p.refuse = "d2", errors.New("cannot read it")
-	if err := s.Store.Update(t.Context(), store.Images, "web", i, func() error { i.Digest = "d2"; return nil }); err != nil {
+	made := func() error { i.Digest = "d2"; return nil }
+	if err := s.Store.Update(t.Context(), store.Images, "web", i, made); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := m.Put(t.Context(), i); !errors.Is(err, p.refuse) {
@@ -171,7 +172,9 @@ func TestMachinedLeavesOthersAlone(t *testing.T) {
 	m := s.machined(p)
 	i := s.publish(t, record.Image{Name: "web", Digest: "d1"})
 	target := filepath.Join(p.dir, "web.raw")
-	for mark, want := range map[string]string{"": "imgmut did not put it there", "d1 /other/store": "from another store: /other/store"} {
+	for mark, want := range map[string]string{
+		"": "imgmut did not put it there", "d1 /other/store": "from another store: /other/store",
+	} {
 		writeFile(t, target, "theirs")
 		if mark != "" {
 			if err := unix.Setxattr(target, ownMark, []byte(mark), 0); err != nil {

@@ -23,7 +23,8 @@ func classify(t *Tree) string {
 	}
 	for _, subvolume := range []string{"root", "@", "@rootfs"} {
 		if exists(t, subvolume+"/usr/lib/os-release") || exists(t, subvolume+"/etc/os-release") {
-			return fmt.Sprintf("its operating system in the subvolume %q, which is not the default one (btrfs subvolume set-default makes it so)", subvolume)
+			return fmt.Sprintf("its operating system in the subvolume %q, which is not the default one "+
+				"(btrfs subvolume set-default makes it so)", subvolume)
 		}
 	}
 	return ""
@@ -52,7 +53,9 @@ func usesSELinux(t *Tree) bool { return selinuxOn.MatchString(etc.Read(t, "etc/s
 // machineArch reads the architecture off a program that every system has, in
 // systemd's words.
 func machineArch(t *Tree) (string, error) {
-	for _, name := range []string{"usr/lib/systemd/systemd", "lib/systemd/systemd", "bin/sh", "usr/bin/sh", "bin/busybox", "sbin/init"} {
+	for _, name := range []string{
+		"usr/lib/systemd/systemd", "lib/systemd/systemd", "bin/sh", "usr/bin/sh", "bin/busybox", "sbin/init",
+	} {
 		f, err := t.Open(name)
 		if err != nil {
 			continue

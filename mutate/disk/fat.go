@@ -31,7 +31,8 @@ func checkFAT(r io.ReaderAt, size int64) error {
 	if perFAT == 0 {
 		perFAT = int64(le.Uint32(b[36:]))
 	}
-	if sector < 512 || sector > 4096 || sector&(sector-1) != 0 || perCluster == 0 || reserved == 0 || copies == 0 || copies > 4 || perFAT == 0 || sectors*sector > size {
+	if sector < 512 || sector > 4096 || sector&(sector-1) != 0 || perCluster == 0 || reserved == 0 || copies == 0 ||
+		copies > 4 || perFAT == 0 || sectors*sector > size {
 		return fmt.Errorf("its boot sector is damaged")
 	}
 	data := sectors - reserved - copies*perFAT - (rootEntries*32+sector-1)/sector

@@ -72,7 +72,11 @@ func (l *Layout) followTypes() {
 		kind  string
 		role  Role
 		mount string
-	}{{gpt.TypeHome.String(), Home, "/home"}, {gpt.TypeSrv.String(), Srv, "/srv"}, {gpt.TypeXBOOTLDR.String(), Boot, "/boot"}} {
+	}{
+		{gpt.TypeHome.String(), Home, "/home"},
+		{gpt.TypeSrv.String(), Srv, "/srv"},
+		{gpt.TypeXBOOTLDR.String(), Boot, "/boot"},
+	} {
 		if _, taken := l.Find(auto.role); taken {
 			continue
 		}

@@ -32,7 +32,10 @@ func efi(fs string) []disk.Volume {
 func TestInspect(t *testing.T) {
 	fixtures.Require(t, fixtures.Root, fixtures.Tools)
 	esp := []disk.Mounted{{Mountpoint: "/boot/efi", Slot: 1}}
-	mounts := map[string][]disk.Mounted{"debian-12": esp, "xfs": esp, "btrfs": esp, "bib": {{Mountpoint: "/boot", Slot: 3}, {Mountpoint: "/boot/efi", Slot: 2}}}
+	mounts := map[string][]disk.Mounted{
+		"debian-12": esp, "xfs": esp, "btrfs": esp,
+		"bib": {{Mountpoint: "/boot", Slot: 3}, {Mountpoint: "/boot/efi", Slot: 2}},
+	}
 	arch := map[string]string{"amd64": "x86-64", "arm64": "arm64"}[runtime.GOARCH]
 	root := disk.Volume{Role: disk.Root, Mountpoint: "/", FS: "ext4", UUID: rootUUID, Label: "root"}
 	for _, tc := range []struct {
@@ -113,7 +116,8 @@ func placed(t *testing.T, path string, volumes []disk.Volume) {
 func TestInspectTwoRoots(t *testing.T) {
 	fixtures.Require(t, fixtures.Root, fixtures.Tools)
 	_, err := inspect(t, open(t, fixtures.Image(t, "two-roots"), os.O_RDONLY))
-	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "partition 1") || !strings.Contains(err.Error(), "partition 2") {
+	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "partition 1") ||
+		!strings.Contains(err.Error(), "partition 2") {
 		t.Errorf("Inspect: %v, want an error about the image that names both partitions", err)
 	}
 }

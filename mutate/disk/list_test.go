@@ -48,7 +48,8 @@ func TestList(t *testing.T) {
 			{Slot: 3, Offset: 16384 * 512, Size: 32768 * 512, Type: home, PartUUID: "aaaaaaaa-0000-4000-8000-000000000003",
 				NoAuto: true, FS: "ext4", UUID: rootUUID, Label: `a b\c`},
 		}}},
-		{"DOS", "label: dos\nlabel-id: 0x5ec0ffee\n2: start=2048, size=8192, type=82\n3: start=16384, type=5\n5: start=18432, size=2048\n",
+		{"DOS", "label: dos\nlabel-id: 0x5ec0ffee\n" +
+			"2: start=2048, size=8192, type=82\n3: start=16384, type=5\n5: start=18432, size=2048\n",
 			func(t *testing.T, path string) {
 				out := filepath.Join(t.TempDir(), "swap")
 				truncate(t, out, 8192*512)
@@ -98,7 +99,8 @@ func TestListRefuses(t *testing.T) {
 			"primary GPT", "sgdisk -e"},
 		{"a truncated GPT", "label: gpt\nsize=4MiB\n", func(t *testing.T, path string) { truncate(t, path, 8<<20) },
 			"truncated", "download the image again"},
-		{"a truncated DOS table", "label: dos\nstart=2048, size=8192\n", func(t *testing.T, path string) { truncate(t, path, 1<<20) },
+		{"a truncated DOS table", "label: dos\nstart=2048, size=8192\n",
+			func(t *testing.T, path string) { truncate(t, path, 1<<20) },
 			"truncated", "download the image again"},
 		{"marks of two filesystems", "label: gpt\nstart=2048, size=32768\n", func(t *testing.T, path string) {
 			program(t, "", "mkfs.ext4", "-q", "-F", "-E", "offset=1048576", path, "16M")

@@ -59,7 +59,8 @@ func (i *Image) findRoot() (*Volume, error) {
 			return nil, err
 		}
 		if err != nil {
-			damaged = damaged || errors.Is(err, syscall.EUCLEAN) || errors.Is(err, syscall.EBADMSG) || errors.Is(err, syscall.EIO)
+			damaged = damaged || errors.Is(err, syscall.EUCLEAN) || errors.Is(err, syscall.EBADMSG) ||
+				errors.Is(err, syscall.EIO)
 			obstacles = append(obstacles, err.Error())
 			continue
 		}
@@ -78,7 +79,8 @@ func (i *Image) findRoot() (*Volume, error) {
 	case len(roots) == 1:
 		return roots[0], nil
 	case len(roots) > 1:
-		return nil, fault.New(fault.Image, "give the one that is meant the root type: sgdisk -t SLOT:8304 IMAGE (8305 for arm64)",
+		return nil, fault.New(fault.Image,
+			"give the one that is meant the root type: sgdisk -t SLOT:8304 IMAGE (8305 for arm64)",
 			"the image has %d roots: %s and %s each hold an operating system", len(roots), roots[0], roots[1])
 	case len(obstacles) > 0:
 		mend := "imgmut works on a root of ext4, XFS or btrfs that this kernel can mount"
@@ -87,14 +89,17 @@ func (i *Image) findRoot() (*Volume, error) {
 		}
 		return nil, fault.New(fault.Image, mend, "the image has no usable root: %s", strings.Join(obstacles, "; "))
 	}
-	return nil, fault.New(fault.Image, "check that the file is a raw disk image: qemu-img convert -O raw makes one of qcow2 and others",
+	return nil, fault.New(fault.Image,
+		"check that the file is a raw disk image: qemu-img convert -O raw makes one of qcow2 and others",
 		"the image has no partition table and no filesystem that holds an operating system (no /etc/os-release)")
 }
 
 // hostFault tells an error of this machine, which lacks rights or loop devices,
 // from one of the image.
 func hostFault(err error) bool {
-	for _, e := range []error{syscall.EPERM, syscall.EACCES, syscall.ENOENT, syscall.EBUSY, syscall.EMFILE, syscall.ENOMEM} {
+	for _, e := range []error{
+		syscall.EPERM, syscall.EACCES, syscall.ENOENT, syscall.EBUSY, syscall.EMFILE, syscall.ENOMEM,
+	} {
 		if errors.Is(err, e) {
 			return true
 		}

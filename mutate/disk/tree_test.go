@@ -145,7 +145,8 @@ func TestPipeDoesNotBlock(t *testing.T) {
 func TestOverwriteKeepsOwnerAndMode(t *testing.T) {
 	fixtures.Require(t, fixtures.Root, fixtures.Tools)
 	path := clone(t, "two-roots")
-	debugfs(t, path+firstRoot, "sif usr/lib/os-release uid 123", "sif usr/lib/os-release gid 45", "sif usr/lib/os-release mode 0104751")
+	debugfs(t, path+firstRoot, "sif usr/lib/os-release uid 123", "sif usr/lib/os-release gid 45",
+		"sif usr/lib/os-release mode 0104751")
 	f := open(t, path, os.O_RDWR)
 	tree := openTree(t, volume(t, f, 1), f, disk.ReadWrite)
 	for _, content := range []string{strings.Repeat("long\n", 10000), "short\n"} {
@@ -166,7 +167,9 @@ func TestOverwriteKeepsOwnerAndMode(t *testing.T) {
 	released(t, path)
 
 	out := debugfs(t, path+firstRoot, "cat usr/lib/os-release", "stat usr/lib/os-release", "stat etc/os-release")
-	for _, want := range []string{"short\n", "Mode:  04751", "User:   123   Group:    45", `Fast link dest: "../usr/lib/os-release"`} {
+	for _, want := range []string{
+		"short\n", "Mode:  04751", "User:   123   Group:    45", `Fast link dest: "../usr/lib/os-release"`,
+	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("debugfs does not say %q:\n%s", want, out)
 		}

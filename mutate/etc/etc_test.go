@@ -15,11 +15,15 @@ func TestParseFstab(t *testing.T) {
 	}{
 		{"empty", "", nil},
 		{"comments and blank lines", "# a\n\n   \n \t# UUID=x / ext4\n", nil},
-		{"lines that are none before one that is", "# a\n\nUUID=y\nLABEL=x /x xfs\n", []etc.Mount{{"LABEL=x", "/x", "xfs", nil}}},
-		{"all fields", "UUID=x / ext4 errors=remount-ro,noatime 0 1\n", []etc.Mount{{"UUID=x", "/", "ext4", []string{"errors=remount-ro", "noatime"}}}},
+		{"lines that are none before one that is", "# a\n\nUUID=y\nLABEL=x /x xfs\n",
+			[]etc.Mount{{"LABEL=x", "/x", "xfs", nil}}},
+		{"all fields", "UUID=x / ext4 errors=remount-ro,noatime 0 1\n",
+			[]etc.Mount{{"UUID=x", "/", "ext4", []string{"errors=remount-ro", "noatime"}}}},
 		{"no options", "LABEL=x\t/x   xfs", []etc.Mount{{"LABEL=x", "/x", "xfs", nil}}},
-		{"line ends of Windows", "LABEL=x /x xfs ro\r\nLABEL=y /y xfs ro\r\n", []etc.Mount{{"LABEL=x", "/x", "xfs", []string{"ro"}}, {"LABEL=y", "/y", "xfs", []string{"ro"}}}},
-		{"white space in a path", `LABEL=x /my\040disk\011\134040 ext4`, []etc.Mount{{"LABEL=x", "/my disk\t\\040", "ext4", nil}}},
+		{"line ends of Windows", "LABEL=x /x xfs ro\r\nLABEL=y /y xfs ro\r\n",
+			[]etc.Mount{{"LABEL=x", "/x", "xfs", []string{"ro"}}, {"LABEL=y", "/y", "xfs", []string{"ro"}}}},
+		{"white space in a path", `LABEL=x /my\040disk\011\134040 ext4`,
+			[]etc.Mount{{"LABEL=x", "/my disk\t\\040", "ext4", nil}}},
 		{"no octal number", `LABEL=x /a\777\08\ ext4`, []etc.Mount{{"LABEL=x", `/a\777\08\`, "ext4", nil}}},
 		{"too few fields", "UUID=x /\nUUID=y\n", nil},
 	} {
@@ -41,8 +45,12 @@ func TestMountHas(t *testing.T) {
 }
 
 func TestParseOSRelease(t *testing.T) {
-	const text = "# ID=comment\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\r\nID=debian\n VERSION_ID='12'\nEMPTY=\nURL=\"https://a/?b=c\"\nnoise\n"
-	want := map[string]string{"PRETTY_NAME": "Debian GNU/Linux 12 (bookworm)", "ID": "debian", "VERSION_ID": "12", "EMPTY": "", "URL": "https://a/?b=c"}
+	const text = "# ID=comment\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\r\nID=debian\n VERSION_ID='12'\n" +
+		"EMPTY=\nURL=\"https://a/?b=c\"\nnoise\n"
+	want := map[string]string{
+		"PRETTY_NAME": "Debian GNU/Linux 12 (bookworm)", "ID": "debian", "VERSION_ID": "12",
+		"EMPTY": "", "URL": "https://a/?b=c",
+	}
 	if diff := cmp.Diff(want, etc.ParseOSRelease(text)); diff != "" {
 		t.Errorf("ParseOSRelease (-want +got):\n%s", diff)
 	}

@@ -13,7 +13,10 @@ import (
 // FuzzParseFstab: every mount is whole, and what is written of it is read as
 // the same.
 func FuzzParseFstab(f *testing.F) {
-	for _, seed := range []string{"UUID=x / ext4 defaults 0 1\n", `LABEL=a\040b /my\040disk\012 xfs ro,,noatime` + "\n", "# x\n\ntmpfs /tmp tmpfs", "a b\u00a0c\u0085d\xff", `a \134040 c ,`} {
+	for _, seed := range []string{
+		"UUID=x / ext4 defaults 0 1\n", `LABEL=a\040b /my\040disk\012 xfs ro,,noatime` + "\n",
+		"# x\n\ntmpfs /tmp tmpfs", "a b\u00a0c\u0085d\xff", `a \134040 c ,`,
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -56,7 +59,8 @@ func FuzzParseOSRelease(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		for k, v := range etc.ParseOSRelease(text) {
-			if strings.ContainsAny(k, "=\n") || strings.HasPrefix(k, "#") || strings.Contains(v, "\n") || !strings.Contains(text, k) || !strings.Contains(text, v) {
+			if strings.ContainsAny(k, "=\n") || strings.HasPrefix(k, "#") || strings.Contains(v, "\n") ||
+				!strings.Contains(text, k) || !strings.Contains(text, v) {
 				t.Fatalf("%q=%q of %q", k, v, text)
 			}
 			if len(v) > 0 && strings.ContainsAny(v[:1]+v[len(v)-1:], `"'`) {

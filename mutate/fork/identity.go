@@ -131,7 +131,8 @@ func rewriteVolume(ctx context.Context, i *disk.Image, v disk.Volume, id record.
 	}
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
-		return fault.New(fault.Image, "the image's own filesystem is full: use a larger base", "rewrite references in %s: %v", v, err)
+		return fault.New(fault.Image, "the image's own filesystem is full: use a larger base",
+			"rewrite references in %s: %v", v, err)
 	case err != nil:
 		return fmt.Errorf("rewrite references in %s: %w", v, err)
 	}

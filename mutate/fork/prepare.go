@@ -203,7 +203,8 @@ func CheckSupported(l *disk.Layout) error {
 		}
 		id := strings.ToLower(v.PartUUID)
 		if other, ok := ids[id]; ok && id != "" {
-			return fault.New(fault.Image, fmt.Sprintf("give one another: sgdisk --partition-guid=%d:R on a copy of the image", v.Slot),
+			return fault.New(fault.Image,
+				fmt.Sprintf("give one another: sgdisk --partition-guid=%d:R on a copy of the image", v.Slot),
 				"partitions %d and %d both have the unique GUID %s, so what names it is ambiguous", other, v.Slot, id)
 		}
 		ids[id] = v.Slot
@@ -214,7 +215,8 @@ func CheckSupported(l *disk.Layout) error {
 	}
 	for _, m := range l.Mounts {
 		if !visibleToSteps(l, m) {
-			return fault.New(fault.Image, "use an image that has "+m.Mountpoint+" in its root, or mark that noauto in its /etc/fstab",
+			return fault.New(fault.Image,
+				"use an image that has "+m.Mountpoint+" in its root, or mark that noauto in its /etc/fstab",
 				"the image mounts something on %s, and systemd-nspawn does not (in a table of kind %s): "+
 					"what a step puts there would be hidden when the image starts", m.Mountpoint, l.Table)
 		}

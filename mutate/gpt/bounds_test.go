@@ -26,12 +26,14 @@ func TestSoundToTheLastSector(t *testing.T) {
 			l := small()
 			l.parts = [][2]int{{3, 9}, {10, 61}}
 			return craft(l)
-		}, []gpt.Partition{{Slot: 1, Start: 3 * 512, Size: 7 * 512, Name: "p"}, {Slot: 2, Start: 10 * 512, Size: 52 * 512, Name: "p"}}},
+		}, []gpt.Partition{{Slot: 1, Start: 3 * 512, Size: 7 * 512, Name: "p"},
+			{Slot: 2, Start: 10 * 512, Size: 52 * 512, Name: "p"}}},
 		{"a partition in the last slot", func() []byte {
 			l := small()
 			l.parts = [][2]int{{4, 9}, {10, 19}, {20, 29}, {30, 39}}
 			return craft(l)
-		}, []gpt.Partition{{Slot: 1, Start: 4 * 512, Size: 6 * 512, Name: "p"}, {Slot: 2, Start: 10 * 512, Size: 10 * 512, Name: "p"},
+		}, []gpt.Partition{{Slot: 1, Start: 4 * 512, Size: 6 * 512, Name: "p"},
+			{Slot: 2, Start: 10 * 512, Size: 10 * 512, Name: "p"},
 			{Slot: 3, Start: 20 * 512, Size: 10 * 512, Name: "p"}, {Slot: 4, Start: 30 * 512, Size: 10 * 512, Name: "p"}}},
 		{"the largest array that Linux reads", func() []byte {
 			l := small()
@@ -45,7 +47,8 @@ func TestSoundToTheLastSector(t *testing.T) {
 			le.PutUint64(r.header()[72:], 64)
 			r.seal()
 			return b
-		}, []gpt.Partition{{Slot: 1, Start: 4 * 512, Size: 6 * 512, Name: "p"}, {Slot: 2, Start: 20 * 512, Size: 20 * 512, Name: "p"}}},
+		}, []gpt.Partition{{Slot: 1, Start: 4 * 512, Size: 6 * 512, Name: "p"},
+			{Slot: 2, Start: 20 * 512, Size: 20 * 512, Name: "p"}}},
 		{"a name of 36 letters", func() []byte {
 			b := craft(small())
 			for _, r := range both(b, 512) {
@@ -176,13 +179,14 @@ func TestDamagedByOne(t *testing.T) {
 			}
 			return b
 		}},
-		{"a partition that ends before it starts", "both GPT copies", "ends at sector 3, before its start", func(b []byte) []byte {
-			for _, r := range both(b, 512) {
-				le.PutUint64(r.entry(1)[40:], 3)
-				r.seal()
-			}
-			return b
-		}},
+		{"a partition that ends before it starts", "both GPT copies", "ends at sector 3, before its start",
+			func(b []byte) []byte {
+				for _, r := range both(b, 512) {
+					le.PutUint64(r.entry(1)[40:], 3)
+					r.seal()
+				}
+				return b
+			}},
 	} {
 		img := crafted(t, small())
 		patch(t, img, tc.damage)

@@ -21,7 +21,8 @@ func (p *pair) check() error {
 		return p.unprotected()
 	}
 	if alt := p.backup.u64(offAlternate); alt != 1 {
-		return &DamageError{"backup GPT", fmt.Sprintf("header says that the primary is in sector %d", alt), p.advise(mendBoth, p.primary)}
+		return &DamageError{"backup GPT", fmt.Sprintf("header says that the primary is in sector %d", alt),
+			p.advise(mendBoth, p.primary)}
 	}
 	if what := p.difference(); what != "" {
 		return &DamageError{"backup GPT", "it differs from the primary in " + what, p.advise(mendBoth, p.primary)}
@@ -34,7 +35,8 @@ func (p *pair) check() error {
 
 // unprotected tells a lost MBR from one that describes the disk in its own way.
 func (p *pair) unprotected() error {
-	err := &DamageError{"protective MBR", "sector 0 has no entry of type 0xee, so that systems do not look for the GPT", p.advise(mendEnd, p.primary)}
+	err := &DamageError{"protective MBR", "sector 0 has no entry of type 0xee, so that systems do not look for the GPT",
+		p.advise(mendEnd, p.primary)}
 	if b, readErr := readSector0(p.f); readErr != nil || b != nil {
 		// sgdisk would have to ask which of the two tables counts.
 		err.Mend = ""
@@ -77,7 +79,8 @@ type span struct {
 func (p *pair) regions() string {
 	first, last := p.primary.u64(offFirst), p.primary.u64(offLast)
 	if first > last || last >= p.sectors {
-		return fmt.Sprintf("the usable range from sector %d to %d is not within the %d sectors of the file", first, last, p.sectors)
+		return fmt.Sprintf("the usable range from sector %d to %d is not within the %d sectors of the file",
+			first, last, p.sectors)
 	}
 	array := func(name string, s *side) span {
 		start := s.u64(offArray)
@@ -104,7 +107,8 @@ func (p *pair) spans() string {
 			return fmt.Sprintf("%s ends at sector %d, before its start at sector %d", s.name, s.last, s.first)
 		}
 		if s.first < first || s.last > last {
-			return fmt.Sprintf("%s from sector %d to %d is outside the usable range from %d to %d", s.name, s.first, s.last, first, last)
+			return fmt.Sprintf("%s from sector %d to %d is outside the usable range from %d to %d",
+				s.name, s.first, s.last, first, last)
 		}
 		all = append(all, s)
 	}

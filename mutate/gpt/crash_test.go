@@ -14,8 +14,13 @@ import (
 // order, with all batches before it complete. One copy must be whole and be
 // the old or the new table; and Read must not take a half-done edit for sound.
 func TestCrash(t *testing.T) {
-	for name, l := range map[string]layout{"512": small(), "4096, array in three sectors": {
-		sector: 4096, sectors: 32, entrySize: 128, entries: 80, primaryArray: 2, firstUsable: 5, parts: [][2]int{{5, 9}, {12, 20}}, headerSize: 92}} {
+	for name, l := range map[string]layout{
+		"512": small(),
+		"4096, array in three sectors": {
+			sector: 4096, sectors: 32, entrySize: 128, entries: 80, primaryArray: 2, firstUsable: 5,
+			parts: [][2]int{{5, 9}, {12, 20}}, headerSize: 92,
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
 			img := crafted(t, l)
 			f := open(t, img)
@@ -85,7 +90,8 @@ func survives(t *testing.T, img string, crashed, before, after []byte, sector in
 	defer f.Close()
 	_, err = gpt.Read(f)
 	var damage *gpt.DamageError
-	if complete := bytes.Equal(crashed, before) || bytes.Equal(crashed, after); complete != (err == nil) || err != nil && !errors.As(err, &damage) {
+	complete := bytes.Equal(crashed, before) || bytes.Equal(crashed, after)
+	if complete != (err == nil) || err != nil && !errors.As(err, &damage) {
 		t.Errorf("Read() = %v of an edit that is complete or not begun: %v", err, complete)
 	}
 	if damage != nil && damage.Where == "both GPT copies" {

@@ -40,13 +40,17 @@ var damages = []damage{
 		damage: func(b []byte) []byte { b[len(b)-33*512]++; return b }},
 	{name: "grown, backup header", where: "backup GPT", what: "no signature", mend: "sgdisk -e",
 		damage: func(b []byte) []byte { clear(b[len(b)-512:]); return append(b, make([]byte, mib)...) }},
-	{name: "backup of an older table", where: "backup GPT", what: "differs from the primary in slot 2", mend: "sfdisk --dump",
+	{name: "backup of an older table", where: "backup GPT", what: "differs from the primary in slot 2",
+		mend:   "sfdisk --dump",
 		damage: func(b []byte) []byte { backup(b, 512).entry(2)[20]++; backup(b, 512).seal(); return b }},
-	{name: "backup of another disk", where: "backup GPT", what: "differs from the primary in the disk GUID", mend: "sfdisk --dump",
+	{name: "backup of another disk", where: "backup GPT", what: "differs from the primary in the disk GUID",
+		mend:   "sfdisk --dump",
 		damage: func(b []byte) []byte { backup(b, 512).header()[60]++; backup(b, 512).seal(); return b }},
-	{name: "backup points elsewhere", where: "backup GPT", what: "says that the primary is in sector 5", mend: "sfdisk --dump",
+	{name: "backup points elsewhere", where: "backup GPT", what: "says that the primary is in sector 5",
+		mend:   "sfdisk --dump",
 		damage: func(b []byte) []byte { le.PutUint64(backup(b, 512).header()[32:], 5); backup(b, 512).seal(); return b }},
-	{name: "primary says it is elsewhere", where: "primary GPT", what: "at sector 1 says it is at sector 9", mend: "sfdisk --dump",
+	{name: "primary says it is elsewhere", where: "primary GPT", what: "at sector 1 says it is at sector 9",
+		mend:   "sfdisk --dump",
 		damage: func(b []byte) []byte { le.PutUint64(b[512+24:], 9); primary(b, 512).seal(); return b }},
 	{name: "no protective MBR", where: "protective MBR", what: "no entry of type 0xee", mend: "sgdisk -e",
 		damage: func(b []byte) []byte { clear(b[:512]); return b }},
@@ -70,12 +74,14 @@ var damages = []damage{
 		damage: func(b []byte) []byte { clear(b[512:1024]); clear(b[len(b)-512:]); return b }},
 	{name: "grown, primary gone", where: "both GPT copies", what: "sector 0 announces a table",
 		damage: func(b []byte) []byte { clear(b[512:1024]); return append(b, make([]byte, mib)...) }},
-	{name: "a header and an array", where: "both GPT copies", what: "primary: header checksum does not match; backup: checksum of the entries",
+	{name: "a header and an array", where: "both GPT copies",
+		what:   "primary: header checksum does not match; backup: checksum of the entries",
 		damage: func(b []byte) []byte { b[512+57]++; b[len(b)-33*512]++; return b }},
 	{name: "tables for two sector sizes", where: "both GPT copies", what: "512 bytes and another for 4096",
 		layout: func(l *layout) { l.sectors, l.primaryArray, l.firstUsable, l.parts = 512, 40, 50, nil },
 		damage: func(b []byte) []byte {
-			copy(b[4096:], craft(layout{sector: 4096, sectors: 64, entrySize: 128, entries: 4, primaryArray: 2, firstUsable: 3, headerSize: 92})[4096:8192])
+			copy(b[4096:], craft(layout{sector: 4096, sectors: 64, entrySize: 128, entries: 4, primaryArray: 2, firstUsable: 3,
+				headerSize: 92})[4096:8192])
 			return b
 		}},
 
@@ -94,7 +100,8 @@ var damages = []damage{
 	header("header size huge", "header size is 4294967295", 12, math.MaxUint32, 4),
 	header("header larger than a sector", "header size is 513", 12, 513, 4),
 	header("revision", "revision is 0x20000", 8, 0x20000, 4),
-	{name: "alternate is the primary", where: "primary GPT", what: "says that the backup is in sector 1", mend: "sgdisk -e",
+	{name: "alternate is the primary", where: "primary GPT", what: "says that the backup is in sector 1",
+		mend:   "sgdisk -e",
 		damage: func(b []byte) []byte { le.PutUint64(b[512+32:], 1); primary(b, 512).sealHeader(); return b }},
 	{name: "alternate overflows", where: "backup GPT", what: "truncated",
 		damage: func(b []byte) []byte {
@@ -104,14 +111,21 @@ var damages = []damage{
 		}},
 
 	// Layout, equal in both copies.
-	table("usable range reversed", "is not within", func(r raw) { le.PutUint64(r.header()[40:], 40000); le.PutUint64(r.header()[48:], 39999) }),
+	table("usable range reversed", "is not within",
+		func(r raw) { le.PutUint64(r.header()[40:], 40000); le.PutUint64(r.header()[48:], 39999) }),
 	table("usable range beyond the file", "is not within", func(r raw) { le.PutUint64(r.header()[48:], math.MaxUint64) }),
-	table("usable range over the backup", "the usable range and the backup array overlap", func(r raw) { le.PutUint64(r.header()[48:], 49151) }),
-	table("usable range over the primary array", "the primary array and the usable range overlap", func(r raw) { le.PutUint64(r.header()[40:], 33) }),
-	table("partition ends before its start", "partition 2 ends at sector 8191, before its start", func(r raw) { le.PutUint64(r.entry(2)[40:], 8191) }),
-	table("partition before the usable range", "partition 1 from sector 0 to 6143 is outside", func(r raw) { le.PutUint64(r.entry(1)[32:], 0) }),
-	table("partition behind the usable range", "partition 2 from sector 8192 to 18446744073709551615 is outside", func(r raw) { le.PutUint64(r.entry(2)[40:], math.MaxUint64) }),
-	table("partitions overlap", "partition 1 and partition 2 overlap at sector 8192", func(r raw) { le.PutUint64(r.entry(1)[40:], 8192) }),
+	table("usable range over the backup", "the usable range and the backup array overlap",
+		func(r raw) { le.PutUint64(r.header()[48:], 49151) }),
+	table("usable range over the primary array", "the primary array and the usable range overlap",
+		func(r raw) { le.PutUint64(r.header()[40:], 33) }),
+	table("partition ends before its start", "partition 2 ends at sector 8191, before its start",
+		func(r raw) { le.PutUint64(r.entry(2)[40:], 8191) }),
+	table("partition before the usable range", "partition 1 from sector 0 to 6143 is outside",
+		func(r raw) { le.PutUint64(r.entry(1)[32:], 0) }),
+	table("partition behind the usable range", "partition 2 from sector 8192 to 18446744073709551615 is outside",
+		func(r raw) { le.PutUint64(r.entry(2)[40:], math.MaxUint64) }),
+	table("partitions overlap", "partition 1 and partition 2 overlap at sector 8192",
+		func(r raw) { le.PutUint64(r.entry(1)[40:], 8192) }),
 	// Both arrays at one place: a write of one copy would damage the other.
 	{name: "copies share an array", where: "both GPT copies", what: "the primary array and the backup array overlap",
 		damage: func(b []byte) []byte {
@@ -236,7 +250,8 @@ func TestDamageSectors(t *testing.T) {
 	patch(t, img, func(b []byte) []byte { clear(b[4096:8192]); return b })
 	_, err := gpt.Read(open(t, img))
 	var damage *gpt.DamageError
-	if !errors.As(err, &damage) || damage.Where != "primary GPT" || !strings.Contains(damage.Mend, "losetup --sector-size 4096") {
+	if !errors.As(err, &damage) || damage.Where != "primary GPT" ||
+		!strings.Contains(damage.Mend, "losetup --sector-size 4096") {
 		t.Fatalf("Read() = %#v", err)
 	}
 	sgdisk(t, 4096, img, "-e")

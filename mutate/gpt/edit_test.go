@@ -47,18 +47,19 @@ func usualThen(change func(b []byte) []byte) func(testing.TB, string) {
 
 var scenarios = []scenario{
 	{name: "usual", build: usual(""), slots: 128, used: []int{1, 2}},
-	{name: "gaps, order, attributes and names", slots: 128, used: []int{2, 5, 9, 128}, build: messy, inspect: func(t *testing.T, table *gpt.Table) {
-		var names []string
-		for _, p := range table.Partitions {
-			names = append(names, p.Name)
-		}
-		if want := []string{messyNames[0], messyNames[1], "", "last"}; !slices.Equal(names, want) {
-			t.Errorf("names are %q, want %q", names, want)
-		}
-		if got, want := table.Partitions[1].Attributes, uint64(1<<0|1<<1|1<<2|1<<47|1<<48|1<<59|1<<60|1<<63); got != want {
-			t.Errorf("attributes are %#x, want %#x", got, want)
-		}
-	}},
+	{name: "gaps, order, attributes and names", slots: 128, used: []int{2, 5, 9, 128}, build: messy,
+		inspect: func(t *testing.T, table *gpt.Table) {
+			var names []string
+			for _, p := range table.Partitions {
+				names = append(names, p.Name)
+			}
+			if want := []string{messyNames[0], messyNames[1], "", "last"}; !slices.Equal(names, want) {
+				t.Errorf("names are %q, want %q", names, want)
+			}
+			if got, want := table.Partitions[1].Attributes, uint64(1<<0|1<<1|1<<2|1<<47|1<<48|1<<59|1<<60|1<<63); got != want {
+				t.Errorf("attributes are %#x, want %#x", got, want)
+			}
+		}},
 	{name: "moved main table", slots: 128, used: []int{1, 2}, build: func(t testing.TB, img string) {
 		usual("")(t, img)
 		sgdisk(t, 512, img, "-j", "3000")
@@ -75,9 +76,10 @@ var scenarios = []scenario{
 	{name: "sectors of 4096", sector: 4096, slots: 128, used: []int{1, 3}, build: func(t testing.TB, img string) {
 		sgdisk(t, 4096, img, "-n", "3:512:1023", "-n", "1:2048:3000", "-t", "3:ef00", "-c", "1:root")
 	}},
-	{name: "sectors of 4096, 56 entries", sector: 4096, slots: 56, used: []int{1, 2}, build: func(t testing.TB, img string) {
-		sfdisk(t, 4096, img, "label: gpt\ntable-length: 56\nstart=512,size=512,type=U\nstart=1024,size=1024\n")
-	}},
+	{name: "sectors of 4096, 56 entries", sector: 4096, slots: 56, used: []int{1, 2},
+		build: func(t testing.TB, img string) {
+			sfdisk(t, 4096, img, "label: gpt\ntable-length: 56\nstart=512,size=512,type=U\nstart=1024,size=1024\n")
+		}},
 	{name: "hybrid MBR", slots: 128, used: []int{1, 2}, build: func(t testing.TB, img string) {
 		usual("")(t, img)
 		sgdisk(t, 512, img, "-h", "1:2")
@@ -89,8 +91,10 @@ var scenarios = []scenario{
 		b[446] = 0x80
 		return b
 	})},
-	{name: "grown", grown: true, slots: 128, used: []int{1, 2}, build: usualThen(func(b []byte) []byte { return append(b, make([]byte, 8*mib)...) })},
-	{name: "grown by less than a sector", slots: 128, used: []int{1, 2}, build: usualThen(func(b []byte) []byte { return append(b, make([]byte, 100)...) })},
+	{name: "grown", grown: true, slots: 128, used: []int{1, 2},
+		build: usualThen(func(b []byte) []byte { return append(b, make([]byte, 8*mib)...) })},
+	{name: "grown by less than a sector", slots: 128, used: []int{1, 2},
+		build: usualThen(func(b []byte) []byte { return append(b, make([]byte, 100)...) })},
 	{name: "backup array away from its header", slots: 128, used: []int{1, 2}, build: func(t testing.TB, img string) {
 		usual("last-lba: 40000")(t, img)
 		patch(t, img, func(b []byte) []byte {
@@ -109,37 +113,41 @@ var scenarios = []scenario{
 		}
 		return b
 	})},
-	{name: "header of 512 bytes", odd: "libfdisk knows no other header size than 92", slots: 128, used: []int{1, 2}, build: usualThen(func(b []byte) []byte {
-		for _, r := range both(b, 512) {
-			copy(r.header()[100:], "vendor")
-			le.PutUint32(r.header()[12:], 512)
-			r.seal()
-		}
-		return b
-	})},
-	{name: "entries of 256 bytes", odd: "libfdisk knows no other entry size than 128", slots: 8, used: []int{1, 2}, build: func(t testing.TB, img string) {
-		l := small()
-		l.entrySize, l.entries, l.firstUsable, l.parts = 256, 8, 6, [][2]int{{30, 40}, {6, 20}}
-		patch(t, img, func([]byte) []byte { return craft(l) })
-	}},
-	{name: "unused slot with remains", odd: "libfdisk takes it for a partition", slots: 128, used: []int{1, 2}, build: usualThen(func(b []byte) []byte {
-		for _, r := range both(b, 512) {
-			copy(r.entry(7)[16:], "remains of a partition, with a type of zero")
-			r.seal()
-		}
-		return b
-	})},
-	{name: "name with lone surrogate and bytes after NUL", slots: 128, used: []int{1, 2}, odd: "its JSON is not UTF-8", build: usualThen(func(b []byte) []byte {
-		for _, r := range both(b, 512) {
-			copy(r.entry(2)[56:], "a\x00\x00\xd8b\x00\x00\x00hidden")
-			r.seal()
-		}
-		return b
-	}), inspect: func(t *testing.T, table *gpt.Table) {
-		if got, want := table.Partitions[1].Name, "a\ufffdb"; got != want {
-			t.Errorf("name is %q, want %q", got, want)
-		}
-	}},
+	{name: "header of 512 bytes", odd: "libfdisk knows no other header size than 92", slots: 128, used: []int{1, 2},
+		build: usualThen(func(b []byte) []byte {
+			for _, r := range both(b, 512) {
+				copy(r.header()[100:], "vendor")
+				le.PutUint32(r.header()[12:], 512)
+				r.seal()
+			}
+			return b
+		})},
+	{name: "entries of 256 bytes", odd: "libfdisk knows no other entry size than 128", slots: 8, used: []int{1, 2},
+		build: func(t testing.TB, img string) {
+			l := small()
+			l.entrySize, l.entries, l.firstUsable, l.parts = 256, 8, 6, [][2]int{{30, 40}, {6, 20}}
+			patch(t, img, func([]byte) []byte { return craft(l) })
+		}},
+	{name: "unused slot with remains", odd: "libfdisk takes it for a partition", slots: 128, used: []int{1, 2},
+		build: usualThen(func(b []byte) []byte {
+			for _, r := range both(b, 512) {
+				copy(r.entry(7)[16:], "remains of a partition, with a type of zero")
+				r.seal()
+			}
+			return b
+		})},
+	{name: "name with lone surrogate and bytes after NUL", slots: 128, used: []int{1, 2}, odd: "its JSON is not UTF-8",
+		build: usualThen(func(b []byte) []byte {
+			for _, r := range both(b, 512) {
+				copy(r.entry(2)[56:], "a\x00\x00\xd8b\x00\x00\x00hidden")
+				r.seal()
+			}
+			return b
+		}), inspect: func(t *testing.T, table *gpt.Table) {
+			if got, want := table.Partitions[1].Name, "a\ufffdb"; got != want {
+				t.Errorf("name is %q, want %q", got, want)
+			}
+		}},
 	{name: "no partitions", build: func(t testing.TB, img string) { sgdisk(t, 512, img, "-o") }, slots: 128},
 }
 
@@ -172,7 +180,8 @@ func everything(table *gpt.Table) gpt.Edit {
 		return uuid.NewSHA1(table.Disk, fmt.Appendf(nil, "%s %d", what, n))
 	}
 	disk := made("disk", 0)
-	e := gpt.Edit{Disk: &disk, Types: map[int]uuid.UUID{}, GUIDs: map[int]uuid.UUID{}, Set: map[int]uint64{}, Clear: map[int]uint64{}}
+	e := gpt.Edit{Disk: &disk, Types: map[int]uuid.UUID{}, GUIDs: map[int]uuid.UUID{}, Set: map[int]uint64{},
+		Clear: map[int]uint64{}}
 	for _, p := range table.Partitions {
 		e.Types[p.Slot] = gpt.TypeRootARM64
 		e.GUIDs[p.Slot] = made("partition", p.Slot)
@@ -184,7 +193,8 @@ func everything(table *gpt.Table) gpt.Edit {
 
 // reverse is the edit that puts a table back.
 func reverse(table *gpt.Table) gpt.Edit {
-	e := gpt.Edit{Disk: &table.Disk, Types: map[int]uuid.UUID{}, GUIDs: map[int]uuid.UUID{}, Set: map[int]uint64{}, Clear: map[int]uint64{}}
+	e := gpt.Edit{Disk: &table.Disk, Types: map[int]uuid.UUID{}, GUIDs: map[int]uuid.UUID{}, Set: map[int]uint64{},
+		Clear: map[int]uint64{}}
 	for _, p := range table.Partitions {
 		e.Types[p.Slot], e.GUIDs[p.Slot] = p.Type, p.GUID
 		e.Set[p.Slot], e.Clear[p.Slot] = p.Attributes, ^p.Attributes
@@ -240,7 +250,8 @@ func (sc scenario) check(t *testing.T, img string, table *gpt.Table) {
 	for _, p := range table.Partitions {
 		used = append(used, p.Slot)
 	}
-	if !slices.Equal(used, sc.used) || table.Slots != sc.slots || table.Grown != sc.grown || table.SectorSize != sc.sector {
+	if !slices.Equal(used, sc.used) || table.Slots != sc.slots || table.Grown != sc.grown ||
+		table.SectorSize != sc.sector {
 		t.Errorf("slots %v of %d, grown %v, sectors of %d; want %v of %d, %v, %d",
 			used, table.Slots, table.Grown, table.SectorSize, sc.used, sc.slots, sc.grown, sc.sector)
 	}
@@ -271,10 +282,12 @@ func (sc scenario) compare(t *testing.T, img string, table *gpt.Table) {
 		t.Fatalf("%v in %s", err, out)
 	}
 	d := dump.PartitionTable
-	if uuid.MustParse(d.ID) != table.Disk || d.FirstLBA != table.FirstUsable || d.LastLBA != table.LastUsable || len(d.Partitions) != len(table.Partitions) {
+	if uuid.MustParse(d.ID) != table.Disk || d.FirstLBA != table.FirstUsable || d.LastLBA != table.LastUsable ||
+		len(d.Partitions) != len(table.Partitions) {
 		t.Fatalf("sfdisk sees %+v, Read %+v", d, table)
 	}
-	byStart := slices.SortedFunc(slices.Values(table.Partitions), func(a, b gpt.Partition) int { return int(a.Start/512 - b.Start/512) })
+	byStart := slices.SortedFunc(slices.Values(table.Partitions),
+		func(a, b gpt.Partition) int { return int(a.Start/512 - b.Start/512) })
 	slices.SortFunc(d.Partitions, func(a, b struct {
 		Node, Type, UUID, Name, Attrs string
 		Start, Size                   int64

@@ -139,8 +139,9 @@ func (t *MBRTable) readLogical(f *os.File, extended MBRPartition) error {
 func (t *MBRTable) check(used []span, size int64) error {
 	for _, p := range t.Partitions {
 		if p.Start+p.Size > size && p.Type != mbrProtective {
-			return &DamageError{"MBR", fmt.Sprintf("partition %d ends at byte %d, but the file is %d bytes long: the image is truncated",
-				p.Slot, p.Start+p.Size, size), mendFetch}
+			return &DamageError{"MBR",
+				fmt.Sprintf("partition %d ends at byte %d, but the file is %d bytes long: the image is truncated",
+					p.Slot, p.Start+p.Size, size), mendFetch}
 		}
 	}
 	if what := overlap(append([]span{{"the MBR", 0, 0}}, used...)); what != "" {

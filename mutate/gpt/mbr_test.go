@@ -46,7 +46,8 @@ func TestReadMBR(t *testing.T) {
 // where they are.
 func TestReadLogical(t *testing.T) {
 	img := blank(t, 24*mib)
-	sfdisk(t, 512, img, "label: dos\nlabel-id: 0x5ec0ffee\n1: start=2048,size=4096,type=83,bootable\n2: start=8192,type=f\n"+
+	sfdisk(t, 512, img, "label: dos\nlabel-id: 0x5ec0ffee\n"+
+		"1: start=2048,size=4096,type=83,bootable\n2: start=8192,type=f\n"+
 		"5: start=10240,size=2048,type=82\n6: start=14336,size=4096,type=83\n7: start=20480,size=2048,type=83\n")
 	f := open(t, img)
 	got, err := gpt.ReadMBR(f)
@@ -55,7 +56,8 @@ func TestReadLogical(t *testing.T) {
 	}
 	want := []gpt.MBRPartition{
 		{1, 0x83, true, 2048 * 512, 4096 * 512}, {2, 0x0f, false, 8192 * 512, (24*mib/512 - 8192) * 512},
-		{5, 0x82, false, 10240 * 512, 2048 * 512}, {6, 0x83, false, 14336 * 512, 4096 * 512}, {7, 0x83, false, 20480 * 512, 2048 * 512},
+		{5, 0x82, false, 10240 * 512, 2048 * 512}, {6, 0x83, false, 14336 * 512, 4096 * 512},
+		{7, 0x83, false, 20480 * 512, 2048 * 512},
 	}
 	if !slices.Equal(got.Partitions, want) {
 		t.Errorf("ReadMBR() = %+v, want %+v", got.Partitions, want)
@@ -102,14 +104,17 @@ func TestReadMBRDamage(t *testing.T) {
 		name, want string
 		damage     func(b []byte) []byte
 	}{
-		{"truncated", "partition 4 ends at byte 25165824, but the file is 24117248 bytes", func(b []byte) []byte { return b[:23*mib] }},
+		{"truncated", "partition 4 ends at byte 25165824, but the file is 24117248 bytes",
+			func(b []byte) []byte { return b[:23*mib] }},
 		{"count overflows", "partition 2 ends at byte 2199024304128", func(b []byte) []byte {
 			le.PutUint32(b[446+16+12:], 1<<32-1-2047)
 			le.PutUint32(b[446+16+8:], 4096)
 			return b
 		}},
-		{"overlap", "partition 2 and partition 1 overlap at sector 8192", func(b []byte) []byte { le.PutUint32(b[446+16+12:], 8192); return b }},
-		{"starts in the MBR", "the MBR and partition 1 overlap", func(b []byte) []byte { le.PutUint32(b[446+8:], 0); return b }},
+		{"overlap", "partition 2 and partition 1 overlap at sector 8192",
+			func(b []byte) []byte { le.PutUint32(b[446+16+12:], 8192); return b }},
+		{"starts in the MBR", "the MBR and partition 1 overlap",
+			func(b []byte) []byte { le.PutUint32(b[446+8:], 0); return b }},
 		{"flag of no table", "no partition table", func(b []byte) []byte { b[446+48] = 0x20; return b }},
 		{"magic", "no partition table", func(b []byte) []byte { b[511] = 0; return b }},
 	} {
@@ -118,9 +123,12 @@ func TestReadMBRDamage(t *testing.T) {
 			patch(t, img, tc.damage)
 			f, before := open(t, img), slurp(t, img)
 			_, err := gpt.ReadMBR(f)
-			for call, err := range map[string]error{"ReadMBR": err, "SetActive": gpt.SetActive(f, 1), "SetSignature": gpt.SetSignature(f, "01234567")} {
+			for call, err := range map[string]error{
+				"ReadMBR": err, "SetActive": gpt.SetActive(f, 1), "SetSignature": gpt.SetSignature(f, "01234567"),
+			} {
 				var damage *gpt.DamageError
-				if err == nil || !strings.Contains(err.Error(), tc.want) || errors.As(err, &damage) == errors.Is(err, gpt.ErrNoTable) {
+				if err == nil || !strings.Contains(err.Error(), tc.want) ||
+					errors.As(err, &damage) == errors.Is(err, gpt.ErrNoTable) {
 					t.Errorf("%s() = %v, want %q", call, err, tc.want)
 				}
 			}
@@ -137,7 +145,8 @@ func TestSetActive(t *testing.T) {
 	for _, tc := range []struct {
 		slots []int
 		flags [4]byte
-	}{{[]int{1}, [4]byte{0x80}}, {[]int{4, 2}, [4]byte{1: 0x80, 3: 0x80}}, {nil, [4]byte{}}, {[]int{2}, [4]byte{1: 0x80}}} {
+	}{{[]int{1}, [4]byte{0x80}}, {[]int{4, 2}, [4]byte{1: 0x80, 3: 0x80}}, {nil, [4]byte{}},
+		{[]int{2}, [4]byte{1: 0x80}}} {
 		slots, flags := tc.slots, tc.flags
 		if err := gpt.SetActive(f, slots...); err != nil {
 			t.Fatal(err)

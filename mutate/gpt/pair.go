@@ -88,8 +88,9 @@ func (p *places) pair(size int64) (*pair, error) {
 	if p.primaryErr == nil {
 		switch alt := p.primary.u64(offAlternate); {
 		case alt >= p.sectors:
-			return nil, &DamageError{"backup GPT", fmt.Sprintf("its header belongs in sector %d, but the file ends after sector %d: "+
-				"the image of %d bytes is truncated", alt, p.sectors-1, size), mendFetch}
+			return nil, &DamageError{"backup GPT",
+				fmt.Sprintf("its header belongs in sector %d, but the file ends after sector %d: "+
+					"the image of %d bytes is truncated", alt, p.sectors-1, size), mendFetch}
 		case alt < 2:
 			p.primaryErr = faultf("header says that the backup is in sector %d", alt)
 		case alt != p.sectors-1:

@@ -49,7 +49,8 @@ func (e *DamageError) Error() string { return e.Where + ": " + e.What }
 const (
 	mendEnd = "run 'sgdisk -e' on a copy of the image, which writes the faulty part anew from the sound one"
 	// sgdisk -e keeps two headers that it finds sound; sfdisk makes both from one.
-	mendBoth  = "save the output of 'sfdisk --dump' and give it to 'sfdisk' on a copy of the image, which makes both copies equal"
+	mendBoth = "save the output of 'sfdisk --dump' and give it to 'sfdisk' on a copy of the image, " +
+		"which makes both copies equal"
 	mendFetch = "copy or download the image again"
 )
 

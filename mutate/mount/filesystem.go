@@ -127,7 +127,8 @@ func (c Claim) checkMounts(f Filesystem) error {
 	for _, m := range parseMounts(string(table)) {
 		if m.fs == "xfs" && !slices.Contains(m.options, "nouuid") && xfsUUID(m.source) == strings.ToLower(f.UUID) {
 			return fault.New(fault.Host, "unmount "+m.place+" meanwhile, or build on a machine that has it not mounted",
-				"the machine has an XFS with the UUID of the image mounted (%s, from %s, on %s), and the kernel mounts one UUID once",
+				"the machine has an XFS with the UUID of the image mounted (%s, from %s, on %s), "+
+					"and the kernel mounts one UUID once",
 				f.UUID, m.source, m.place)
 		}
 	}

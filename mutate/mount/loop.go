@@ -29,7 +29,9 @@ type LoopOptions struct {
 const sectorSize = 512
 
 // ErrNoLoop says that the machine has no loop devices: no /dev/loop-control.
-var ErrNoLoop = fault.New(fault.Host, "modprobe loop, or give the container /dev/loop-control and the loop devices (imgmut doctor)", "this machine has no loop devices")
+var ErrNoLoop = fault.New(fault.Host,
+	"modprobe loop, or give the container /dev/loop-control and the loop devices (imgmut doctor)",
+	"this machine has no loop devices")
 
 // Loop shows f as a block device with 512-byte sectors.
 func Loop(f *os.File, o LoopOptions) (*Device, error) {

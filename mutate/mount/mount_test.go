@@ -114,7 +114,8 @@ func TestClaimFindsForeignMounts(t *testing.T) {
 	program(t, "mount", "-o", "loop", f.Name(), dir)
 	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
 	err = lock()
-	if fault.Of(err) != fault.Host || !strings.Contains(err.Error(), dir) || !strings.Contains(fault.Mend(err), "unmount "+dir) {
+	if fault.Of(err) != fault.Host || !strings.Contains(err.Error(), dir) ||
+		!strings.Contains(fault.Mend(err), "unmount "+dir) {
 		t.Errorf("Lock = %v, hint %q; want it to name the mount on %s", err, fault.Mend(err), dir)
 	}
 	claim.Fork = ""

@@ -27,7 +27,7 @@ type Image struct {
 	Verdict    Verdict        `json:"verdict"`
 	Imgmut     string         `json:"imgmut"`               // version
 	Systemd    int            `json:"systemd,omitempty"`    // major version of the host's, 0 if none was started
-	PoolFile   *PoolFile      `json:"registered,omitempty"` // in machined's pool, of this image or of one before it of that name
+	PoolFile   *PoolFile      `json:"registered,omitempty"` // of this image, or of one before it of that name
 }
 
 // Check is an error if this is not the record of the image of that name.
@@ -41,7 +41,7 @@ func (i *Image) Check(name string) error {
 // Identity is what sets an image apart from all others with the same bytes.
 type Identity struct {
 	Disk       string            `json:"disk"`       // disk GUID, or the MBR's signature
-	Partitions map[string]string `json:"partitions"` // partition UUIDs: those of the base to those of the image, lower case
+	Partitions map[string]string `json:"partitions"` // UUIDs in lower case: from the base's to the image's
 }
 
 // PoolFile is a file in machined's pool.
@@ -63,6 +63,7 @@ type Assertion struct {
 func SameAssertions(a, b []Assertion) bool {
 	return slices.EqualFunc(a, b, func(x, y Assertion) bool {
 		var p, q bytes.Buffer
-		return x.Kind == y.Kind && json.Compact(&p, x.Options) == nil && json.Compact(&q, y.Options) == nil && bytes.Equal(p.Bytes(), q.Bytes())
+		return x.Kind == y.Kind && json.Compact(&p, x.Options) == nil && json.Compact(&q, y.Options) == nil &&
+			bytes.Equal(p.Bytes(), q.Bytes())
 	})
 }

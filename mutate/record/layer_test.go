@@ -38,7 +38,8 @@ func TestKeyIsGolden(t *testing.T) {
 		want record.Key
 	}{
 		{"every field", full(), "cb5cdf09a0d0cd9167c5c965f425dc5fa39c2be7f9993f49b2f3af6c7dfaf4e3"},
-		{"few fields", &record.Material{Parent: "p", Kind: "prepare", Version: 1}, "1e3b6c750b762093a7fe8fa409f690db5fe2401d5c68b43840a89beebcf5f12e"},
+		{"few fields", &record.Material{Parent: "p", Kind: "prepare", Version: 1},
+			"1e3b6c750b762093a7fe8fa409f690db5fe2401d5c68b43840a89beebcf5f12e"},
 	} {
 		if got := key(t, c.m); got != c.want {
 			t.Errorf("%s: key %s, want %s", c.name, got, c.want)

@@ -13,8 +13,10 @@ import (
 func FuzzReferences(f *testing.F) {
 	const old, fresh = "3f519074-8e2c-4da0-b143-2c7ea5f90803", "00000000-1111-4222-8333-444444444444"
 	for _, seed := range []string{
-		"options root=PARTUUID=" + old + " ro\n", "search --no-floppy --fs-uuid --set=root 1A2B-3C4D\n", "search.fs_uuid " + old + " root\n",
-		"LABEL=\"a b\" /dev/disk/by-label/x PARTLABEL='y' UUID=$z\n", "PARTUUID=" + strings.ToUpper(old) + "-01 " + old + old, "# UUID=x\n",
+		"options root=PARTUUID=" + old + " ro\n", "search --no-floppy --fs-uuid --set=root 1A2B-3C4D\n",
+		"search.fs_uuid " + old + " root\n",
+		"LABEL=\"a b\" /dev/disk/by-label/x PARTLABEL='y' UUID=$z\n",
+		"PARTUUID=" + strings.ToUpper(old) + "-01 " + old + old, "# UUID=x\n",
 	} {
 		f.Add(seed)
 	}

@@ -37,7 +37,8 @@ type Reference struct {
 // is looked for with and without.
 var refFiles = []string{
 	"etc/fstab", "etc/crypttab", "etc/kernel/cmdline", "etc/default/grub", "etc/default/grub.d/*.cfg",
-	"boot/loader/entries/*.conf", "boot/grub/grub.cfg", "boot/grub2/grub.cfg", "boot/extlinux/extlinux.conf", "boot/cmdline.txt",
+	"boot/loader/entries/*.conf", "boot/grub/grub.cfg", "boot/grub2/grub.cfg", "boot/extlinux/extlinux.conf",
+	"boot/cmdline.txt",
 	"loader/entries/*.conf", "grub/grub.cfg", "grub2/grub.cfg", "extlinux/extlinux.conf", "cmdline.txt",
 	"EFI/*/grub.cfg", "boot/grub/grubenv", "boot/grub2/grubenv", "grub/grubenv", "grub2/grubenv",
 	"boot/grub/custom.cfg", "boot/grub2/custom.cfg", "grub/custom.cfg", "grub2/custom.cfg",
@@ -135,15 +136,18 @@ func fstabReferences(name, text string) []Reference {
 // mayName says whether a closer look at a text is worth it: a stranger's can be
 // megabytes of nothing.
 func mayName(text string) bool {
-	return strings.Contains(text, "UUID") || strings.Contains(text, "LABEL") || strings.Contains(text, "/by-") || strings.Contains(text, "uuid")
+	return strings.Contains(text, "UUID") || strings.Contains(text, "LABEL") || strings.Contains(text, "/by-") ||
+		strings.Contains(text, "uuid")
 }
 
 var (
 	// spec finds KEY=value, with value possibly quoted, and the paths below
 	// /dev/disk that say the same.
-	spec = regexp.MustCompile(`\b(UUID|LABEL|PARTUUID|PARTLABEL)=("[^"\n]+"|[^\s"',]+)|/dev/disk/by-(uuid|label|partuuid|partlabel)/([^\s"',]+)`)
+	spec = regexp.MustCompile(`\b(UUID|LABEL|PARTUUID|PARTLABEL)=("[^"\n]+"|[^\s"',]+)` +
+		`|/dev/disk/by-(uuid|label|partuuid|partlabel)/([^\s"',]+)`)
 	// byUUID finds the UUID of grub's search command.
-	byUUID = regexp.MustCompile(`\bsearch(?:\.fs_uuid|\b[^\n]*--fs-uuid)[^\n]*?\s([0-9A-Fa-f]{4,8}(?:-[0-9A-Fa-f]{4}){1,3}(?:-[0-9A-Fa-f]{12})?)\b`)
+	byUUID = regexp.MustCompile(`\bsearch(?:\.fs_uuid|\b[^\n]*--fs-uuid)[^\n]*?\s` +
+		`([0-9A-Fa-f]{4,8}(?:-[0-9A-Fa-f]{4}){1,3}(?:-[0-9A-Fa-f]{12})?)\b`)
 	// partUUID finds what is said to be a partition's UUID, GPT's or MBR's: after
 	// its tag, which the kernel, fstab and crypttab share, or as a name below
 	// /dev/disk. After it may come /PARTNROFF=.

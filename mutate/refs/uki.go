@@ -108,7 +108,8 @@ func (u uki) rewrite(t fs.FS, name string, change func(string) string) ([]byte, 
 		return nil, nil
 	}
 	if u.signed {
-		return nil, fault.New(fault.Image, "name the partition by what is in it, with UUID= or LABEL=, or sign when the image is made",
+		return nil, fault.New(fault.Image,
+			"name the partition by what is in it, with UUID= or LABEL=, or sign when the image is made",
 			"%s is signed, and its kernel command line names a partition by its UUID, which every image has anew", name)
 	}
 	fi, err := fs.Stat(t, name)

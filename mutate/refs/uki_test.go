@@ -33,10 +33,12 @@ func uki(signed bool, lines ...string) []byte {
 		optional.DataDirectory[pe.IMAGE_DIRECTORY_ENTRY_SECURITY] = pe.DataDirectory{VirtualAddress: 1, Size: 8}
 	}
 	binary.Write(&b, binary.LittleEndian, pe.FileHeader{Machine: pe.IMAGE_FILE_MACHINE_AMD64,
-		NumberOfSections: uint16(len(lines)), SizeOfOptionalHeader: uint16(binary.Size(optional)), PointerToSymbolTable: 1 << 30, NumberOfSymbols: 1 << 31})
+		NumberOfSections: uint16(len(lines)), SizeOfOptionalHeader: uint16(binary.Size(optional)),
+		PointerToSymbolTable: 1 << 30, NumberOfSymbols: 1 << 31})
 	binary.Write(&b, binary.LittleEndian, optional)
 	for i, line := range lines {
-		s := pe.SectionHeader32{VirtualSize: uint32(len(line)), SizeOfRawData: alignment, PointerToRawData: uint32(data + alignment*i)}
+		s := pe.SectionHeader32{VirtualSize: uint32(len(line)), SizeOfRawData: alignment,
+			PointerToRawData: uint32(data + alignment*i)}
 		copy(s.Name[:], ".cmdline")
 		binary.Write(&b, binary.LittleEndian, s)
 	}
@@ -50,7 +52,8 @@ func uki(signed bool, lines ...string) []byte {
 
 func TestUKI(t *testing.T) {
 	const old, fresh = "3f519074-8e2c-4da0-b143-2c7ea5f90803", "2e408f63-7d1b-4c9f-a032-1b6d94e8f702"
-	lines := []string{"root=PARTUUID=" + old + " ro\x00noise UUID=x", "root=LABEL=rescue", "resume=PARTUUID=" + strings.ToUpper(old)}
+	lines := []string{"root=PARTUUID=" + old + " ro\x00noise UUID=x", "root=LABEL=rescue",
+		"resume=PARTUUID=" + strings.ToUpper(old)}
 	image := uki(false, lines...)
 	files := fstest.MapFS{ukiName: {Data: image}}
 	want := []refs.Reference{
@@ -70,7 +73,8 @@ func TestUKI(t *testing.T) {
 	}
 
 	files = fstest.MapFS{ukiName: {Data: uki(true, lines...)}}
-	err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: fresh}, func(string, []byte) error { return nil })
+	err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: fresh},
+		func(string, []byte) error { return nil })
 	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), ukiName+" is signed") || fault.Mend(err) == "" {
 		t.Errorf("Rename of a signed image = %v, want one about the image", err)
 	}
@@ -135,19 +139,27 @@ func TestUKISections(t *testing.T) {
 		want  string // the volumes named
 	}{
 		{"one", peFile(0x40, 0x3000, pe64(), section{".cmdline", 512, len(line), 0x2000, line}), "LABEL=abcdef"},
-		{"cut by its size in memory", peFile(0x40, 0x3000, pe64(), section{".cmdline", 512, len(line) - 3, 0x2000, line}), "LABEL=abc"},
-		{"cut by its size in the file", peFile(0x40, 0x3000, pe64(), section{".cmdline", len(line) - 2, 512, 0x2000, line}), "LABEL=abcd"},
-		{"cut by a NUL", peFile(0x40, 0x3000, pe64(), section{".cmdline", 512, 512, 0x2000, "LABEL=a\x00LABEL=b"}), "LABEL=a"},
+		{"cut by its size in memory", peFile(0x40, 0x3000, pe64(), section{".cmdline", 512, len(line) - 3, 0x2000, line}),
+			"LABEL=abc"},
+		{"cut by its size in the file", peFile(0x40, 0x3000, pe64(), section{".cmdline", len(line) - 2, 512, 0x2000, line}),
+			"LABEL=abcd"},
+		{"cut by a NUL", peFile(0x40, 0x3000, pe64(), section{".cmdline", 512, 512, 0x2000, "LABEL=a\x00LABEL=b"}),
+			"LABEL=a"},
 		{"of other names", peFile(0x40, 0x3000, pe64(), section{".osrel", 512, 512, 0x2000, "LABEL=o"},
 			section{".cmdline", 512, 512, 0x2200, "LABEL=c"}, section{".linux", 512, 512, 0x2400, "LABEL=l"}), "LABEL=c"},
 		{"beyond the file, and another", peFile(0x40, 0x3000, pe64(), section{".cmdline", 512, 512, 0x9000, ""},
 			section{".cmdline", 512, 512, 0x2e00, "LABEL=c"}), "LABEL=c"},
-		{"half beyond the file, and another", peFile(0x40, 0x3000, pe64(), section{".cmdline", 512, 512, 0x2f00, "LABEL=half"},
-			section{".cmdline", 512, 512, 0x2000, "LABEL=c"}), "LABEL=c"},
-		{"as long as a kernel takes", peFile(0x40, 0x20000, pe64(), section{".cmdline", 1 << 16, 1 << 16, 0x2000, long}), "LABEL=far"},
-		{"longer", peFile(0x40, 0x20000, pe64(), section{".cmdline", 1<<16 + 512, 1<<16 + 512, 0x2000, " " + long}), "LABEL=fa"},
-		{"far behind the header", peFile(0x40, 0x90000, pe64(), section{".cmdline", 512, 512, 0x80000, line}), "LABEL=abcdef"},
-		{"a header far behind", peFile(0xff00-0x200, 0x20000, pe64(), section{".cmdline", 512, 512, 0x11000, line}), "LABEL=abcdef"},
+		{"half beyond the file, and another",
+			peFile(0x40, 0x3000, pe64(), section{".cmdline", 512, 512, 0x2f00, "LABEL=half"},
+				section{".cmdline", 512, 512, 0x2000, "LABEL=c"}), "LABEL=c"},
+		{"as long as a kernel takes", peFile(0x40, 0x20000, pe64(), section{".cmdline", 1 << 16, 1 << 16, 0x2000, long}),
+			"LABEL=far"},
+		{"longer", peFile(0x40, 0x20000, pe64(), section{".cmdline", 1<<16 + 512, 1<<16 + 512, 0x2000, " " + long}),
+			"LABEL=fa"},
+		{"far behind the header", peFile(0x40, 0x90000, pe64(), section{".cmdline", 512, 512, 0x80000, line}),
+			"LABEL=abcdef"},
+		{"a header far behind", peFile(0xff00-0x200, 0x20000, pe64(), section{".cmdline", 512, 512, 0x11000, line}),
+			"LABEL=abcdef"},
 		{"a header too far behind", peFile(0x10000, 0x20000, pe64(), section{".cmdline", 512, 512, 0x11000, line}), ""},
 		{"too short for a header", []byte("MZ")[:2], ""},
 		{"short", make([]byte, 0x3f), ""},
@@ -183,13 +195,15 @@ func TestUKIThatCannotChange(t *testing.T) {
 		{"of 32 bits", peFile(0x40, 0x3000, plain32, text), fresh, ""},
 		{"of 64 bits and signed", peFile(0x40, 0x3000, signed64, text), fresh, "is signed"},
 		{"of 32 bits and signed", peFile(0x40, 0x3000, signed32, text), fresh, "is signed"},
-		{"to the end of the file", peFile(0x40, 0x2000+14+36, pe64(), section{".cmdline", 50, 50, 0x2000, text.text}), fresh, ""},
+		{"to the end of the file", peFile(0x40, 0x2000+14+36, pe64(), section{".cmdline", 50, 50, 0x2000, text.text}),
+			fresh, ""},
 		{"by something longer", peFile(0x40, 0x3000, pe64(), text), fresh + "5", "it has no room"},
 		{"by something shorter", peFile(0x40, 0x3000, pe64(), text), fresh[1:], "it has no room"},
 	} {
 		files := fstest.MapFS{ukiName: {Data: bytes.Clone(tc.image)}}
 		var got []byte
-		err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: tc.becomes}, func(_ string, b []byte) error { got = b; return nil })
+		err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: tc.becomes},
+			func(_ string, b []byte) error { got = b; return nil })
 		switch {
 		case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want) || got != nil):
 			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
@@ -214,7 +228,8 @@ func TestUKITooLargeToChange(t *testing.T) {
 	if err := os.Truncate(name, 512<<20+1); err != nil {
 		t.Fatal(err)
 	}
-	err := refs.Files{FS: os.DirFS(dir)}.Rename(t.Context(), map[string]string{old: strings.ToUpper(old)}, func(string, []byte) error { return nil })
+	err := refs.Files{FS: os.DirFS(dir)}.Rename(t.Context(), map[string]string{old: strings.ToUpper(old)},
+		func(string, []byte) error { return nil })
 	if err == nil || !strings.Contains(err.Error(), "536870913 bytes are too many") {
 		t.Errorf("Rename = %v", err)
 	}
@@ -232,7 +247,8 @@ func FuzzUKI(f *testing.F) {
 		files := fstest.MapFS{ukiName: {Data: image}}
 		references(t, refs.Files{FS: files})
 		there := map[string][]byte{}
-		err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: fresh}, func(name string, b []byte) error { there[name] = b; return nil })
+		err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: fresh},
+			func(name string, b []byte) error { there[name] = b; return nil })
 		if err != nil || len(there) == 0 || bytes.Contains(image, []byte(fresh)) {
 			return
 		}

@@ -80,22 +80,31 @@ func decode(t *testing.T, assertions ...string) ([]verify.Assertion, error) {
 func TestCheck(t *testing.T) {
 	g := &guest{
 		output: map[string]string{
-			"systemctl is-enabled -- a.service": "enabled\n", "systemctl is-enabled -- b.service": "disabled\n", "systemctl is-enabled -- c.service": "masked\n",
-			"dpkg-query --show --showformat=${db:Status-Status} -- curl": "installed", "dpkg-query --show --showformat=${db:Status-Status} -- nano": "config-files",
+			"systemctl is-enabled -- a.service":                          "enabled\n",
+			"systemctl is-enabled -- b.service":                          "disabled\n",
+			"systemctl is-enabled -- c.service":                          "masked\n",
+			"dpkg-query --show --showformat=${db:Status-Status} -- curl": "installed",
+			"dpkg-query --show --showformat=${db:Status-Status} -- nano": "config-files",
 			"fails": "1\n2\n3\n4\n5\n6\n", "works": "fine\n",
 		},
-		code: map[string]int{"systemctl is-enabled -- b.service": 1, "systemctl is-enabled -- c.service": 1, "systemctl is-enabled -- gone.service": 1,
-			"dpkg-query --show --showformat=${db:Status-Status} -- gone": 1, "fails": 3, "false": 1},
+		code: map[string]int{
+			"systemctl is-enabled -- b.service": 1, "systemctl is-enabled -- c.service": 1,
+			"systemctl is-enabled -- gone.service":                       1,
+			"dpkg-query --show --showformat=${db:Status-Status} -- gone": 1,
+			"fails": 3, "false": 1,
+		},
 	}
 	for _, tc := range []struct{ in, name, want string }{ // want: how it does not hold; empty if it does
 		{`file: /etc/motd`, "file /etc/motd", ""},
 		{`file: /etc/gone`, "file /etc/gone", "/etc/gone is not there"},
-		{`file: {path: /etc/motd, mode: "0640", owner: "www-data:adm", content: "hello\nworld\n", regex: "^h.*o"}`, "file /etc/motd", ""},
+		{`file: {path: /etc/motd, mode: "0640", owner: "www-data:adm", content: "hello\nworld\n", regex: "^h.*o"}`,
+			"file /etc/motd", ""},
 		{`file: {path: /etc/motd, owner: "33:4"}`, "file /etc/motd", ""},
 		{`file: {path: /etc/motd, mode: "0644"}`, "file /etc/motd", "/etc/motd has mode 0640, not 0644"},
 		{`file: {path: /etc/motd, owner: root}`, "file /etc/motd", "/etc/motd belongs to user www-data (33), not root"},
 		{`file: {path: /etc/motd, owner: "www-data:root"}`, "file /etc/motd", "/etc/motd belongs to group adm (4), not root"},
-		{`file: {path: /etc/motd, content: "hello\nthere\n"}`, "file /etc/motd", `/etc/motd has other content: line 2 is "world", not "there"`},
+		{`file: {path: /etc/motd, content: "hello\nthere\n"}`, "file /etc/motd",
+			`/etc/motd has other content: line 2 is "world", not "there"`},
 		{`file: {path: /etc/motd, content: "hello\nworld\nmore\n"}`, "file /etc/motd", `line 3 is "", not "more"`},
 		{`file: {path: /etc/motd, content: "hello\n"}`, "file /etc/motd", `line 2 is "world", not ""`},
 		{`file: {path: /etc/motd, content: ""}`, "file /etc/motd", `line 1 is "hello", not ""`},
@@ -172,12 +181,14 @@ func TestAssertions(t *testing.T) {
 		t.Fatal(err)
 	}
 	started := 0
-	r := verify.Request{Assertions: all, Guest: func(context.Context) (verify.Guest, error) { started++; return &guest{}, nil }}
+	r := verify.Request{Assertions: all,
+		Guest: func(context.Context) (verify.Guest, error) { started++; return &guest{}, nil }}
 	v, err := judge(t, path, r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if failed := v.Failed(); v.OK || len(failed) != 1 || failed[0].Name != "user nobody" || failed[0].Detail != "the image has no user nobody" {
+	if failed := v.Failed(); v.OK || len(failed) != 1 || failed[0].Name != "user nobody" ||
+		failed[0].Detail != "the image has no user nobody" {
 		t.Errorf("failed: %+v", failed)
 	}
 	if n := len(v.Checks); n != 7 || started != 1 {

@@ -96,8 +96,9 @@ func findings(report string) []string {
 }
 
 // progressLine is how e2fsck, xfs_repair, btrfs and fsck.vfat say how far they
-// are, and who they are.
-var progressLine = regexp.MustCompile(`^(Pass \d|Phase \d|- |\[\d+/\d+\]|e2fsck \d|fsck\.fat \d|Opening filesystem|Checking filesystem|UUID: )`)
+// are, and what they are called.
+var progressLine = regexp.MustCompile(`^(Pass \d|Phase \d|- |\[\d+/\d+\]|e2fsck \d|fsck\.fat \d|` +
+	`Opening filesystem|Checking filesystem|UUID: )`)
 
 func lastLines(s string, n int) []string {
 	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' })

@@ -141,11 +141,16 @@ func TestImage(t *testing.T) {
 		{"good", nil, "", ""},
 		{"references that are there", fstab("UUID=" + rootUUID + " / ext4\nUUID=1A2B-3C4D /boot/efi vfat\n"), "", ""},
 		{"nofail and noauto", fstab("LABEL=gone /a ext4 nofail\nUUID=1111-2222 /b vfat defaults,noauto 0 0\n"), "", ""},
-		{"dangling reference", fstab("UUID=" + rootUUID + " / ext4\nUUID=1111-2222 /b vfat\nLABEL=gone /c ext4\n"), "references",
-			"/etc/fstab names UUID=1111-2222, which no volume of the image has; /etc/fstab names LABEL=gone, which no volume of the image has"},
-		{"damaged block bitmap", func(t *testing.T, path string) { debugfs(t, path, "freeb 3000 500") }, "partition 1: ext4", ""},
-		{"damaged inode", func(t *testing.T, path string) { debugfs(t, path, "sif etc links_count 40") }, "partition 1: ext4", ""},
-		{"journal to replay", func(t *testing.T, path string) { debugfs(t, path, "jo", "jw -b 333 /dev/zero", "jc") }, "", ""},
+		{"dangling reference", fstab("UUID=" + rootUUID + " / ext4\nUUID=1111-2222 /b vfat\nLABEL=gone /c ext4\n"),
+			"references",
+			"/etc/fstab names UUID=1111-2222, which no volume of the image has; " +
+				"/etc/fstab names LABEL=gone, which no volume of the image has"},
+		{"damaged block bitmap", func(t *testing.T, path string) { debugfs(t, path, "freeb 3000 500") },
+			"partition 1: ext4", ""},
+		{"damaged inode", func(t *testing.T, path string) { debugfs(t, path, "sif etc links_count 40") },
+			"partition 1: ext4", ""},
+		{"journal to replay", func(t *testing.T, path string) { debugfs(t, path, "jo", "jw -b 333 /dev/zero", "jc") },
+			"", ""},
 		{"damaged FAT", func(t *testing.T, path string) {
 			// The entries of the first copy of the table, which begins after 32 reserved sectors.
 			overwrite(t, path, 65<<20+32*512+8, []byte{0x77, 0x66, 0x55, 0x04, 0x77, 0x66, 0x55, 0x04})
@@ -164,7 +169,8 @@ func TestImage(t *testing.T) {
 			for _, c := range v.Checks {
 				names = append(names, c.Name)
 			}
-			if got, want := strings.Join(names, ", "), "partition table: gpt, partition 1: ext4, partition 2: vfat, references"; got != want {
+			const want = "partition table: gpt, partition 1: ext4, partition 2: vfat, references"
+			if got := strings.Join(names, ", "); got != want {
 				t.Errorf("checks %s, want %s", got, want)
 			}
 			var failed []string

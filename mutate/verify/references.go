@@ -38,7 +38,8 @@ func references(ctx context.Context, r Request) ([]record.Check, error) {
 		}
 		for _, ref := range named {
 			if _, ok := l.Resolve(ref.Spec); !ok && ref.Needed {
-				dangling = append(dangling, fmt.Sprintf("%s names %s, which no volume of the image has", filepath.Join(v.Mountpoint, ref.File), ref.Spec))
+				file := filepath.Join(v.Mountpoint, ref.File)
+				dangling = append(dangling, fmt.Sprintf("%s names %s, which no volume of the image has", file, ref.Spec))
 			}
 		}
 	}
