@@ -44,8 +44,8 @@ type tableEdit struct {
 // editFor decides the edit from what is in the base.
 func editFor(l *disk.Layout, t *gpt.Table) (tableEdit, error) {
 	e := tableEdit{
-		work:   gpt.Edit{Loose: true, Types: map[int]uuid.UUID{}, Set: map[int]uint64{}, Clear: map[int]uint64{}},
-		finish: gpt.Edit{Loose: true, Set: map[int]uint64{}, Clear: map[int]uint64{}},
+		work:   gpt.Edit{NoSync: true, Types: map[int]uuid.UUID{}, Set: map[int]uint64{}, Clear: map[int]uint64{}},
+		finish: gpt.Edit{NoSync: true, Set: map[int]uint64{}, Clear: map[int]uint64{}},
 	}
 	for _, p := range t.Partitions {
 		v, _ := l.Slot(p.Slot)

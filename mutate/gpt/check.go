@@ -82,7 +82,7 @@ func (p *pair) regions() string {
 		return fmt.Sprintf("the usable range from sector %d to %d is not within the %d sectors of the file",
 			first, last, p.sectors)
 	}
-	array := func(name string, s *side) span {
+	array := func(name string, s *tableCopy) span {
 		start := s.u64(offArray)
 		return span{name, start, start + p.span(uint64(len(s.array))) - 1}
 	}
@@ -129,7 +129,7 @@ func overlap(spans []span) string {
 
 // secondOpinion has go-diskfs read the primary as well and compares. It only
 // ever sees tables that passed our checks, for it believes sizes unseen.
-func secondOpinion(f *os.File, s *side, t *Table) error {
+func secondOpinion(f *os.File, s *tableCopy, t *Table) error {
 	if s.u32(offHeaderSize) != minHeader || s.u32(offEntrySize) != minEntry || s.u32(offReserved) != 0 {
 		return nil // sound by the specification, but unknown to go-diskfs
 	}

@@ -18,9 +18,9 @@ type Edit struct {
 	GUIDs map[int]uuid.UUID // new unique GUIDs; swaps are fine, duplicates are not
 	Set   map[int]uint64    // attribute bits to set
 	Clear map[int]uint64    // attribute bits to clear; none may be in Set as well
-	// Loose leaves out the waits for stable storage. It is for a file that a
+	// NoSync leaves out the waits for stable storage. It is for a file that a
 	// crash throws away.
-	Loose bool
+	NoSync bool
 }
 
 // Apply makes the changes of e in both copies of the table of f, and no other
@@ -42,7 +42,7 @@ func Apply(f *os.File, e Edit) error {
 		return nil
 	}
 	for _, batch := range edited.batches() {
-		if err := batch.write(f, e.Loose); err != nil {
+		if err := batch.write(f, e.NoSync); err != nil {
 			return fmt.Errorf("write %s: %w", batch.name, err)
 		}
 	}
@@ -104,8 +104,8 @@ func (p *pair) edited(e Edit) *pair {
 	return &pair{p.disk, p.primary.edited(e), p.backup.edited(e)}
 }
 
-func (s *side) edited(e Edit) *side {
-	s = &side{s.lba, bytes.Clone(s.header), bytes.Clone(s.array)}
+func (s *tableCopy) edited(e Edit) *tableCopy {
+	s = &tableCopy{s.lba, bytes.Clone(s.header), bytes.Clone(s.array)}
 	if e.Disk != nil {
 		putGUID(s.header[offDisk:], *e.Disk)
 	}
@@ -127,7 +127,7 @@ func (p *pair) equal(q *pair) bool {
 	return p.sector == q.sector && p.primary.equal(q.primary) && p.backup.equal(q.backup)
 }
 
-func (s *side) equal(o *side) bool {
+func (s *tableCopy) equal(o *tableCopy) bool {
 	return s.lba == o.lba && bytes.Equal(s.header, o.header) && bytes.Equal(s.array, o.array)
 }
 
@@ -146,7 +146,7 @@ type write struct {
 // batches is the one place that decides the order on disk: the backup is on
 // stable storage before the primary, the only other copy, is touched.
 func (p *pair) batches() []batch {
-	of := func(name string, s *side) batch {
+	of := func(name string, s *tableCopy) batch {
 		return batch{name, []write{
 			{int64(s.u64(offArray)) * p.sector, s.array},
 			{int64(s.lba) * p.sector, s.header},
@@ -155,13 +155,13 @@ func (p *pair) batches() []batch {
 	return []batch{of("backup GPT", p.backup), of("primary GPT", p.primary)}
 }
 
-func (b batch) write(f *os.File, loose bool) error {
+func (b batch) write(f *os.File, noSync bool) error {
 	for _, w := range b.writes {
 		if _, err := f.WriteAt(w.data, w.off); err != nil {
 			return err
 		}
 	}
-	if loose {
+	if noSync {
 		return nil
 	}
 	return f.Sync()

@@ -9,19 +9,19 @@ import (
 // pair is both copies of a table.
 type pair struct {
 	disk
-	primary, backup *side
+	primary, backup *tableCopy
 }
 
-// places is what one sector size finds where the headers belong: the primary
+// candidate is what one sector size finds where the headers belong: the primary
 // in sector 1, the backup in the last sector.
-type places struct {
+type candidate struct {
 	disk
-	primary, backup       *side
+	primary, backup       *tableCopy
 	primaryErr, backupErr error
 }
 
 // rank orders sector sizes by how much speaks for them.
-func (p *places) rank() int {
+func (p *candidate) rank() int {
 	switch {
 	case p.primaryErr == nil:
 		return 3
@@ -40,9 +40,9 @@ func load(f *os.File) (*pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	var best *places
+	var best *candidate
 	for _, sector := range []int64{512, 4096} {
-		p, err := look(disk{f: f, sector: sector, sectors: uint64(size / sector)})
+		p, err := readHeaders(disk{f: f, sector: sector, sectors: uint64(size / sector)})
 		if err != nil {
 			return nil, err
 		}
@@ -60,8 +60,10 @@ func load(f *os.File) (*pair, error) {
 	return best.pair(size)
 }
 
-func look(d disk) (*places, error) {
-	p := &places{disk: d, primaryErr: unsigned, backupErr: unsigned}
+// readHeaders reads both headers as sectors of one size would have them. What is
+// wrong with them is not yet an error: the other size may be the right one.
+func readHeaders(d disk) (*candidate, error) {
+	p := &candidate{disk: d, primaryErr: unsigned, backupErr: unsigned}
 	if d.sectors < 2 {
 		return p, nil
 	}
@@ -71,7 +73,7 @@ func look(d disk) (*places, error) {
 }
 
 // noTable tells a file that never had a table from one that lost both copies.
-func (p *places) noTable() error {
+func (p *candidate) noTable() error {
 	protected, err := protective(p.f)
 	if err != nil {
 		return err
@@ -84,7 +86,7 @@ func (p *places) noTable() error {
 
 // pair follows the primary to the backup, reads the arrays, and reports what
 // is wrong with either copy.
-func (p *places) pair(size int64) (*pair, error) {
+func (p *candidate) pair(size int64) (*pair, error) {
 	if p.primaryErr == nil {
 		switch alt := p.primary.u64(offAlternate); {
 		case alt >= p.sectors:
@@ -109,7 +111,7 @@ func (p *places) pair(size int64) (*pair, error) {
 	return &pair{p.disk, p.primary, p.backup}, p.damage()
 }
 
-func (p *places) damage() error {
+func (p *candidate) damage() error {
 	switch {
 	case p.primaryErr != nil && p.backupErr != nil:
 		return &DamageError{"both GPT copies", fmt.Sprintf("primary: %v; backup: %v", p.primaryErr, p.backupErr), mendFetch}
@@ -122,7 +124,7 @@ func (p *places) damage() error {
 }
 
 // mend is what helps against a fault in one copy, given the other.
-func (p *places) mend(err error, sound *side) string {
+func (p *candidate) mend(err error, sound *tableCopy) string {
 	var f fault
 	if protected, readErr := protective(p.f); readErr != nil || !protected || !errors.As(err, &f) {
 		return mendFetch // sfdisk sees no table then, and sgdisk follows the wrong header

@@ -57,7 +57,7 @@ const (
 // advise gives a mend that is right for this image, or none. By itself each
 // tool takes an image for one with sectors of 512 bytes, and would start a new
 // table; and none keeps a header or entry of unusual size.
-func (d disk) advise(mend string, sound *side) string {
+func (d disk) advise(mend string, sound *tableCopy) string {
 	if sound.u32(offHeaderSize) != minHeader || sound.u32(offEntrySize) != minEntry {
 		return ""
 	}

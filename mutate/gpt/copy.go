@@ -70,19 +70,19 @@ type disk struct {
 	sectors uint64 // whole ones in the file
 }
 
-// side is one copy of the table, as raw bytes.
-type side struct {
+// tableCopy is one copy of the table, as raw bytes.
+type tableCopy struct {
 	lba    uint64
 	header []byte // the whole sector
 	array  []byte
 }
 
-func (s *side) u32(off int) uint32 { return le.Uint32(s.header[off:]) }
-func (s *side) u64(off int) uint64 { return le.Uint64(s.header[off:]) }
+func (s *tableCopy) u32(off int) uint32 { return le.Uint32(s.header[off:]) }
+func (s *tableCopy) u64(off int) uint64 { return le.Uint64(s.header[off:]) }
 
 // header reads a header and checks all that it says of itself.
-func (d disk) header(lba uint64) (*side, error) {
-	s := &side{lba: lba, header: make([]byte, d.sector)}
+func (d disk) header(lba uint64) (*tableCopy, error) {
+	s := &tableCopy{lba: lba, header: make([]byte, d.sector)}
 	if err := d.readAt(s.header, lba); err != nil {
 		return s, err
 	}
@@ -106,7 +106,7 @@ func (d disk) header(lba uint64) (*side, error) {
 
 // readArray reads the array of a sound header. The size is checked first, for
 // it is what the header's author chose to make us allocate.
-func (d disk) readArray(s *side) error {
+func (d disk) readArray(s *tableCopy) error {
 	size, count := uint64(s.u32(offEntrySize)), uint64(s.u32(offCount))
 	if size < minEntry || size&(size-1) != 0 { // 128 * 2^n
 		return faultf("entry size is %d bytes, want 128 or a power of two above", size)
@@ -142,14 +142,14 @@ func (d disk) readAt(b []byte, lba uint64) error {
 }
 
 // headerCRC is what the CRC of the header should be.
-func (s *side) headerCRC() uint32 {
+func (s *tableCopy) headerCRC() uint32 {
 	h := append([]byte(nil), s.header[:s.u32(offHeaderSize)]...)
 	le.PutUint32(h[offHeaderCRC:], 0)
 	return crc32.ChecksumIEEE(h)
 }
 
 // seal makes both CRCs true again.
-func (s *side) seal() {
+func (s *tableCopy) seal() {
 	le.PutUint32(s.header[offArrayCRC:], crc32.ChecksumIEEE(s.array))
 	le.PutUint32(s.header[offHeaderCRC:], s.headerCRC())
 }
@@ -157,13 +157,13 @@ func (s *side) seal() {
 // entry is the bytes of one slot.
 type entry []byte
 
-func (s *side) entry(slot int) entry {
+func (s *tableCopy) entry(slot int) entry {
 	size := int(s.u32(offEntrySize))
 	return entry(s.array[(slot-1)*size : slot*size])
 }
 
 // used gives the slots whose type is not zero, by ascending number.
-func (s *side) used() iter.Seq2[int, entry] {
+func (s *tableCopy) used() iter.Seq2[int, entry] {
 	return func(yield func(int, entry) bool) {
 		for slot := 1; slot <= int(s.u32(offCount)); slot++ {
 			if e := s.entry(slot); e.guid(entType) != uuid.Nil && !yield(slot, e) {
