@@ -36,7 +36,7 @@ func (e *Engine) begin(ctx context.Context, p *plan) (*build, error) {
 
 // close ends whatever still runs and removes the run's files.
 func (b *build) close() error {
-	b.commits.wait() // if it failed, finish has said so, or something before it failed
+	b.commits.wait() // its error was returned by finish, unless something failed before that
 	var errs []error
 	if b.last != nil {
 		errs = append(errs, b.last.Close())

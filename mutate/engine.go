@@ -17,10 +17,10 @@
 //	verify.go    images judged later
 //	remove.go    images and bases removed by name
 //
-// What each of them leans on has a package of its own below this one, because
-// each has its own adversary: foreign bytes (disk, gpt, refs), a kernel
+// What they use has packages of its own below this one, because each has
+// something else to guard against: foreign bytes (disk, gpt, refs), a kernel
 // (reflink, mount), a crash or another process (store, catalog, lock), a guest
-// (guest, agent), places that are not ours (deliver).
+// (guest, agent), places that belong to others (deliver).
 //
 // An apply makes the image that the recipe asks for, or none. Bases are never
 // written, layers and images are never changed once they have their name, and
@@ -104,7 +104,7 @@ const (
 // Catalog is what the store holds.
 func (e *Engine) Catalog() catalog.Catalog { return catalog.Catalog{Store: e.Store, Note: e.note} }
 
-// labelled is the engine with events that say which recipe they are about.
+// labelled is the engine for one recipe: its events say which that is.
 func (e *Engine) labelled(recipe string) *Engine {
 	if e.made == nil {
 		e.made = map[record.Key]time.Time{}

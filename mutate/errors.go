@@ -29,8 +29,8 @@ func (e *StepError) Unwrap() error { return e.Err }
 // Fault implements the method of package fault.
 func (e *StepError) Fault() string { return string(fault.Step) }
 
-// noNetwork is what programs print where no name resolves and no address is
-// reachable. Most print what getaddrinfo(3) or connect(2) told them.
+// noNetwork is what programs print when they cannot resolve a name or reach an
+// address. Most print what getaddrinfo(3) or connect(2) told them.
 var noNetwork = regexp.MustCompile(`(?i)` + strings.Join([]string{
 	// glibc and musl
 	`temporary failure in name resolution`, `name or service not known`, `no address associated with hostname`,

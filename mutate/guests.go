@@ -98,7 +98,7 @@ func commandLine(l *disk.Layout, root *os.File, file string) (string, error) {
 			return "", err
 		}
 		defer f.Close()
-		// One that cannot be read has no say; verify will tell of it.
+		// If it cannot be read, verify will tell of it.
 		if tree, err := esp.Open(f, disk.ReadOnly); err == nil {
 			defer tree.Close()
 			trees = append(trees, tree)
@@ -171,7 +171,7 @@ func (gs *guests) judge(
 		},
 	})
 	if err == nil && asked != nil {
-		gs.stopLater(asked) // in its own time, for a killed one is a failed unit in the machine's journal
+		gs.stopLater(asked) // not killed: that would be a failed unit in the machine's journal
 	}
 	return verdict, err
 }

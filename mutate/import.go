@@ -22,8 +22,8 @@ import (
 	"github.com/imgmut/imgmut/recipes"
 )
 
-// Resolve finds the base of a recipe, and imports it if it is a file
-// that the store has not seen.
+// Resolve finds the base of a recipe. A file that the store has not seen before
+// is imported.
 func (e *Engine) Resolve(ctx context.Context, r *recipes.Recipe) (*record.Base, error) {
 	b := r.Base
 	if b.Path != "" {
@@ -268,8 +268,8 @@ func (e *Engine) checkSHA256(ctx context.Context, b *record.Base, want string) e
 	return nil
 }
 
-// openImage opens a raw image file that the user named. It does not wait for
-// the other end of a pipe to find that it is none.
+// openImage opens a raw image file that the user named. It looks before it
+// opens, because opening a pipe waits for somebody at its other end.
 func openImage(file string) (*os.File, error) {
 	fi, err := os.Stat(file)
 	if err != nil {

@@ -12,7 +12,7 @@ var examples embed.FS
 // that they name.
 func Examples() fs.FS {
 	sub, err := fs.Sub(examples, "examples")
-	if err != nil { // only if the directory's name were no valid path
+	if err != nil { // cannot be: the name is a valid path
 		panic(err)
 	}
 	return sub

@@ -1,13 +1,14 @@
 // Package catalog finds, lists, names and collects what a store holds.
 //
 // The store knows files, names and records as bytes; this package knows what
-// the records say. It needs a store and nothing else, so that listing images
-// does not mean to be able to make them.
+// the records say. It needs a store and nothing else, so that code which lists
+// images need not know how to make them.
 //
 // Others write to the store at the same time. What is listed may be gone a
-// moment later, and a record may be unreadable: a damaged disk, another
-// version. Such a record is told to note, with the mend, and all else goes on
-// as if its object were not there; nothing is removed for its sake.
+// moment later. A record may be unreadable, because the disk is damaged or
+// another version wrote it: the user is told of it, with the mend, and all else
+// goes on as if its object were not there. Nothing is removed because a record
+// cannot be read.
 package catalog
 
 import (

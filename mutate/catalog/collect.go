@@ -25,7 +25,7 @@ type CollectedLayer struct {
 	Key  record.Key `json:"key"`
 	Name string     `json:"name,omitempty"` // of the step, if it has one
 	Kind string     `json:"kind"`
-	Base string     `json:"base,omitempty"` // name or digest of what its chain begins with, if all of that is there
+	Base string     `json:"base,omitempty"` // name or digest of the base that its chain begins with, if that is there
 	Made time.Time  `json:"made"`
 }
 
@@ -81,9 +81,9 @@ func (c Catalog) Collect(ctx context.Context, dryRun bool) (*Collected, error) {
 	return r, err
 }
 
-// unneeded lists what nothing needs. An image whose record cannot be read may
-// need any base, but no layer: layers are for the next apply, which would not
-// find them by that record either.
+// unneeded lists what nothing needs. If the record of an image cannot be read,
+// any base may be the one that it needs, so all bases stay. Layers need not:
+// they only save work to an apply, and it finds them by the recipe.
 func (c Catalog) unneeded() (*Collected, error) {
 	images, err := c.Images()
 	if err != nil {

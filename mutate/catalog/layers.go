@@ -10,8 +10,8 @@ import (
 	"github.com/imgmut/imgmut/mutate/store"
 )
 
-// FindLayer looks a layer up. ok is false if there is none. One whose record
-// cannot be read is none: it is made again.
+// FindLayer looks a layer up. ok is false if there is none. A layer whose record
+// cannot be read counts as missing, and so is made again.
 func (c Catalog) FindLayer(k record.Key) (rec record.Layer, ok bool, err error) {
 	err = c.Store.Load(store.Layers, string(k), &rec)
 	switch {

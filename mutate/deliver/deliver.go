@@ -1,12 +1,12 @@
 // Package deliver puts a finished image where others look for it: a file of the
 // user's, machined's pool.
 //
-// Such a place is a [Target]. The image itself is in the store whatever becomes
-// of it there, so a delivery that fails is told as such. Places are not ours:
-// what somebody else put there is never replaced, a name appears when all that
-// it names is there, and what a killed process left half made is found and
-// removed by the next run. Whatever imgmut put into a place it can take back
-// from it ([Target.Take]): the record says so before it is there.
+// Such a place is a [Target]. The image itself is in the store already, and
+// stays there if a delivery fails. Places belong to others: what somebody else
+// put there is never replaced, a name appears only when the file is whole, and
+// what a killed process left half made is found and removed by the next run.
+// Whatever imgmut puts into a place it can take back ([Target.Take]): that is
+// written down in the image's record before the file is there.
 package deliver
 
 import (

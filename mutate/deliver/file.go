@@ -21,8 +21,8 @@ import (
 type File struct {
 	Source
 	Path string // as the user names it
-	// Spared are files that the user would be sorry for, by what they are:
-	// "the recipe" to its path.
+	// Spared are files that must not be overwritten, by what they are: "the
+	// recipe" to its path.
 	Spared map[string]string
 }
 
@@ -150,7 +150,8 @@ func checkLinks(path string) error {
 	return nil
 }
 
-// Has implements [Target]. What becomes of the user's file is not recorded.
+// Has implements [Target]. It is always false: the file is the user's, and
+// nothing is recorded of it.
 func (f File) Has(*record.Image) bool { return false }
 
 // Put implements [Target]: by reflink on the store's filesystem, else by a sparse

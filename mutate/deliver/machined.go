@@ -38,8 +38,8 @@ type Machined struct {
 }
 
 // ownMark is the extended attribute on files in machined's pool that imgmut put
-// there: the image's digest and the store it is from. Others are never replaced,
-// nor are those of other stores.
+// there: the image's digest and the store it is from. Files without it are never
+// replaced, nor are those of other stores.
 const ownMark = "user.imgmut"
 
 func (m Machined) mark(digest string) string { return digest + " " + m.Store.Root() }
@@ -99,7 +99,8 @@ func (m Machined) put(ctx context.Context, h Host, target string, i *record.Imag
 		return err
 	}
 	before := i.PoolFile
-	// Known before it is there: whoever removes the image finds it.
+	// Recorded before it is there, so that removing the image finds it even if
+	// this process is killed now.
 	if err := m.remember(ctx, i, &record.PoolFile{Path: target, Digest: i.Digest}); err != nil {
 		return err
 	}

@@ -12,8 +12,9 @@ import (
 	"github.com/imgmut/imgmut/mutate/fault"
 )
 
-// classify tells what a tree is: "root", a sort of root that imgmut cannot work
-// in, or "" for something else.
+// classify tells what a tree is: "root" for an operating system, "" for files
+// of any other sort, or, in words, an operating system that imgmut cannot work
+// in.
 func classify(t *Tree) string {
 	switch {
 	case exists(t, "ostree/repo"):

@@ -9,10 +9,10 @@
 // is why an image whose partitions are all typed "Linux data", which
 // systemd-nspawn refuses as having several roots, is clear to imgmut.
 //
-// Filesystems are probed by blkid(8), the same library that systemd asks, and
-// read through detached mounts ([Volume.Open]): a mount without a mount point,
-// which only this process sees and which ends with it, so that nothing is left
-// over. FAT is read without the kernel, which may lack it.
+// blkid(8) tells which filesystem a volume has; systemd uses the same library.
+// Filesystems are read through detached mounts ([Volume.Open]), which have no
+// mount point: only this process sees them and they end with it, so nothing is
+// left over. FAT is read without the kernel, which may lack it.
 package disk
 
 import (

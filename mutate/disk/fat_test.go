@@ -129,8 +129,8 @@ func (v volume) check(size int64, entries ...entry) error {
 	return checkFAT(bytes.NewReader(head), size)
 }
 
-// TestFATThatCannotBe: a boot sector is believed where it can be, at every end
-// of what it may say.
+// TestFATThatCannotBe: a boot sector is believed up to the limits of each field,
+// and not beyond.
 func TestFATThatCannotBe(t *testing.T) {
 	with := func(change func(*volume)) volume {
 		v := ofClusters(1000)
@@ -227,7 +227,7 @@ func TestFATChains(t *testing.T) {
 	}
 }
 
-// TestFATSmallerThanItsClusters: what the FAT has no entries for is in no chain.
+// TestFATSmallerThanItsClusters: clusters without an entry in the FAT are in no chain.
 func TestFATSmallerThanItsClusters(t *testing.T) {
 	v := volume{sector: 512, perCluster: 1, reserved: 1, copies: 1, rootEntries: 16, perFAT: 1, sectors: 3000}
 	if err := v.check(v.size()); err != nil {

@@ -129,8 +129,8 @@ func TestLinksStayInside(t *testing.T) {
 	}
 }
 
-// TestPipeDoesNotBlock: a pipe in an image is opened without waiting for who
-// writes to it.
+// TestPipeDoesNotBlock: a pipe in an image is opened without waiting for
+// somebody to write to it.
 func TestPipeDoesNotBlock(t *testing.T) {
 	fixtures.Require(t, fixtures.Root, fixtures.Tools)
 	path := clone(t, "two-roots")
@@ -326,8 +326,8 @@ func TestFATOfFixture(t *testing.T) {
 	}
 }
 
-// TestDamagedFAT: reading a damaged FAT ends, by an error or not, but never by
-// a panic and never not at all.
+// TestDamagedFAT: reading a damaged FAT ends always, with or without an error,
+// and never by a panic.
 func TestDamagedFAT(t *testing.T) {
 	fixtures.Require(t, fixtures.Tools)
 	for _, bits := range []string{"12", "16", "32"} {

@@ -1,6 +1,6 @@
 // Package etc reads small text files of an image, such as fstab(5) and
-// os-release(5). They are a stranger's: what is too large for a text file is
-// taken for none, and a line that cannot be read is passed over.
+// os-release(5). A stranger wrote them: a file that is too large for a text
+// counts as missing, and a line that cannot be read is passed over.
 package etc
 
 import (
@@ -11,8 +11,8 @@ import (
 // MaxText is the largest text file that is read, in bytes.
 const MaxText = 8 << 20
 
-// Read reads a text file, following links. It gives nothing for what is missing,
-// no regular file, or larger than [MaxText].
+// Read reads a text file, following links. It gives "" for a file that is
+// missing, not regular, or larger than [MaxText].
 func Read(t fs.FS, name string) string {
 	if fi, err := fs.Stat(t, name); err != nil || !fi.Mode().IsRegular() || fi.Size() > MaxText {
 		return ""

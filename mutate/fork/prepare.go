@@ -2,10 +2,10 @@
 // it and after: the partition table as systemd-nspawn needs it, and the
 // identity of a finished image, its GUIDs and all that refers to them.
 //
-// systemd-nspawn and firmware go by tables. While steps run, volumes have the
-// types of the Discoverable Partitions Specification, by what is in them; those
-// stay in the image, because they are true. The attribute bits that are set
-// meanwhile are a disguise, and every one of them is put back.
+// systemd-nspawn and firmware go by tables. Before steps run, volumes get the
+// types of the Discoverable Partitions Specification, by what is in them. The
+// image keeps those, because they are true. Attribute bits are changed only to
+// make systemd-nspawn mount the right volumes, and every one of them is put back.
 package fork
 
 import (
@@ -34,8 +34,7 @@ const blockingAttrs = gpt.AttrNoAuto | gpt.AttrReadOnly | gpt.AttrGrowFS
 //
 // The type GUIDs of the Discoverable Partitions Specification stay: they are
 // true, and by them the image runs under systemd-nspawn, machined and
-// gpt-auto. The attribute bits are a disguise for systemd-nspawn, and every one
-// of them is put back.
+// gpt-auto. The attribute bits are put back, every one of them.
 type tableEdit struct {
 	work   gpt.Edit // base to working fork
 	finish gpt.Edit // working fork to image, beside the identity
@@ -192,8 +191,8 @@ var sealed = []uuid.UUID{
 	gpt.TypeRootVeritySigX86_64, gpt.TypeRootVeritySigARM64, gpt.TypeUsrVeritySigX86_64, gpt.TypeUsrVeritySigARM64,
 }
 
-// CheckSupported refuses an image that could be changed, but not into what a recipe
-// asks for.
+// CheckSupported refuses an image that can be changed, but whose result would
+// not start, or would not show what a recipe puts into it.
 func CheckSupported(l *disk.Layout) error {
 	ids := map[string]int{}
 	for _, v := range l.Volumes {

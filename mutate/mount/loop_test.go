@@ -231,7 +231,7 @@ func TestCloseLetsGo(t *testing.T) {
 	}
 }
 
-// TestMountKeepsTheDevice: who mounts it may close it, and it goes with the mount.
+// TestMountKeepsTheDevice: it may be closed once it is mounted, and goes with the mount.
 func TestMountKeepsTheDevice(t *testing.T) {
 	fixtures.Require(t, fixtures.Root, fixtures.Tools)
 	f, _ := disk(t)

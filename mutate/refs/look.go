@@ -14,8 +14,8 @@ import (
 	"github.com/imgmut/imgmut/mutate/fault"
 )
 
-// What a stranger's volume may make us look into. A system has some dozens of
-// such files, of some kilobytes.
+// How much of a volume is looked into, because a stranger may have filled it. A
+// system has some dozens of such files, of some kilobytes.
 const (
 	maxEntries = 4096     // of a directory
 	maxTotal   = 32 << 20 // bytes of all text files
@@ -138,7 +138,7 @@ func (f Files) list(dir string) ([]string, error) {
 
 // readDir reads a directory, and not much more than is looked into.
 func (f Files) readDir(dir string) ([]fs.DirEntry, error) {
-	if f.FAT { // which has no more than 65,536 in one, and is read whole
+	if f.FAT { // its reader takes a directory as a whole, of 65,536 entries at most
 		return fs.ReadDir(f.FS, dir)
 	}
 	d, err := f.FS.Open(dir)

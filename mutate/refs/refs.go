@@ -1,10 +1,10 @@
 // Package refs finds where the files of an image name its volumes, and puts
 // other names in place of old ones.
 //
-// Every image has partition UUIDs of its own, so whatever names one of its base
-// must be rewritten: /etc/fstab, entries of boot loaders, the kernel command
-// line inside a unified kernel image. What is found is checked, too: a name that
-// no volume has is an image that does not boot.
+// Every image has partition UUIDs of its own, so every file that names one of
+// its base's must be rewritten: /etc/fstab, entries of boot loaders, the kernel
+// command line inside a unified kernel image. References are also checked: an
+// image does not boot if it names a volume that it does not have.
 package refs
 
 import (
@@ -27,8 +27,8 @@ type Files struct {
 type Reference struct {
 	File string // below the root of that volume
 	Spec string // as "PARTUUID=…"
-	// Needed is false where the system does without: a mount with nofail or
-	// noauto.
+	// Needed is false where the system starts without that volume: a mount with
+	// nofail or noauto.
 	Needed bool
 }
 
@@ -47,8 +47,8 @@ var refFiles = []string{
 	"etc/systemd/system/*.mount", "etc/systemd/system/*.automount", "etc/systemd/system/*.swap",
 }
 
-// optional are those of refFiles that may well name what is not there: a disk
-// that comes later, a swap that was.
+// optional are those of refFiles that may name a volume that is not there: a
+// disk that is added later, a swap partition that was removed.
 var optional = regexp.MustCompile(`\.(mount|automount|swap)$|/conf\.d/`)
 
 // References lists where the files name volumes. It is an error of class
@@ -81,10 +81,10 @@ func (f Files) References(ctx context.Context) ([]Reference, error) {
 
 // Rename puts other partition UUIDs in place of those that the files name.
 // write gets each changed file; partUUIDs maps old, in lower case, to new, of the
-// same length. Only what is said to be a partition's UUID is one: that of a
-// filesystem may be equal, as in disks that NixOS makes. It is an error of class
-// [fault.Image] if a file that would have to change must not, because it is
-// signed, or if there is too much to look into.
+// same length. A UUID is only replaced where the text says that it is a
+// partition's: a filesystem may have the same, as in disks that NixOS makes. It
+// is an error of class [fault.Image] if a file would have to change that must
+// not, because it is signed, or if there is too much to look into.
 func (f Files) Rename(ctx context.Context, partUUIDs map[string]string, write func(name string, b []byte) error) error {
 	renamed := func(text string) string { return rename(text, partUUIDs) }
 	err := f.eachText(ctx, func(name, before string) error {

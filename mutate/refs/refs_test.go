@@ -174,7 +174,7 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// TestReferencesInFAT: FAT keeps the case of names and does not care for it.
+// TestReferencesInFAT: names in FAT are found in any letter case.
 func TestReferencesInFAT(t *testing.T) {
 	files := fstest.MapFS{"EFI/REDHAT/GRUB.CFG": file("search.fs_uuid 1A2B-3C4D root\n"),
 		"Loader/Entries/a.Conf": file("options root=LABEL=x\n")}

@@ -1,10 +1,10 @@
 // Package tool runs programs of the host: blkid, mkfs.xfs, the checkers of
-// filesystems, mcopy. Each is the one that a filesystem's own authors keep, and
-// each may be missing, or speak the user's language.
+// filesystems, mcopy. Each is maintained by the authors of its filesystem, and
+// may be missing, or print in the user's language.
 //
-// All of them stand in one list (programs.go), which imgmut doctor prints, and
-// all run through [Run]: in the C locale, because their words are read, and
-// with one answer for a program that is not installed.
+// All of them are in one list (programs.go), which imgmut doctor prints, and
+// all run through [Run]: in the C locale, because imgmut reads what they print,
+// and with one answer for a program that is not installed.
 package tool
 
 import (

@@ -23,8 +23,8 @@ type Guest interface {
 // Claim is what an assertion says must hold: the options of a kind.
 type Claim interface {
 	recipes.Validator
-	// Check is nil if it holds, an error of type unmet if not, and another
-	// error if it could not be found out.
+	// Check gives nil if the claim holds, an error of type unmet if it does not,
+	// and any other error if that could not be found out.
 	Check(ctx context.Context, g Guest) error
 	// String names it in the verdict.
 	String() string

@@ -58,7 +58,7 @@ func (u *Unit) Check(ctx context.Context, g Guest) error {
 	switch {
 	case state == u.State:
 		return nil
-	case strings.ContainsAny(state, " \n"): // no state, but why there is none
+	case strings.ContainsAny(state, " \n"): // an explanation in place of a state
 		return unmetf("unit %s is not there: %s", u.Name, state)
 	}
 	return unmetf("unit %s is %s, not %s", u.Name, state, u.State)

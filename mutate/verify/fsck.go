@@ -82,8 +82,8 @@ func carve(ctx context.Context, file string, image *os.File, v disk.Volume) (err
 	return reflink.Share(ctx, out, 0, image, reflink.Range{Offset: v.Offset, Length: v.Size})
 }
 
-// findings are the first lines of a checker's report that tell of more than its
-// progress.
+// findings are the first lines of a checker's report, without those that only
+// show its progress.
 func findings(report string) []string {
 	var found []string
 	for _, line := range lastLines(report, 1000) {

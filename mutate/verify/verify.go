@@ -2,13 +2,12 @@
 //
 // It looks at the finished file alone: both copies of the partition table, each
 // filesystem by its own checker, every reference from one volume to another,
-// and then what the recipe asserts, in a guest that cannot write. The checkers
-// see a reflinked carve-out of their partition as a plain file, so they need
-// no loop device, and one that would repair something repairs nothing that
-// anybody keeps.
+// and then what the recipe asserts, in a guest that cannot write. A checker gets
+// its partition as a plain file that shares the image's extents. So it needs no
+// loop device, and whatever it writes is thrown away.
 //
-// An image that fails is a [record.Verdict] that is not OK. An error says that it
-// could not be judged.
+// An image that fails has a [record.Verdict] that is not OK. An error says that
+// it could not be judged.
 package verify
 
 import (
@@ -29,8 +28,8 @@ type Request struct {
 	Guest func(ctx context.Context) (Guest, error)
 }
 
-// Image judges an image. The error is of class [fault.Image] if what is found
-// makes it unusable as a whole, as when there is no root.
+// Image judges an image. One that cannot be used at all, because its table is
+// damaged or it has no root, is an error of class fault.Image.
 func Image(ctx context.Context, r Request) (*record.Verdict, error) {
 	v := &record.Verdict{At: time.Now().UTC()}
 	found, err := checkAll(ctx, r)
