@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -66,6 +68,39 @@ func TestDocumentedStatuses(t *testing.T) {
 		meaning, _, _ = strings.Cut(meaning, " (")
 		if !strings.Contains(text, fmt.Sprintf("%d %s", s.code, meaning)) {
 			t.Errorf("README.md does not say %d %s", s.code, meaning)
+		}
+	}
+}
+
+// TestDocumentedTests: the pages for those who change imgmut, or trust it, name
+// tests that there are.
+func TestDocumentedTests(t *testing.T) {
+	var code strings.Builder
+	err := filepath.WalkDir("../..", func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			var b []byte
+			b, err = os.ReadFile(path)
+			code.Write(b)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range []string{"CONTRIBUTING.md", "SECURITY.md"} {
+		b, err := os.ReadFile("../../.github/" + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		named := regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*|\\w+\\.txtar)`").FindAllStringSubmatch(string(b), -1)
+		if len(named) == 0 {
+			t.Errorf("%s names no test", page)
+		}
+		for _, m := range named {
+			_, err := os.Stat("testdata/script/" + m[1])
+			if err != nil && !strings.Contains(code.String(), "\nfunc "+m[1]+"(") {
+				t.Errorf("%s names %s, which is no test", page, m[1])
+			}
 		}
 	}
 }
