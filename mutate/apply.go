@@ -102,7 +102,9 @@ func (e *Engine) hold(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (r
 // claimedPlan finds the base, plans, takes the locks of what is missing, and
 // tells what will be done. The plan reads files beside the recipe until unlock
 // is called.
-func (e *Engine) claimedPlan(ctx context.Context, r *recipes.Recipe, steps []step.Decoded, o ApplyOptions) (p *plan, unlock func(), err error) {
+func (e *Engine) claimedPlan(
+	ctx context.Context, r *recipes.Recipe, steps []step.Decoded, o ApplyOptions,
+) (p *plan, unlock func(), err error) {
 	base, err := e.Resolve(ctx, r)
 	if err != nil {
 		return nil, nil, err
@@ -127,7 +129,9 @@ func (e *Engine) claimedPlan(ctx context.Context, r *recipes.Recipe, steps []ste
 }
 
 // image gives the image of a plan: the one that is there, or a new one.
-func (e *Engine) image(ctx context.Context, p *plan, assertions []verify.Assertion, o ApplyOptions) (i *record.Image, unchanged bool, err error) {
+func (e *Engine) image(
+	ctx context.Context, p *plan, assertions []verify.Assertion, o ApplyOptions,
+) (i *record.Image, unchanged bool, err error) {
 	i, unchanged, err = e.existingImage(p, assertions)
 	if err == nil && !unchanged {
 		i, err = e.make(ctx, p, assertions, o)

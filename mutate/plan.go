@@ -59,7 +59,9 @@ func (p *plan) last() record.Key {
 }
 
 // plan computes the keys and finds the longest prefix of layers that exist.
-func (e *Engine) plan(ctx context.Context, r *recipes.Recipe, base *record.Base, steps []step.Decoded, src *step.Source, o ApplyOptions) (*plan, error) {
+func (e *Engine) plan(
+	ctx context.Context, r *recipes.Recipe, base *record.Base, steps []step.Decoded, src *step.Source, o ApplyOptions,
+) (*plan, error) {
 	p := &plan{recipe: r, base: base, source: src}
 	if err := p.chain(ctx, steps); err != nil {
 		return nil, err
@@ -71,7 +73,10 @@ func (e *Engine) plan(ctx context.Context, r *recipes.Recipe, base *record.Base,
 func (e *Engine) announce(p *plan, o ApplyOptions) error {
 	for i := range p.steps {
 		l := &p.steps[i]
-		ev := Event{Type: EventPlan, Recipe: p.recipe.Name, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind, Reused: i < p.reused}
+		ev := Event{
+			Type: EventPlan, Recipe: p.recipe.Name, Step: i + 1, Steps: len(p.steps),
+			Name: l.title(), Kind: l.spec.Kind, Reused: i < p.reused,
+		}
 		if !ev.Reused {
 			var err error
 			if ev.Reason, err = e.reason(p, i, o); err != nil {

@@ -14,15 +14,17 @@ const module = "github.com/imgmut/imgmut"
 // ever point down.
 var ourImports = map[string][]string{
 	"cmd/imgmut": {
-		"machined", "mutate", "mutate/agent", "mutate/catalog", "mutate/fault", "mutate/guest", "mutate/mount", "mutate/record",
-		"mutate/reflink", "mutate/store", "mutate/tool", "recipes",
+		"machined", "mutate", "mutate/agent", "mutate/catalog", "mutate/fault", "mutate/guest", "mutate/mount",
+		"mutate/record", "mutate/reflink", "mutate/store", "mutate/tool", "recipes",
 	},
 	"mutate": {
-		"mutate/agent", "mutate/boot", "mutate/catalog", "mutate/content", "mutate/deliver", "mutate/disk", "mutate/fault", "mutate/fork", "mutate/guest",
-		"mutate/mount", "mutate/record", "mutate/reflink", "mutate/statcache", "mutate/step", "mutate/store", "mutate/verify", "recipes",
+		"mutate/agent", "mutate/boot", "mutate/catalog", "mutate/content", "mutate/deliver", "mutate/disk", "mutate/fault",
+		"mutate/fork", "mutate/guest", "mutate/mount", "mutate/record", "mutate/reflink", "mutate/statcache",
+		"mutate/step", "mutate/store", "mutate/verify", "recipes",
 	},
 	"mutate/verify": {
-		"mutate/agent", "mutate/disk", "mutate/packages", "mutate/record", "mutate/reflink", "mutate/refs", "mutate/tool", "recipes",
+		"mutate/agent", "mutate/disk", "mutate/packages", "mutate/record", "mutate/reflink", "mutate/refs", "mutate/tool",
+		"recipes",
 	},
 	"mutate/packages": {"mutate/agent", "mutate/etc"},
 	"mutate/deliver": {

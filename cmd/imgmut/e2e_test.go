@@ -206,7 +206,8 @@ func TestOnlyWhatTheRecipeDid(t *testing.T) {
 		{"no resolv.conf", changed("without.raw"), []string{"/etc/motd"}},
 		{"resolv.conf is a file", changed("file.raw", write), []string{"/etc/motd"}},
 		// 0x10 is EXT4_IMMUTABLE_FL, 0x80000 EXT4_EXTENTS_FL.
-		{"resolv.conf is immutable", changed("immutable.raw", write, "set_inode_field /etc/resolv.conf flags 0x80010"), []string{"/etc/motd"}},
+		{"resolv.conf is immutable", changed("immutable.raw", write, "set_inode_field /etc/resolv.conf flags 0x80010"),
+			[]string{"/etc/motd"}},
 		// What names a partition follows it; the rest of the ESP and of /boot stays.
 		{"with an ESP", fixtures.Image(t, "debian-12"),
 			[]string{"1:/loader/entries/debian.conf", "2:/etc/fstab", "2:/etc/motd"}},

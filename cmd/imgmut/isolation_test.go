@@ -55,7 +55,8 @@ func TestIsolation(t *testing.T) {
 		"this machine": func(string) []string { return nil },
 		// systemd-nspawn mounts not everything alike in all versions.
 		"Debian 13": func(image string) []string {
-			return []string{"unshare", "--mount", "sh", "-euc", enter, "sh", fixtures.HostTree(t), os.TempDir(), filepath.Dir(image)}
+			return []string{"unshare", "--mount", "sh", "-euc", enter, "sh", fixtures.HostTree(t), os.TempDir(),
+				filepath.Dir(image)}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

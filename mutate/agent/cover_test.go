@@ -41,7 +41,8 @@ func describe(t *testing.T, dir string) string {
 			return err
 		}
 		name := strings.TrimPrefix(path, dir)
-		fmt.Fprintf(&s, "%s inode %d mode %o %d:%d links %d at %d", name, st.Ino, st.Mode, st.Uid, st.Gid, st.Nlink, st.Mtim.Nano())
+		fmt.Fprintf(&s, "%s inode %d mode %o %d:%d links %d at %d", name, st.Ino, st.Mode, st.Uid, st.Gid, st.Nlink,
+			st.Mtim.Nano())
 		for _, attr := range []string{"user.note", "security.capability"} {
 			value := make([]byte, 100)
 			if n, err := unix.Lgetxattr(path, attr, value); err == nil {

@@ -30,7 +30,8 @@ func TestIgnoreSyncs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, err := range map[string]error{
-		"fsync": unix.Fsync(-1), "fdatasync": unix.Fdatasync(-1), "syncfs": unix.Syncfs(-1), "sync_file_range": unix.SyncFileRange(-1, 0, 0, 0),
+		"fsync": unix.Fsync(-1), "fdatasync": unix.Fdatasync(-1), "syncfs": unix.Syncfs(-1),
+		"sync_file_range": unix.SyncFileRange(-1, 0, 0, 0),
 	} {
 		if err != nil {
 			t.Errorf("%s is made: %v", name, err)
@@ -39,7 +40,8 @@ func TestIgnoreSyncs(t *testing.T) {
 	if err := unix.Close(-1); err != unix.EBADF {
 		t.Errorf("close: %v", err)
 	}
-	if out, err := exec.Command("dd", "if=/dev/null", "of=/dev/null", "conv=fsync").CombinedOutput(); err != nil { // EINVAL for a device
+	out, err := exec.Command("dd", "if=/dev/null", "of=/dev/null", "conv=fsync").CombinedOutput()
+	if err != nil { // EINVAL for a device
 		t.Errorf("a program that syncs: %v: %s", err, out)
 	}
 }

@@ -85,7 +85,10 @@ func TestReadFrameErrors(t *testing.T) {
 // FuzzReadFrame: what is accepted is exactly what WriteFrame writes, and no
 // length that a frame claims makes it allocate more than the largest frame.
 func FuzzReadFrame(f *testing.F) {
-	for _, seed := range []string{"", "H\x00\x00\x00\x00", "D\x00\x00\x00\x02ab", "D\x00\x10\x00\x01", "R\xff\xff\xff\xff", "x\x00\x00\x00\x00"} {
+	for _, seed := range []string{
+		"", "H\x00\x00\x00\x00", "D\x00\x00\x00\x02ab", "D\x00\x10\x00\x01",
+		"R\xff\xff\xff\xff", "x\x00\x00\x00\x00",
+	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {

@@ -79,7 +79,8 @@ func TestUnpackSparse(t *testing.T) {
 		SetSparse(&m.Header, size, data)
 		return m
 	}
-	err := unpack(archive(t, dir, sparse("empty", 1<<30, ""), sparse("some", 1<<30, "abcd", Range{4096, 1}, Range{1 << 29, 3}),
+	err := unpack(archive(t, dir, sparse("empty", 1<<30, ""),
+		sparse("some", 1<<30, "abcd", Range{4096, 1}, Range{1 << 29, 3}),
 		regular(dir+"/after", "whole", 0o644)))
 	if err != nil {
 		t.Fatal(err)
@@ -104,8 +105,9 @@ func TestUnpackSparse(t *testing.T) {
 	holds(t, dir+"/after", "whole")
 
 	for name, record := range map[string]string{
-		"too few bytes": "100 0:3", "too many": "100 0:5", "beyond the end": "3 0:4", "in no order": "100 50:2 0:2", "overlapping": "100 0:3 2:1",
-		"negative": "100 -4:4", "negative length": "100 0:-1 0:5", "no number": "100 x:4", "no size": "x 0:4", "overflow": "9223372036854775807 9223372036854775806:4",
+		"too few bytes": "100 0:3", "too many": "100 0:5", "beyond the end": "3 0:4", "in no order": "100 50:2 0:2",
+		"overlapping": "100 0:3 2:1", "negative": "100 -4:4", "negative length": "100 0:-1 0:5", "no number": "100 x:4", "no size": "x 0:4",
+		"overflow": "9223372036854775807 9223372036854775806:4",
 	} {
 		m := regular(dir+"/bad", "abcd", 0o644)
 		m.PAXRecords = map[string]string{sparseRecord: record}

@@ -92,7 +92,8 @@ func TestUnpackFile(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir+"/old", "old")
 	put(t, dir+"/target", "of the link")
-	if err := errors.Join(os.Link(dir+"/old", dir+"/other-name"), os.Symlink("target", dir+"/link"), os.Symlink("nowhere", dir+"/dangling")); err != nil {
+	if err := errors.Join(os.Link(dir+"/old", dir+"/other-name"), os.Symlink("target", dir+"/link"),
+		os.Symlink("nowhere", dir+"/dangling")); err != nil {
 		t.Fatal(err)
 	}
 	old, err := os.Open(dir + "/old")
@@ -136,12 +137,14 @@ func TestUnpackDirectory(t *testing.T) {
 	directory := func(name string, mode int64) member {
 		return member{tar.Header{Typeflag: tar.TypeDir, Name: dir + "/" + name, Mode: mode, Uid: 7, Gid: 8}, ""}
 	}
-	if err := errors.Join(os.Mkdir(dir+"/there", 0o700), os.Symlink("there", dir+"/link"), os.Chown(dir+"/there", 5, 6)); err != nil {
+	if err := errors.Join(os.Mkdir(dir+"/there", 0o700), os.Symlink("there", dir+"/link"),
+		os.Chown(dir+"/there", 5, 6)); err != nil {
 		t.Fatal(err)
 	}
 	put(t, dir+"/there/file", "kept")
 	put(t, dir+"/file", "")
-	err := unpack(archive(t, dir, directory("there", 0o755), directory("link", 0o755), regular(dir+"/link/through", "x", 0o644), directory("new", 0o2770), regular(dir+"/new/in", "y", 0o600)))
+	err := unpack(archive(t, dir, directory("there", 0o755), directory("link", 0o755),
+		regular(dir+"/link/through", "x", 0o644), directory("new", 0o2770), regular(dir+"/new/in", "y", 0o600)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +159,8 @@ func TestUnpackDirectory(t *testing.T) {
 	holds(t, dir+"/there/file", "kept")
 	holds(t, dir+"/there/through", "x")
 	holds(t, dir+"/new/in", "y")
-	if err := unpack(archive(t, dir, directory("file", 0o755))); err == nil || !strings.Contains(err.Error(), "not a directory") {
+	if err := unpack(archive(t, dir, directory("file", 0o755))); err == nil ||
+		!strings.Contains(err.Error(), "not a directory") {
 		t.Errorf("a directory takes the place of a file: %v", err)
 	}
 	nothingNew(t, dir)
@@ -168,7 +172,8 @@ func TestUnpackSymlink(t *testing.T) {
 	put(t, dir+"/old", "old")
 	put(t, dir+"/target", "")
 	link := func(name, target string) member {
-		return member{tar.Header{Typeflag: tar.TypeSymlink, Name: dir + "/" + name, Linkname: target, Uid: 9, Gid: 9, Mode: 0o777}, ""}
+		return member{tar.Header{Typeflag: tar.TypeSymlink, Name: dir + "/" + name, Linkname: target, Uid: 9, Gid: 9,
+			Mode: 0o777}, ""}
 	}
 	if err := unpack(archive(t, dir, link("old", "../anywhere"), link("new", dir+"/target"))); err != nil {
 		t.Fatal(err)

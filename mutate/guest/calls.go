@@ -56,7 +56,9 @@ func (g *Guest) lost(err error) error {
 
 // call sends a request, what follows it, and reads the answer. data gets the
 // output or the bytes of a file.
-func (g *Guest) call(ctx context.Context, c agent.Call, send func(io.Writer) error, data func([]byte)) (agent.Reply, error) {
+func (g *Guest) call(
+	ctx context.Context, c agent.Call, send func(io.Writer) error, data func([]byte),
+) (agent.Reply, error) {
 	var reply agent.Reply
 	defer g.abandon(ctx)()
 	if err := agent.WriteJSON(g.in, agent.Request, c); errors.Is(err, agent.ErrProtocol) {
@@ -129,7 +131,8 @@ const maxFile = 80 << 20
 // [agent.ExitError] if it did not succeed.
 func (g *Guest) Exec(ctx context.Context, c agent.Command, network bool, out func([]byte)) error {
 	call := &agent.RunCall{
-		Argv: c.Argv, Script: c.Script, Dir: c.Dir, Timeout: c.Timeout, Network: network, Covers: c.Covers, Cmdline: g.Cmdline,
+		Argv: c.Argv, Script: c.Script, Dir: c.Dir, Timeout: c.Timeout, Network: network, Covers: c.Covers,
+		Cmdline: g.Cmdline,
 	}
 	if network && !g.network {
 		return errors.New("the guest was started without the network that this command needs")
@@ -143,7 +146,8 @@ func (g *Guest) Exec(ctx context.Context, c agent.Command, network bool, out fun
 	if c.Timeout > 0 {
 		// The agent keeps the time; this is for one that a step has stopped.
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, c.Timeout+grace, fmt.Errorf("the guest does not answer %s after the command's time was up", grace))
+		ctx, cancel = context.WithTimeoutCause(ctx, c.Timeout+grace,
+			fmt.Errorf("the guest does not answer %s after the command's time was up", grace))
 		defer cancel()
 	}
 	reply, err := g.call(ctx, agent.Call{Run: call}, nil, out)

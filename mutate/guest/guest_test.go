@@ -23,12 +23,16 @@ func TestExitError(t *testing.T) {
 		code    int
 	}{
 		{"success", agent.Command{Argv: []string{"true"}}, agent.ExitStatus{}, "", 0},
-		{"status", agent.Command{Argv: []string{"apt-get", "install"}}, agent.ExitStatus{Code: 100}, "apt-get: exit status 100", 100},
+		{"status", agent.Command{Argv: []string{"apt-get", "install"}}, agent.ExitStatus{Code: 100},
+			"apt-get: exit status 100", 100},
 		{"script", agent.Command{Script: "x"}, agent.ExitStatus{Code: 3}, "script: exit status 3", 3},
-		{"signal", agent.Command{Script: "x"}, agent.ExitStatus{Code: -1, Signal: "SIGKILL"}, "script: killed by SIGKILL", -1},
-		{"timeout", agent.Command{Script: "x", Timeout: 5 * time.Second}, agent.ExitStatus{Code: -1, Signal: "SIGTERM", TimedOut: true}, "script: still running after 5s", -1},
+		{"signal", agent.Command{Script: "x"}, agent.ExitStatus{Code: -1, Signal: "SIGKILL"},
+			"script: killed by SIGKILL", -1},
+		{"timeout", agent.Command{Script: "x", Timeout: 5 * time.Second},
+			agent.ExitStatus{Code: -1, Signal: "SIGTERM", TimedOut: true}, "script: still running after 5s", -1},
 		// A program may end well when it is asked to; the time was up all the same.
-		{"timeout, then success", agent.Command{Script: "x", Timeout: time.Minute}, agent.ExitStatus{TimedOut: true}, "script: still running after 1m0s", -1},
+		{"timeout, then success", agent.Command{Script: "x", Timeout: time.Minute}, agent.ExitStatus{TimedOut: true},
+			"script: still running after 1m0s", -1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			err := exitError(tc.command, &tc.status)

@@ -33,7 +33,8 @@ var ErrLostWrites = fault.New(fault.Host, "make room with imgmut gc, or use a st
 // notMounted says that systemd-nspawn did not mount a volume that the image
 // mounts: what a step puts there would be hidden when the image starts.
 func notMounted(place string) error {
-	mend := "systemd 254 and later mounts a volume for /boot only if the root's own " + place + " is empty: empty it in a copy of the image"
+	mend := "systemd 254 and later mounts a volume for /boot only if the root's own " + place +
+		" is empty: empty it in a copy of the image"
 	return fault.New(fault.Image, mend, "systemd-nspawn does not mount the image's volume for %s", place)
 }
 

@@ -28,12 +28,14 @@ func TestFind(t *testing.T) {
 		{"by ID", image{"/etc/os-release": "ID=ubuntu\n"}, ""},
 		{"by ID_LIKE", image{"/etc/os-release": "ID=mint\nID_LIKE=\"ubuntu debian\"\n"}, ""},
 		{"in /usr", image{"/usr/lib/os-release": "ID=debian\n"}, ""},
-		{"unknown", image{"/etc/os-release": "ID=fedora\n"}, `the image is "fedora", and imgmut knows those of debian, ubuntu`},
+		{"unknown", image{"/etc/os-release": "ID=fedora\n"},
+			`the image is "fedora", and imgmut knows those of debian, ubuntu`},
 		{"none", nil, "find the package manager: open /usr/lib/os-release"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m, err := packages.Find(t.Context(), tc.files)
-			if tc.want == "" && (err != nil || m.Name != "apt") || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+			refused := err != nil && strings.Contains(err.Error(), tc.want)
+			if tc.want == "" && (err != nil || m.Name != "apt") || tc.want != "" && !refused {
 				t.Errorf("Find: %s, %v, want %q", m.Name, err, tc.want)
 			}
 		})
@@ -52,7 +54,8 @@ func TestCommands(t *testing.T) {
 		want   string // the end of the script
 	}{
 		{packages.Change{Install: []string{"a", "b"}}, "has_lists || fetch_aside\nget install -- 'a' 'b'\n"},
-		{packages.Change{Update: true, Remove: []string{"c"}, Install: []string{"a"}}, "}\nfetch_aside\nget remove -- 'c'\nget install -- 'a'\n"},
+		{packages.Change{Update: true, Remove: []string{"c"}, Install: []string{"a"}},
+			"}\nfetch_aside\nget remove -- 'c'\nget install -- 'a'\n"},
 		{packages.Change{Remove: []string{"c"}}, "}\nget remove -- 'c'\n"},
 		{packages.Change{UpgradeAll: true}, "}\nfetch_aside\nget upgrade --with-new-pkgs\n"},
 		{packages.Change{Upgrade: []string{"a"}}, "}\nfetch_aside\nget install --only-upgrade -- 'a'\n"},

@@ -97,9 +97,11 @@ func wrap(op string, dst, src *os.File, err error) error {
 	case errors.Is(err, unix.EXDEV):
 		return fmt.Errorf("%s %s to %s: %w (%w: they are on different filesystems)", op, src.Name(), dst.Name(), err, ErrUnsupported)
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOTTY), errors.Is(err, unix.ENOSYS):
-		return fmt.Errorf("%s %s to %s: %w (%w: the filesystem of %s cannot)", op, src.Name(), dst.Name(), err, ErrUnsupported, filepath.Dir(dst.Name()))
+		return fmt.Errorf("%s %s to %s: %w (%w: the filesystem of %s cannot)",
+			op, src.Name(), dst.Name(), err, ErrUnsupported, filepath.Dir(dst.Name()))
 	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("%s %s to %s: %w (%w: unaligned, or one of them has copy-on-write turned off)", op, src.Name(), dst.Name(), err, ErrUnsupported)
+		return fmt.Errorf("%s %s to %s: %w (%w: unaligned, or one of them has copy-on-write turned off)",
+			op, src.Name(), dst.Name(), err, ErrUnsupported)
 	}
 	return fmt.Errorf("%s %s to %s: %w", op, src.Name(), dst.Name(), err)
 }

@@ -75,11 +75,13 @@ func TestUnchanged(t *testing.T) {
 		t.Errorf("then %v are read, though nothing has changed", read)
 	}
 	for name, change := range map[string]func(string) error{
-		"bytes":      func(f string) error { return os.WriteFile(f, []byte("B"), 0o644) },
-		"size":       func(f string) error { return os.Truncate(f, 0) },
-		"mode":       func(f string) error { return os.Chmod(f, 0o755) },
-		"attribute":  func(f string) error { return unix.Setxattr(f, "user.x", []byte("y"), 0) },
-		"other file": func(f string) error { return errors.Join(os.WriteFile(f+"+", []byte("b"), 0o644), os.Rename(f+"+", f)) },
+		"bytes":     func(f string) error { return os.WriteFile(f, []byte("B"), 0o644) },
+		"size":      func(f string) error { return os.Truncate(f, 0) },
+		"mode":      func(f string) error { return os.Chmod(f, 0o755) },
+		"attribute": func(f string) error { return unix.Setxattr(f, "user.x", []byte("y"), 0) },
+		"other file": func(f string) error {
+			return errors.Join(os.WriteFile(f+"+", []byte("b"), 0o644), os.Rename(f+"+", f))
+		},
 		// The bytes change, and the times that a program can set are put back.
 		"hidden": func(f string) error {
 			fi, err := os.Stat(f)
@@ -149,7 +151,10 @@ func TestDamaged(t *testing.T) {
 	}
 	flipped := append([]byte{}, whole...)
 	flipped[len(magic)+50] ^= 1 // of a sum
-	for name, b := range map[string][]byte{"cut": whole[:len(whole)-1], "an entry cut": append(whole[:len(magic)], whole[len(magic)+entrySize:]...), "flipped": flipped, "empty": nil} {
+	for name, b := range map[string][]byte{
+		"cut": whole[:len(whole)-1], "flipped": flipped, "empty": nil,
+		"an entry cut": append(whole[:len(magic)], whole[len(magic)+entrySize:]...),
+	} {
 		if err := os.WriteFile(files[0], b, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -166,12 +171,14 @@ func TestBounded(t *testing.T) {
 	now := time.Now()
 	for i := range maxTrees + 5 {
 		name := fmt.Sprintf("%s/%d-1", kept, i)
-		if err := errors.Join(os.WriteFile(name, nil, 0o600), os.Chtimes(name, now, now.Add(-time.Duration(i)*time.Minute-time.Minute))); err != nil {
+		if err := errors.Join(os.WriteFile(name, nil, 0o600),
+			os.Chtimes(name, now, now.Add(-time.Duration(i)*time.Minute-time.Minute))); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for name, age := range map[string]time.Duration{".new-1": 0, ".new-2": 2 * time.Hour} {
-		if err := errors.Join(os.WriteFile(kept+"/"+name, nil, 0o600), os.Chtimes(kept+"/"+name, now, now.Add(-age))); err != nil {
+		if err := errors.Join(os.WriteFile(kept+"/"+name, nil, 0o600),
+			os.Chtimes(kept+"/"+name, now, now.Add(-age))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -181,7 +188,9 @@ func TestBounded(t *testing.T) {
 	if err != nil || len(entries) != maxTrees+1 {
 		t.Errorf("%d files, %v; want %d", len(entries), err, maxTrees+1)
 	}
-	for name, there := range map[string]bool{"0-1": true, fmt.Sprintf("%d-1", maxTrees+4): false, ".new-1": true, ".new-2": false} {
+	for name, there := range map[string]bool{
+		"0-1": true, fmt.Sprintf("%d-1", maxTrees+4): false, ".new-1": true, ".new-2": false,
+	} {
 		if _, err := os.Stat(kept + "/" + name); (err == nil) != there {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -169,7 +169,8 @@ func TestApply(t *testing.T) {
 	}{
 		{`run: "apt clean\n"`, []string{`script "apt clean\n"`}},
 		{`run: [ldconfig, -v]`, []string{"run ldconfig -v"}},
-		{`run: {script: x, env: {B: "2", A: "1"}, workdir: /srv, timeout: 90s}`, []string{`script "x" | A=1 | B=2 | in /srv | for 1m30s`}},
+		{`run: {script: x, env: {B: "2", A: "1"}, workdir: /srv, timeout: 90s}`,
+			[]string{`script "x" | A=1 | B=2 | in /srv | for 1m30s`}},
 
 		{`write: {path: /etc/motd, content: "hi\n"}`, []string{`put /etc/motd 0644 0:0 "hi\n"`}},
 		{`write: {path: /x, mode: "4711", owner: "daemon:adm"}`, []string{`put /x 4711 daemon:adm ""`}},
@@ -177,24 +178,32 @@ func TestApply(t *testing.T) {
 		{`copy: {from: one.conf, to: /etc/renamed}`, []string{`put /etc/renamed 0644 0:0 "one\n"`}},
 		{`copy: {from: one.conf, to: /etc/renamed, mode: keep}`, []string{`put /etc/renamed 0640 0:0 "one\n"`}},
 		{`copy: {from: one.conf, to: /etc/app/}`, []string{`put /etc/app/one.conf 0644 0:0 "one\n"`}},
-		{`copy: {from: tree/sub/tool, to: /opt/, mode: "0700", owner: "1:2"}`, []string{`put /opt/tool 0700 1:2 "tool" user.a=b="x"`}},
+		{`copy: {from: tree/sub/tool, to: /opt/, mode: "0700", owner: "1:2"}`,
+			[]string{`put /opt/tool 0700 1:2 "tool" user.a=b="x"`}},
 		{`copy: {from: current, to: /opt/}`, []string{`put /opt 0755 0:0 dir`, `put /opt/tool 0755 0:0 "tool" user.a=b="x"`}},
 		{`copy: {from: latest, to: /opt/}`, []string{`put /opt/latest 0755 0:0 "tool" user.a=b="x"`}},
 		{`copy: {from: tree, to: /srv/t}`, []string{
 			`put /srv/t 0755 0:0 dir`, `put /srv/t/.hidden 0000 0:0 ""`, `put /srv/t/empty 0644 0:0 ""`,
-			`put /srv/t/holes 0644 0:0 3145728 [{1048576 4096}] "` + strings.Repeat("d", 4096) + `"`, `put /srv/t/link 0777 0:0 -> ../../anywhere`,
-			`put /srv/t/other 0644 0:0 is /srv/t/empty`, `put /srv/t/sub 0755 0:0 dir`, `put /srv/t/sub/tool 0755 0:0 "tool" user.a=b="x"`}},
+			`put /srv/t/holes 0644 0:0 3145728 [{1048576 4096}] "` + strings.Repeat("d", 4096) + `"`,
+			`put /srv/t/link 0777 0:0 -> ../../anywhere`,
+			`put /srv/t/other 0644 0:0 is /srv/t/empty`, `put /srv/t/sub 0755 0:0 dir`,
+			`put /srv/t/sub/tool 0755 0:0 "tool" user.a=b="x"`}},
 		{`copy: {from: tree/sub/, to: /srv/t/, mode: "0644", owner: daemon}`, []string{
 			`put /srv/t 0755 daemon dir`, `put /srv/t/tool 0644 daemon "tool" user.a=b="x"`}},
-		{`copy: {from: tree/sub, to: /, mode: keep, owner: keep}`, []string{`put / 0750 0:0 dir`, `put /tool 4755 12:34 "tool" user.a=b="x"`}},
+		{`copy: {from: tree/sub, to: /, mode: keep, owner: keep}`,
+			[]string{`put / 0750 0:0 dir`, `put /tool 4755 12:34 "tool" user.a=b="x"`}},
 		{`copy: {from: ., to: /all}`, []string{
-			`put /all 0755 0:0 dir`, `put /all/current 0777 0:0 -> tree/sub`, `put /all/latest 0777 0:0 -> current/tool`, `put /all/one.conf 0644 0:0 "one\n"`,
+			`put /all 0755 0:0 dir`, `put /all/current 0777 0:0 -> tree/sub`, `put /all/latest 0777 0:0 -> current/tool`,
+			`put /all/one.conf 0644 0:0 "one\n"`,
 			`put /all/tree 0755 0:0 dir`, `put /all/tree/.hidden 0000 0:0 ""`, `put /all/tree/empty 0644 0:0 ""`,
-			`put /all/tree/holes 0644 0:0 3145728 [{1048576 4096}] "` + strings.Repeat("d", 4096) + `"`, `put /all/tree/link 0777 0:0 -> ../../anywhere`,
-			`put /all/tree/other 0644 0:0 is /all/tree/empty`, `put /all/tree/sub 0755 0:0 dir`, `put /all/tree/sub/tool 0755 0:0 "tool" user.a=b="x"`}},
+			`put /all/tree/holes 0644 0:0 3145728 [{1048576 4096}] "` + strings.Repeat("d", 4096) + `"`,
+			`put /all/tree/link 0777 0:0 -> ../../anywhere`,
+			`put /all/tree/other 0644 0:0 is /all/tree/empty`, `put /all/tree/sub 0755 0:0 dir`,
+			`put /all/tree/sub/tool 0755 0:0 "tool" user.a=b="x"`}},
 		{`systemd: {enable: [a.service, b.timer], disable: [c.socket], mask: [d.mount], default-target: e.target}`, []string{
 			"run systemctl disable -- c.socket | SYSTEMD_OFFLINE=1", "run systemctl mask -- d.mount | SYSTEMD_OFFLINE=1",
-			"run systemctl enable -- a.service b.timer | SYSTEMD_OFFLINE=1", "run systemctl set-default -- e.target | SYSTEMD_OFFLINE=1"}},
+			"run systemctl enable -- a.service b.timer | SYSTEMD_OFFLINE=1",
+			"run systemctl set-default -- e.target | SYSTEMD_OFFLINE=1"}},
 	} {
 		t.Run(tc.in, func(t *testing.T) {
 			all, err := step.DecodeAll(parse(t, "- "+tc.in))
@@ -248,7 +257,9 @@ func TestCopyCancelled(t *testing.T) {
 // without a word.
 func TestCopyTellsOfPrivateFiles(t *testing.T) {
 	dir := t.TempDir()
-	for name, mode := range map[string]fs.FileMode{"key": 0o600, "page": 0o644, "tree/a": 0o600, "tree/b": 0o600, "sealed": 0o400} {
+	for name, mode := range map[string]fs.FileMode{
+		"key": 0o600, "page": 0o644, "tree/a": 0o600, "tree/b": 0o600, "sealed": 0o400,
+	} {
 		file := filepath.Join(dir, name)
 		err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, nil, 0o600), os.Chmod(file, mode))
 		if err != nil {
@@ -259,7 +270,8 @@ func TestCopyTellsOfPrivateFiles(t *testing.T) {
 		copy step.Copy
 		want string // in the note; none if empty
 	}{
-		{step.Copy{From: "key", To: "/key"}, "key, which only its owner may read here, can be read by everybody in the image (1 such"},
+		{step.Copy{From: "key", To: "/key"},
+			"key, which only its owner may read here, can be read by everybody in the image (1 such"},
 		{step.Copy{From: "tree", To: "/tree"}, "(2 such files)"},
 		{step.Copy{From: "key", To: "/key", Mode: "0644"}, ""},
 		{step.Copy{From: "key", To: "/key", Mode: "keep"}, ""},

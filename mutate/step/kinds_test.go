@@ -27,7 +27,8 @@ var examples = map[string][]string{
 	"run": {
 		`{"script":"useradd --create-home builder\ninstall -d -o builder /home/builder/src\n"}`,
 		`{"argv":["ldconfig","-v"]}`,
-		`{"script":"curl -fsSL https://example.org/key.asc -o /etc/apt/keyrings/example.asc","env":{"http_proxy":"http://proxy:3128"},"workdir":"/etc"}`,
+		`{"script":"curl -fsSL https://example.org/key.asc -o /etc/apt/keyrings/example.asc",` +
+			`"env":{"http_proxy":"http://proxy:3128"},"workdir":"/etc"}`,
 	},
 	"write": {`{"path":"/etc/motd","content":"hello\n","mode":"0644","owner":"root:adm"}`},
 	"copy": {
@@ -39,7 +40,8 @@ var examples = map[string][]string{
 		`{"install":["nginx-light","curl"],"remove":["nano"],"update":true}`, `{"install":["nginx-light"]}`,
 		`{"upgrade":{"all":true}}`, `{"upgrade":{"names":["openssl","libssl3"]},"keep-lists":true}`,
 	},
-	"systemd": {`{"enable":["nginx.service"],"disable":["apt-daily.timer"],"mask":["getty@tty1.service"],"default-target":"multi-user.target"}`},
+	"systemd": {`{"enable":["nginx.service"],"disable":["apt-daily.timer"],"mask":["getty@tty1.service"],` +
+		`"default-target":"multi-user.target"}`},
 }
 
 func TestKinds(t *testing.T) {
@@ -113,7 +115,8 @@ func TestUnknownKind(t *testing.T) {
 	if !errors.As(err, &problems) || len(problems) != 2 {
 		t.Fatalf("DecodeAll: %v, want the problems of both steps", err)
 	}
-	if want := "no such kind: runn (there are run, write, copy, packages, systemd)"; problems[0].Message != want || problems[0].Line != 5 {
+	const want = "no such kind: runn (there are run, write, copy, packages, systemd)"
+	if problems[0].Message != want || problems[0].Line != 5 {
 		t.Errorf("line %d: %s, want line 5: %s", problems[0].Line, problems[0].Message, want)
 	}
 }
@@ -129,7 +132,8 @@ func TestValidate(t *testing.T) {
 		{`run: []`, []string{"nothing to run"}},
 		{`run: [""]`, []string{"the program has no name"}},
 		{`run: {script: x, argv: [y]}`, []string{"run.argv: want either script or argv, not both"}},
-		{`run: {script: x, workdir: var, timeout: -1s}`, []string{`run.workdir: "var": want an absolute path`, "run.timeout: "}},
+		{`run: {script: x, workdir: var, timeout: -1s}`,
+			[]string{`run.workdir: "var": want an absolute path`, "run.timeout: "}},
 
 		{`write: {path: /etc/x}`, nil},
 		{`write: {path: /etc/x, content: x, mode: "4755", owner: "33:www-data"}`, nil},
@@ -144,7 +148,8 @@ func TestValidate(t *testing.T) {
 		{`write: {path: /proc/x}`, []string{"/proc is not part of the image"}},
 		{`write: {path: /sys}`, []string{"/sys is not part of the image"}},
 		{`write: {path: /running}`, nil},
-		{`write: {path: /x, mode: rw, owner: "a b"}`, []string{`write.mode: "rw": want octal permissions`, `write.owner: "a b": want USER or USER:GROUP`}},
+		{`write: {path: /x, mode: rw, owner: "a b"}`,
+			[]string{`write.mode: "rw": want octal permissions`, `write.owner: "a b": want USER or USER:GROUP`}},
 		{`write: {path: /x, mode: "10000"}`, []string{`"10000": want octal`}},
 		{`write: {path: /x, mode: "0888"}`, []string{`"0888": want octal`}},
 		{`write: {path: /x, owner: "root:Debian-exim"}`, nil},
@@ -172,7 +177,8 @@ func TestValidate(t *testing.T) {
 		{`packages: {upgrade: true}`, nil},
 		{`packages: {upgrade: [a], keep-lists: true}`, nil},
 		{`packages: {keep-lists: true, update: true}`, nil},
-		{`packages: {update: true}`, []string{"packages.update: lists of packages are not left in the image unless keep-lists: true"}},
+		{`packages: {update: true}`,
+			[]string{"packages.update: lists of packages are not left in the image unless keep-lists: true"}},
 		{`packages: {}`, []string{"packages: nothing to do: want install, remove, update or upgrade"}},
 		{`packages: {upgrade: [-y]}`, []string{`packages.upgrade[0]: "-y" is not the name of a package`}},
 		{`packages: ["-y"]`, []string{`packages: "-y" is not the name of a package`}},
@@ -181,7 +187,8 @@ func TestValidate(t *testing.T) {
 		{`systemd: {enable: ["getty@tty1.service"], default-target: rescue.target}`, nil},
 		{`systemd: {}`, []string{"systemd: nothing to do: want enable, disable, mask or default-target"}},
 		{`systemd: {enable: [nginx], disable: [--now], mask: ["a b.service"], default-target: x}`,
-			[]string{`systemd.enable[0]: "nginx": want a full unit name`, `systemd.disable[0]: "--now"`, `systemd.mask[0]: "a b.service"`, `systemd.default-target: "x"`}},
+			[]string{`systemd.enable[0]: "nginx": want a full unit name`, `systemd.disable[0]: "--now"`,
+				`systemd.mask[0]: "a b.service"`, `systemd.default-target: "x"`}},
 	} {
 		t.Run(tc.in, func(t *testing.T) {
 			_, err := step.DecodeAll(parse(t, "- "+tc.in))
@@ -202,8 +209,10 @@ func TestValidate(t *testing.T) {
 }
 
 func TestNetwork(t *testing.T) {
-	for in, want := range map[string]bool{"{install: [a]}": true, "{update: true, install: [a]}": true, "{upgrade: true}": true,
-		"{upgrade: [a]}": true, "{keep-lists: true}": true, "{remove: [a]}": false} {
+	for in, want := range map[string]bool{
+		"{install: [a]}": true, "{update: true, install: [a]}": true, "{upgrade: true}": true, "{upgrade: [a]}": true,
+		"{keep-lists: true}": true, "{remove: [a]}": false,
+	} {
 		all, err := step.DecodeAll(parse(t, "- packages: "+in))
 		if err != nil {
 			t.Fatal(err)

@@ -38,7 +38,8 @@ func digests(t *testing.T, src *step.Source, froms ...step.From) map[string]stri
 }
 
 func froms(owner, mode bool) []step.From {
-	return []step.From{{Path: "one.conf", KeepOwner: owner, KeepMode: mode}, {Path: "tree", KeepOwner: owner, KeepMode: mode}}
+	return []step.From{{Path: "one.conf", KeepOwner: owner, KeepMode: mode},
+		{Path: "tree", KeepOwner: owner, KeepMode: mode}}
 }
 
 func TestDigest(t *testing.T) {
@@ -57,7 +58,8 @@ func TestDigest(t *testing.T) {
 		{"executable", func(d string) error { return os.Chmod(d+"/one.conf", 0o755) }, "one.conf", "one.conf"},
 		{"nobody may write", func(d string) error { return os.Chmod(d+"/one.conf", 0o440) }, "one.conf", "one.conf"},
 		{"set-user-ID of another", func(d string) error { return os.Chmod(d+"/"+tool, 0o755) }, "", tool},
-		{"set-user-ID of root", func(d string) error { return os.Chmod(d+"/one.conf", 0o755|fs.ModeSetuid) }, "one.conf", "one.conf"},
+		{"set-user-ID of root", func(d string) error { return os.Chmod(d+"/one.conf", 0o755|fs.ModeSetuid) }, "one.conf",
+			"one.conf"},
 		{"mode of a directory", func(d string) error { return os.Chmod(d+"/tree/sub", 0o755) }, "", "tree/sub"},
 		{"owner", func(d string) error { return os.Chown(d+"/one.conf", 1, 0) }, "", "one.conf"},
 		{"group", func(d string) error { return os.Chown(d+"/one.conf", 0, 1) }, "", "one.conf"},
@@ -65,7 +67,8 @@ func TestDigest(t *testing.T) {
 			return errors.Join(os.Remove(d+"/tree/link"), os.Symlink("../elsewhere", d+"/tree/link"))
 		}, "tree/link", "tree/link"},
 		{"attribute", func(d string) error { return unix.Lsetxattr(d+"/"+tool, "user.a=b", []byte("y"), 0) }, tool, tool},
-		{"new attribute", func(d string) error { return unix.Lsetxattr(d+"/one.conf", "user.x", nil, 0) }, "one.conf", "one.conf"},
+		{"new attribute", func(d string) error { return unix.Lsetxattr(d+"/one.conf", "user.x", nil, 0) }, "one.conf",
+			"one.conf"},
 		{"type", func(d string) error {
 			return errors.Join(os.Remove(d+"/tree/.hidden"), os.Mkdir(d+"/tree/.hidden", 0o600), os.Chmod(d+"/tree/.hidden", 0))
 		}, "tree/.hidden", "tree/.hidden"},
@@ -89,7 +92,8 @@ func TestDigest(t *testing.T) {
 			return errors.Join(err, f.Close())
 		}, "tree/holes", "tree/holes"},
 		{"times", func(d string) error { return os.Chtimes(d+"/one.conf", time.Unix(1, 0), time.Unix(2, 0)) }, "", ""},
-		{"times of a directory", func(d string) error { return os.Chtimes(d+"/tree", time.Unix(1, 0), time.Unix(2, 0)) }, "", ""},
+		{"times of a directory", func(d string) error { return os.Chtimes(d+"/tree", time.Unix(1, 0), time.Unix(2, 0)) },
+			"", ""},
 		{"read", func(d string) error { _, err := os.ReadFile(d + "/one.conf"); return err }, "", ""},
 		{"rewritten", func(d string) error {
 			return errors.Join(os.Remove(d+"/one.conf"), os.WriteFile(d+"/one.conf", []byte("one\n"), 0o640))
@@ -123,7 +127,8 @@ func TestDigestOrder(t *testing.T) {
 	for _, in := range inputs {
 		paths = append(paths, in.Path)
 	}
-	want := []string{"tree", "tree/.hidden", "tree/empty", "tree/holes", "tree/link", "tree/other", "tree/sub", "tree/sub/tool", "one.conf"}
+	want := []string{"tree", "tree/.hidden", "tree/empty", "tree/holes", "tree/link", "tree/other", "tree/sub",
+		"tree/sub/tool", "one.conf"}
 	if diff := cmp.Diff(want, paths); diff != "" {
 		t.Errorf("Digest (-want +got):\n%s", diff)
 	}

@@ -17,7 +17,8 @@ import (
 )
 
 // ErrNoPool says that this host lacks what a pool needs.
-var ErrNoPool = fault.New(fault.Host, "", "the store needs a filesystem that can reflink (XFS, btrfs), or loop devices and root to make one in a file")
+var ErrNoPool = fault.New(fault.Host, "", "the store needs a filesystem that can reflink (XFS, btrfs), "+
+	"or loop devices and root to make one in a file")
 
 // poolFloor is the least room, in bytes, that makes a pool worth while: one
 // image and its layers.

@@ -196,7 +196,8 @@ func TestUpdateReplacesTheRecordAlone(t *testing.T) {
 
 func TestNotFound(t *testing.T) {
 	s := open(t)
-	if err := s.Load(store.Images, "web", &record{}); !errors.Is(err, store.ErrNotFound) || err.Error() != "image web: not found in the store" {
+	err := s.Load(store.Images, "web", &record{})
+	if !errors.Is(err, store.ErrNotFound) || err.Error() != "image web: not found in the store" {
 		t.Errorf("Load: %v", err)
 	}
 	if err := s.Remove(t.Context(), store.Bases, "b"); !errors.Is(err, store.ErrNotFound) || err.Error() != "base b: not found in the store" {
