@@ -120,7 +120,7 @@ func (b *build) makeImage(ctx context.Context, base *os.File, id record.Identity
 	if err := b.forkLast(b.imageFile()); err != nil {
 		return err
 	}
-	if uses(layout, "btrfs") { // the guest's, which is about to end, may be the one that this kernel allows
+	if uses(layout, "btrfs") { // older kernels mount one btrfs UUID once, and the guest may still have it
 		if err := b.guests.close(); err != nil {
 			return err
 		}
@@ -152,7 +152,7 @@ func (b *build) verifyAndSum(
 	ctx context.Context, base *os.File, assertions []verify.Assertion,
 ) (*record.Verdict, *content.Sums, error) {
 	b.phase("verify")
-	// Both only read, and each leaves a core idle.
+	// Both only read, and neither keeps all cores busy.
 	summed := make(chan error, 1)
 	var sums *content.Sums
 	go func() {
@@ -163,7 +163,7 @@ func (b *build) verifyAndSum(
 	verdict, err := b.guests.judge(ctx, b.imageFile(), assertions)
 	err = errors.Join(err, <-summed)
 	switch {
-	case fault.Of(err) == fault.Image: // the base was not, so the recipe made it so
+	case fault.Of(err) == fault.Image: // the base was usable, so it is the recipe's doing
 		err = &VerifyError{b.plan.recipe.Name, []record.Check{{Name: "operating system", Detail: err.Error()}}}
 	case err == nil && !verdict.OK:
 		err = &VerifyError{b.plan.recipe.Name, verdict.Failed()}

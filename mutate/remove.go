@@ -17,10 +17,10 @@ type Removed struct {
 	Bases  []string `json:"bases"`  // digests
 }
 
-// Remove removes images, with their copies in machined's pool, and bases. What
-// nothing else needs goes with the next [catalog.Catalog.Collect]. All names are looked
-// up before the first is removed. A base that images are made of, others than
-// those removed with it, is refused unless force is set.
+// Remove removes images, with their copies in machined's pool, and bases. Their
+// layers go with the next [catalog.Catalog.Collect]. All names are looked up
+// before the first is removed. A base is refused, unless force is set, if images
+// are made of it that are not removed with it.
 func (e *Engine) Remove(ctx context.Context, names []string, force bool) (*Removed, error) {
 	r, err := e.removable(names, force)
 	if err == nil && len(r.Bases) > 0 {
@@ -47,7 +47,7 @@ func (e *Engine) Remove(ctx context.Context, names []string, force bool) (*Remov
 	return r, nil
 }
 
-// removable finds what the names are of, and refuses what others need.
+// removable finds out what has these names, and refuses what others need.
 func (e *Engine) removable(names []string, force bool) (*Removed, error) {
 	r := &Removed{Images: []string{}, Bases: []string{}} // not missing, for JSON
 	called := map[string]string{}                        // bases, as the user calls them

@@ -33,7 +33,7 @@ func (e *Engine) machinedPool() deliver.Machined {
 	return deliver.Machined{Source: e.deliverFrom(), Host: func(ctx context.Context) (deliver.Host, error) {
 		h, err := e.Host(ctx)
 		if err != nil {
-			return nil, err // and not a host that is nil inside
+			return nil, err // h itself would be an interface that holds nil
 		}
 		return h, nil
 	}}
@@ -58,7 +58,7 @@ func (e *Engine) checkTargets(ctx context.Context, name string, targets []delive
 }
 
 // deliver puts a finished image into its targets, and gives the path by which
-// the user asked for it: the file of his own, or that in the store.
+// the user asked for it: their own file, or that in the store.
 func (e *Engine) deliver(ctx context.Context, i *record.Image, targets []deliver.Target) (path string, err error) {
 	path = e.Catalog().ImageFile(i.Name)
 	for _, t := range targets {

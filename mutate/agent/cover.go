@@ -54,8 +54,9 @@ const maxCovered = 1 << 20
 
 // cover gives a file the cover's content for a job. One that is on a fresh
 // filesystem, as behind the usual link from /etc/resolv.conf into /run, is made
-// there by the job's init: the image has no part in it. One that nobody can
-// write, because it is immutable, nobody can replace either: there a mount does.
+// there by the job's init: the image has no part in it. A file that is immutable
+// cannot be written, but no command can replace it either: there the cover is
+// mounted over it.
 func (f *covering) cover(c Cover, j *job) error {
 	path, err := resolve(c.Path)
 	if err != nil {
@@ -208,7 +209,7 @@ func (d *covered) restore() error {
 // were made for it.
 func (d *covered) remove(st *unix.Stat_t) error {
 	if st.Mode != d.after.Mode || st.Nlink != 1 || st.Uid != d.after.Uid || st.Gid != d.after.Gid {
-		return nil // the command has made it its own
+		return nil // the command wrote to it, so it stays
 	}
 	var dir unix.Stat_t
 	parent := filepath.Dir(d.path)
@@ -221,7 +222,7 @@ func (d *covered) remove(st *unix.Stat_t) error {
 	for _, made := range slices.Backward(d.made) {
 		err := unix.Rmdir(made)
 		if err == unix.ENOTEMPTY || err == unix.EEXIST || err == unix.ENOTDIR || err == unix.ENOENT {
-			return nil // the command has it for something else
+			return nil // the command put something else there
 		}
 		if err != nil {
 			return err

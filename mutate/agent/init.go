@@ -46,8 +46,8 @@ type report struct {
 
 // Init is process 1 of a command's own process ids: it shows them in /proc,
 // runs the command, and reaps what is left to it. When it ends the kernel ends
-// all others. It has no more rights than the command, which may do with it what
-// root may.
+// all others. It has no more rights than the command, so it does no harm that the
+// command, as root, can control it.
 func Init() error {
 	// What a thread has is what its children get, and /proc/1 shows what the main
 	// thread has.
@@ -237,10 +237,10 @@ func (j *job) giveUp() error {
 			}
 		}
 	}
-	// Not another command's keys. The filter of systemd-nspawn forbids most guests
-	// to have to do with keys at all.
+	// Have a session keyring of its own, not one with another command's keys. In
+	// most guests systemd-nspawn forbids the call.
 	unix.KeyctlJoinSessionKeyring("")
-	// Where memory ends, a command ends and not the agent.
+	// Where memory is short, the kernel is to end a command and not the agent.
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("300"), 0); err != nil {
 		return err
 	}

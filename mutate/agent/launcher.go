@@ -74,8 +74,8 @@ func Launch() error {
 	return agent.Wait()
 }
 
-// speakToNobody lets go of the descriptors by which the agent speaks with the
-// host, whose end either side must see.
+// speakToNobody closes the launcher's copies of the descriptors by which agent and
+// host speak: each must see when the other is gone.
 func speakToNobody() error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -167,9 +167,10 @@ func startInNamespaces(cmd *exec.Cmd, word, theirs *os.File) error {
 	if err != nil {
 		return fmt.Errorf("start in namespaces of its own (are user namespaces allowed?): %w", err)
 	}
-	// The kernel lets nobody in a user namespace mount proc who does not see one.
-	// So init sees the guest's until it has its own, in a copy of this namespace
-	// that it gives up. The one that it keeps is a copy of this without.
+	// In a user namespace the kernel lets a process mount proc only if it sees
+	// another one. So init mounts its own while it sees the guest's. Then that is
+	// unmounted here, and init takes a copy of this mount namespace, which has no
+	// proc but init's.
 	err = hear(word)
 	if err == nil {
 		err = unix.Unmount("/proc", unix.MNT_DETACH)
@@ -186,7 +187,7 @@ func startInNamespaces(cmd *exec.Cmd, word, theirs *os.File) error {
 }
 
 // startLimited starts a program with a user namespace that has room for
-// maxTasks. The kernel takes it from the limit of the one who makes it.
+// maxTasks. The kernel takes that from the limit of the process that makes it.
 func startLimited(cmd *exec.Cmd) error {
 	var was unix.Rlimit
 	if err := unix.Prlimit(0, unix.RLIMIT_NPROC, nil, &was); err != nil {
@@ -333,8 +334,8 @@ func receiveMessage(s *os.File, v any) ([]*os.File, error) {
 	return files, json.Unmarshal(b[:n], v)
 }
 
-// speak and hear are a word between the launcher and an init. It has no meaning
-// but its time.
+// speak and hear pass one byte between the launcher and an init, by which one
+// tells the other that it may go on.
 func speak(s *os.File) error { return sendMessage(s, true) }
 
 func hear(s *os.File) error {

@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fresh are the filesystems that are no part of the image, and that steps could
-// hand things on through. Each command gets its own: nothing need be cleared
-// away after it, and nothing it removes is missed by the next. It cannot take
-// them away to see what systemd-nspawn has below.
+// fresh are the filesystems that are no part of the image, and through which one
+// step could hand things to the next. Each command gets its own, so nothing need
+// be cleared away after it, and the next does not miss what it removed. It cannot
+// unmount them to see what systemd-nspawn has below.
 var fresh = []struct {
 	fs, dir, data string
 	flags         uintptr
@@ -44,9 +44,9 @@ func inFresh(path string) bool {
 	return false
 }
 
-// prepareGuest takes away what systemd-nspawn mounted and no command may have:
-// it can be taken away, not only covered, because systemd-nspawn mounted it from
-// within the guest's user namespace.
+// prepareGuest unmounts what systemd-nspawn mounted and no command may have. It
+// need not be covered, because systemd-nspawn mounted it from within the guest's
+// user namespace, where it can be unmounted.
 func prepareGuest() error {
 	// A proc with nothing mounted on it, without which no other can be mounted
 	// from a user namespace below.

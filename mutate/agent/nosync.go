@@ -8,9 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// syncCalls write to the disk what a program wants to be sure of. In a step
-// nothing need be: the fork is thrown away if anything goes wrong, and the
-// engine syncs it as a whole if not.
+// syncCalls wait until data is on the disk. A step need not wait: the fork is
+// thrown away if anything goes wrong, and otherwise the engine syncs it as a whole.
 var syncCalls = []uint32{
 	unix.SYS_FSYNC, unix.SYS_FDATASYNC, unix.SYS_SYNC, unix.SYS_SYNCFS, unix.SYS_SYNC_FILE_RANGE, unix.SYS_MSYNC,
 }

@@ -156,7 +156,7 @@ func (g *Guest) Snapshot(clone func() error) error {
 // freeze writes out and stops a filesystem. A freeze that takes too long is
 // undone when it comes to an end after all.
 func freeze(m *os.File) error {
-	// Its own descriptor, for who may have to wait longer than the guest lives.
+	// A descriptor of its own, because the call may take longer than the guest lives.
 	fd, err := unix.FcntlInt(m.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("freeze the guest's %s: %w", m.Name(), err)

@@ -44,7 +44,7 @@ const aptOptions = "--quiet --assume-yes -o APT::Keep-Downloaded-Packages=false 
 // aptScript begins every change. All of a change is one command, because what it
 // puts into /run is gone with the command's own /run: so lists and caches never
 // are in the image. Lists that the image came with stay as they are: they are
-// used if they are there and nobody asks for newer ones.
+// used if they are there and the step does not ask for newer ones.
 const aptScript = `#!/bin/sh
 set -e
 work=/run/imgmut/apt

@@ -8,9 +8,9 @@
 // whose times may be another machine's are left out.
 //
 // What is kept of a tree is one file, in the order in which the tree is walked,
-// and it holds only what the last walk came upon. Nobody depends on it: it may
-// be deleted at any time, one that is damaged counts as none, and of several
-// processes the last to write wins, which is as good as any.
+// and it holds only what the last walk came upon. It only saves work: it may be
+// deleted at any time, a damaged one counts as missing, and of several processes
+// the last to write wins.
 package statcache
 
 import (
@@ -97,7 +97,7 @@ func (c *Cache) Begin(top *os.File) (end func(), err error) {
 // localFS are filesystems whose times are from the clock of this machine.
 var localFS = []int64{
 	unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.OVERLAYFS_SUPER_MAGIC,
-	unix.F2FS_SUPER_MAGIC, unix.BCACHEFS_SUPER_MAGIC, 0x2fc12fc1, // ZFS, which is not of the kernel
+	unix.F2FS_SUPER_MAGIC, unix.BCACHEFS_SUPER_MAGIC, 0x2fc12fc1, // ZFS, for which x/sys has no name
 }
 
 // Sum gives the sum of a file that has not changed since it was stored.
@@ -124,9 +124,9 @@ func (c *Cache) Sum(st *unix.Stat_t) (sum [32]byte, ok bool) {
 	return c.known[i].Sum, true
 }
 
-// tick is more than the clock of a filesystem moves at once: the kernel's tick
-// is 10 ms at most, and kernels before 6.13 look no closer. Where times are
-// whole seconds, so is the tick.
+// tick is more than the granularity of file times. That is the kernel's tick of
+// 10 ms at most, or finer since Linux 6.13. A time of whole seconds may be of a
+// filesystem that keeps no more.
 func tick(ctime unix.Timespec) time.Duration {
 	if ctime.Nsec == 0 {
 		return 2 * time.Second

@@ -21,8 +21,8 @@ import (
 // all below it. If Path is a symbolic link, it is what that leads to; links
 // below it are links.
 //
-// What a checkout has by chance counts for nothing: not who made it, not with
-// which umask, and not when. Git keeps none of that. So the digest of a file
+// What differs between two checkouts of one commit counts for nothing: their
+// owner, umask and times, of which git keeps nothing. So the digest of a file
 // covers its path, type, bytes, link target, extended attributes, which file of
 // the tree it is another name of, and of its mode what a checkout decides: see
 // [usualMode].
@@ -48,8 +48,8 @@ type Source struct {
 	want map[From]map[string]string
 }
 
-// Cache knows the sums of files by what changes with them. What it forgets is
-// read again.
+// Cache knows the sums of files that have not changed. A file that it does not
+// know is read.
 type Cache interface {
 	// Begin says that the files of the tree top are going to be asked for, and
 	// end that this was all of them.
@@ -74,7 +74,7 @@ func (s *Source) epoch() time.Time {
 	return s.Epoch
 }
 
-// open opens what a step reads, which a link may lead to.
+// open opens what a step reads, through a link if it names one.
 func (s *Source) open(path string) (*os.File, error) {
 	fi, err := s.Root.Stat(path)
 	if err != nil {

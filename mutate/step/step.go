@@ -6,10 +6,10 @@
 // that file, a line in [Kinds], and a test.
 //
 // A step has no undo. When it fails the engine drops the fork, which is easier
-// to get right than putting things back. It needs no memory either: all that
-// decides its outcome is its options, its inputs and the layer it starts from,
-// because those, and nothing else, make the key of its layer. So Apply must
-// not look at the clock, the environment or the host.
+// to get right than putting things back. The key of its layer is made of its
+// options, its inputs and the layer it starts from, and so nothing else may
+// decide what it does: Apply must not look at the clock, the environment or the
+// host.
 package step
 
 import (
