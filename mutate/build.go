@@ -16,7 +16,7 @@ import (
 type build struct {
 	*Engine
 	plan    *plan
-	run     *store.Run
+	run     *store.Workspace
 	guests  *guests
 	commits *committer
 	last    *os.File // the last layer, perhaps before it has its name

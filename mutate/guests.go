@@ -25,7 +25,7 @@ import (
 // guests are the guests of one run, over forks of one base.
 type guests struct {
 	*Engine
-	run     *store.Run
+	run     *store.Workspace
 	layout  *disk.Layout
 	closing []func() error // ends of what was started, last first
 }

@@ -49,7 +49,7 @@ const hidden = ".#imgmut-*"
 
 // place makes a file outside of the store: fill fills it from the image's, and
 // it gets its name when it is whole and proven. pattern is that of
-// [store.Run.Outside]; prove may be nil.
+// [store.Workspace.Outside]; prove may be nil.
 func (s Source) place(
 	ctx context.Context, image, target, pattern string, fill, prove func(out, in *os.File) error,
 ) (err error) {

@@ -185,7 +185,7 @@ func (p *process) kill() {
 }
 
 // publish makes an object whose disk holds text.
-func publish(ctx context.Context, s *store.Store, run *store.Run, k store.Kind, name, text string) error {
+func publish(ctx context.Context, s *store.Store, run *store.Workspace, k store.Kind, name, text string) error {
 	file := run.Path(name + ".work")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return err
@@ -221,7 +221,7 @@ func reopen(t *testing.T, dir string) *store.Store {
 	return s
 }
 
-func begin(t *testing.T, s *store.Store) *store.Run {
+func begin(t *testing.T, s *store.Store) *store.Workspace {
 	t.Helper()
 	run, err := s.Begin(t.Context())
 	if err != nil {
@@ -235,7 +235,7 @@ func begin(t *testing.T, s *store.Store) *store.Run {
 	return run
 }
 
-func mustPublish(t *testing.T, s *store.Store, run *store.Run, k store.Kind, name, text string) {
+func mustPublish(t *testing.T, s *store.Store, run *store.Workspace, k store.Kind, name, text string) {
 	t.Helper()
 	if err := publish(t.Context(), s, run, k, name, text); err != nil {
 		t.Fatal(err)

@@ -37,7 +37,7 @@ func hidden(name string) bool {
 // will be renamed to a name there. Until it is, it is the run's: Close removes
 // it, and if the process dies the next run does. pattern is its name, with "*"
 // for what makes it unique; it begins with ".imgmut-" or ".#imgmut-".
-func (r *Run) Outside(dir, pattern string) (*os.File, error) {
+func (w *Workspace) Outside(dir, pattern string) (*os.File, error) {
 	text := rand.Text()
 	name := strings.Replace(pattern, "*", text, 1)
 	if !hidden(name) || !strings.Contains(name, text) {
@@ -51,28 +51,28 @@ func (r *Run) Outside(dir, pattern string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := r.makeOutside(root, name, text)
+	f, err := w.makeOutside(root, name, text)
 	if err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
-	if r.outside == nil {
-		r.outside = map[string]*os.Root{}
+	if w.outside == nil {
+		w.outside = map[string]*os.Root{}
 	}
-	r.outside[f.Name()] = root
+	w.outside[f.Name()] = root
 	return f, nil
 }
 
 // makeOutside makes the link first, and has it on the disk first: a file
 // without one would be found by nobody.
-func (r *Run) makeOutside(root *os.Root, name, text string) (*os.File, error) {
+func (w *Workspace) makeOutside(root *os.Root, name, text string) (*os.File, error) {
 	link, err := linkName(root, text)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Symlink(root.Name()+name, r.Path(link)); err != nil {
+	if err := os.Symlink(root.Name()+name, w.Path(link)); err != nil {
 		return nil, err
 	}
-	if err := syncDir(r.dir); err != nil {
+	if err := syncDir(w.dir); err != nil {
 		return nil, err
 	}
 	return root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666) // less the umask: it is the caller's
@@ -95,13 +95,13 @@ func linkName(root *os.Root, text string) (string, error) {
 	return fmt.Sprintf("%s%x-%x-%s", outside, st.Dev, st.Ino, text), nil
 }
 
-// Deliver gives a file from [Run.Outside] its name, in the directory it is in,
+// Deliver gives a file from [Workspace.Outside] its name, in the directory it is in,
 // once it is on the disk, and closes it.
-func (r *Run) Deliver(f *os.File, target string) error {
+func (w *Workspace) Deliver(f *os.File, target string) error {
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	root, ok := r.outside[f.Name()]
+	root, ok := w.outside[f.Name()]
 	if !ok {
 		return fmt.Errorf("deliver %s: %w", f.Name(), fs.ErrClosed)
 	}
@@ -118,13 +118,13 @@ func (r *Run) Deliver(f *os.File, target string) error {
 
 // closeOutside removes the files of a living run that got no name. It has
 // their directories open, whatever their paths have come to mean.
-func (r *Run) closeOutside() error {
-	for path, root := range r.outside {
+func (w *Workspace) closeOutside() error {
+	for path, root := range w.outside {
 		if err := root.Remove(filepath.Base(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%w: %w", errOutside, err)
 		}
 		root.Close()
-		delete(r.outside, path)
+		delete(w.outside, path)
 	}
 	return nil
 }

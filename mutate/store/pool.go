@@ -58,7 +58,8 @@ func (s *Store) makePool(ctx context.Context, note func(string)) error {
 		if err := s.attachPool(); err != nil {
 			return errors.Join(err, os.Remove(s.poolFile())) // of no use here
 		}
-		note(fmt.Sprintf("%s cannot reflink: made %s, a sparse XFS file that may grow to %d GiB, and mounted it", s.dir, s.poolFile(), size>>30))
+		note(fmt.Sprintf("%s cannot reflink: made %s, a sparse XFS file that may grow to %d GiB, and mounted it",
+			s.dir, s.poolFile(), size>>30))
 	}
 	return s.attachPool()
 }
@@ -78,7 +79,8 @@ func (s *Store) formatPool(ctx context.Context, size int64) error {
 	}
 	// rmapbt, on by default in newer xfsprogs, triples the cost of a clone.
 	_, err = tool.Run(ctx, tool.Call{
-		Program: "mkfs.xfs", Args: []string{"-q", "-f", "-K", "-m", "reflink=1,rmapbt=0", "-L", "imgmut", tmp}, What: "make pool",
+		Program: "mkfs.xfs", Args: []string{"-q", "-f", "-K", "-m", "reflink=1,rmapbt=0", "-L", "imgmut", tmp},
+		What: "make pool",
 	})
 	if err != nil {
 		return errors.Join(err, os.Remove(tmp))
@@ -101,7 +103,8 @@ func (s *Store) poolSize() (int64, error) {
 	}
 	size := free / 10 * 9 &^ (1<<20 - 1)
 	if size < poolFloor {
-		return 0, fmt.Errorf("make pool: %w: %d MiB are free, at least %d MiB are needed", unix.ENOSPC, free>>20, poolFloor/9*10>>20)
+		return 0, fmt.Errorf("make pool: %w: %d MiB are free, at least %d MiB are needed",
+			unix.ENOSPC, free>>20, poolFloor/9*10>>20)
 	}
 	return size, nil
 }

@@ -18,19 +18,19 @@ import (
 	"github.com/imgmut/imgmut/mutate/mount"
 )
 
-// Run is one process's working room in the store. Nothing in it has a final
+// Workspace is where one process works in the store. Nothing in it has a final
 // name; Close removes it, and if the process dies the next run does.
-type Run struct {
+type Workspace struct {
 	store *Store
 	dir   string
-	lock  *os.File // the directory itself, locked: a sign of life
+	lock  *os.File // the directory itself, locked for as long as the process lives
 	// outside are the files elsewhere that have no name yet, by path, with the
 	// directory of each.
 	outside map[string]*os.Root
 }
 
-// Begin removes what crashed runs left and makes working room for this one.
-func (s *Store) Begin(ctx context.Context) (*Run, error) {
+// Begin removes what crashed runs left and makes a workspace for this one.
+func (s *Store) Begin(ctx context.Context) (*Workspace, error) {
 	if err := s.Sweep(ctx); err != nil {
 		return nil, fmt.Errorf("clear what an earlier run left: %w", err)
 	}
@@ -50,7 +50,7 @@ func (s *Store) Begin(ctx context.Context) (*Run, error) {
 			lock.Close()
 			continue
 		}
-		return &Run{store: s, dir: dir, lock: lock}, nil
+		return &Workspace{store: s, dir: dir, lock: lock}, nil
 	}
 }
 
@@ -89,13 +89,13 @@ func (s *Store) Sweep(ctx context.Context) error {
 		err = sweepRun(ctx, dir)
 		lock.Close()
 		if errors.Is(err, errOutside) {
-			continue // for another time: what this run wants has nothing to do with it
+			continue // tried again by the next sweep: it must not fail what this process is about to do
 		}
 		if err != nil {
 			return err
 		}
 	}
-	// Whoever publishes now will finish, and the next sweep sees a quiet store.
+	// If somebody publishes just now, this is left to the next sweep.
 	unlock, ok, err := lock.Try(s.publishLock(), lock.Exclusive)
 	if err != nil || !ok {
 		return err
@@ -166,7 +166,7 @@ func (s *Store) sweepKind(ctx context.Context, k Kind) error {
 func (s *Store) publishLock() string { return filepath.Join(s.root, "locks", "publish") }
 
 // Path names a file of this run; nothing is made.
-func (r *Run) Path(name string) string { return filepath.Join(r.dir, name) }
+func (w *Workspace) Path(name string) string { return filepath.Join(w.dir, name) }
 
 // removeRun removes the directory of a run.
 func removeRun(ctx context.Context, dir string) error {
@@ -184,12 +184,12 @@ func removeRun(ctx context.Context, dir string) error {
 }
 
 // Close removes the run's files. It may be called twice.
-func (r *Run) Close() error {
-	err := r.closeOutside()
+func (w *Workspace) Close() error {
+	err := w.closeOutside()
 	if err == nil {
-		err = removeRun(context.Background(), r.dir)
+		err = removeRun(context.Background(), w.dir)
 	} // else the link stays, and the next run tries again
-	r.lock.Close() // Double Close is harmless.
+	w.lock.Close() // Double Close is harmless.
 	return err
 }
 
@@ -197,7 +197,9 @@ func (r *Run) Close() error {
 // with a record, which is what makes it exist. extra are further files by
 // extension. What was there of that name is replaced; if that fails for want
 // of room, what was there still is.
-func (s *Store) Publish(ctx context.Context, file string, k Kind, name string, rec any, extra map[string][]byte) (err error) {
+func (s *Store) Publish(
+	ctx context.Context, file string, k Kind, name string, rec any, extra map[string][]byte,
+) (err error) {
 	if err := checkName(name); err != nil {
 		return err
 	}

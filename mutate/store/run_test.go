@@ -301,7 +301,9 @@ func TestRecordIsTheCommitMark(t *testing.T) {
 	if err := s.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for k, want := range map[store.Kind][]string{store.Bases: {"whole.json", "whole.raw"}, store.Layers: nil, store.Images: nil} {
+	for k, want := range map[store.Kind][]string{
+		store.Bases: {"whole.json", "whole.raw"}, store.Layers: nil, store.Images: nil,
+	} {
 		if got := files(t, s, k); !slices.Equal(got, want) {
 			t.Errorf("%s: Sweep left %v, want %v", k, got, want)
 		}

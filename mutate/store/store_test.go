@@ -58,7 +58,8 @@ func TestPublish(t *testing.T) {
 	for _, name := range []string{"web", "web.v2", "web.raw", "ünïcode"} {
 		mustPublish(t, s, run, store.Images, name, "disk of "+name)
 	}
-	if err := s.Publish(t.Context(), file, store.Bases, "b", record{"a base"}, map[string][]byte{"sums": []byte("s")}); err != nil {
+	sums := map[string][]byte{"sums": []byte("s")}
+	if err := s.Publish(t.Context(), file, store.Bases, "b", record{"a base"}, sums); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Lstat(file); !errors.Is(err, os.ErrNotExist) {
@@ -116,7 +117,7 @@ func TestPublishReplaces(t *testing.T) {
 	}
 	b := make([]byte, 3)
 	if _, err := old.Read(b); err != nil || string(b) != "old" {
-		t.Errorf("who had the old disk open now reads %q, %v", b, err)
+		t.Errorf("a process that had the old disk open now reads %q, %v", b, err)
 	}
 }
 
@@ -183,7 +184,8 @@ func TestUpdateReplacesTheRecordAlone(t *testing.T) {
 		t.Errorf("the disk holds %q, %v", b, err)
 	}
 	failure := errors.New("no")
-	if err := s.Update(t.Context(), store.Bases, "b", &rec, func() error { rec.Text = "lost"; return failure }); !errors.Is(err, failure) {
+	fail := func() error { rec.Text = "lost"; return failure }
+	if err := s.Update(t.Context(), store.Bases, "b", &rec, fail); !errors.Is(err, failure) {
 		t.Errorf("Update whose change fails: %v", err)
 	}
 	if err := update(t, s, store.Bases, "nothing", "x"); !errors.Is(err, store.ErrNotFound) {
@@ -200,7 +202,8 @@ func TestNotFound(t *testing.T) {
 	if !errors.Is(err, store.ErrNotFound) || err.Error() != "image web: not found in the store" {
 		t.Errorf("Load: %v", err)
 	}
-	if err := s.Remove(t.Context(), store.Bases, "b"); !errors.Is(err, store.ErrNotFound) || err.Error() != "base b: not found in the store" {
+	if err := s.Remove(t.Context(), store.Bases, "b"); !errors.Is(err, store.ErrNotFound) ||
+		err.Error() != "base b: not found in the store" {
 		t.Errorf("Remove: %v", err)
 	}
 	if err := os.WriteFile(s.Path(store.Images, "web", "json"), []byte("{"), 0o644); err != nil {
@@ -224,7 +227,8 @@ func TestNamesThatCannotBe(t *testing.T) {
 		if err := s.Remove(t.Context(), store.Images, name); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("Remove of %q = %v, want ErrNotFound", name, err)
 		}
-		if err := s.Publish(t.Context(), run.Path("none"), store.Images, name, record{}, nil); !errors.Is(err, store.ErrNotFound) {
+		err := s.Publish(t.Context(), run.Path("none"), store.Images, name, record{}, nil)
+		if !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("Publish as %q = %v, want ErrNotFound", name, err)
 		}
 	}
@@ -302,7 +306,8 @@ func TestPublishAgainstRemove(t *testing.T) {
 func TestPublishFails(t *testing.T) {
 	s := open(t)
 	run := begin(t, s)
-	if err := s.Publish(t.Context(), run.Path("missing"), store.Images, "web", record{}, nil); !errors.Is(err, os.ErrNotExist) {
+	err := s.Publish(t.Context(), run.Path("missing"), store.Images, "web", record{}, nil)
+	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Publish of nothing: %v", err)
 	}
 	file := run.Path("work.raw")

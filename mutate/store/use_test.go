@@ -64,7 +64,8 @@ func TestWaitingIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := fmt.Sprintf("(process %d)", user.Process.Pid)
-	if said := strings.Join(*notes, "; "); !strings.Contains(said, "another imgmut that uses the store") || !strings.Contains(said, want) {
+	if said := strings.Join(*notes, "; "); !strings.Contains(said, "another imgmut that uses the store") ||
+		!strings.Contains(said, want) {
 		t.Errorf("it said %q, want %q in it", said, want)
 	}
 	want = fmt.Sprintf("(process %d)", os.Getpid())
