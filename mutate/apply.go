@@ -142,12 +142,15 @@ func (e *Engine) image(
 // source is the directory of a recipe, with the sums of what has not changed in
 // it since an earlier apply.
 func (e *Engine) source(dir *os.Root, o ApplyOptions) *step.Source {
-	return &step.Source{Root: dir, Epoch: o.Epoch, Note: e.note, Cache: statcache.New(filepath.Join(e.Store.Root(), "inputs"))}
+	cache := statcache.New(filepath.Join(e.Store.Root(), "inputs"))
+	return &step.Source{Root: dir, Epoch: o.Epoch, Note: e.note, Cache: cache}
 }
 
 // make makes the image of a plan: the layers that are missing, then the image
 // of the last.
-func (e *Engine) make(ctx context.Context, p *plan, assertions []verify.Assertion, o ApplyOptions) (_ *record.Image, err error) {
+func (e *Engine) make(
+	ctx context.Context, p *plan, assertions []verify.Assertion, o ApplyOptions,
+) (_ *record.Image, err error) {
 	b, err := e.begin(ctx, p)
 	if err != nil {
 		return nil, err

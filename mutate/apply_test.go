@@ -82,7 +82,8 @@ func (w *world) imageOf(t *testing.T, p *plan, assertions []verify.Assertion) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &record.Image{Name: p.recipe.Name, Base: p.base.Digest, BaseName: p.recipe.Base.Name, Made: w.now, Assertions: asked, Verdict: record.Verdict{OK: true},
+	i := &record.Image{Name: p.recipe.Name, Base: p.base.Digest, BaseName: p.recipe.Base.Name, Made: w.now,
+		Assertions: asked, Verdict: record.Verdict{OK: true},
 		Identity: fork.Derive(&p.base.Layout, p.last(), p.recipe.Name)}
 	i.Keys = append(i.Keys, p.prepare.key)
 	for _, l := range p.steps {

@@ -159,7 +159,8 @@ func TestScatteredFilesAreRefused(t *testing.T) {
 	if err := checkExtents(t.Context(), f, pieces); err != nil {
 		t.Errorf("as many pieces as there may be: %v", err)
 	}
-	if err := checkExtents(t.Context(), f, pieces-1); fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "more than 7 pieces") {
+	if err := checkExtents(t.Context(), f, pieces-1); fault.Of(err) != fault.Image ||
+		!strings.Contains(err.Error(), "more than 7 pieces") {
 		t.Errorf("one more: error %v, want one of the image's", err)
 	}
 }

@@ -105,7 +105,8 @@ func (b *build) runSteps(ctx context.Context, work string) error {
 		}
 		parent = l.record
 		b.made[l.key] = l.record.Made
-		b.Events(Event{Type: EventDone, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind, Took: time.Since(started)})
+		b.Events(Event{Type: EventDone, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind,
+			Took: time.Since(started)})
 	}
 	return nil
 }

@@ -125,8 +125,12 @@ func isInputError(err error) bool {
 	return errors.As(err, &pe) || errors.Is(err, step.ErrNotAFile)
 }
 
-func material(ctx context.Context, parent record.Key, s recipes.Step, d step.Decoded, src *step.Source) (record.Material, error) {
-	m := record.Material{Parent: parent, Kind: d.Kind.Name, Version: d.Kind.Version, Env: maps.Clone(s.Env), Network: usesNetwork(s, d)}
+func material(
+	ctx context.Context, parent record.Key, s recipes.Step, d step.Decoded, src *step.Source,
+) (record.Material, error) {
+	m := record.Material{
+		Parent: parent, Kind: d.Kind.Name, Version: d.Kind.Version, Env: maps.Clone(s.Env), Network: usesNetwork(s, d),
+	}
 	var err error
 	if m.Options, err = json.Marshal(d.Value); err != nil {
 		return m, fmt.Errorf("hash the options of a %s step: %w", s.Kind, err)

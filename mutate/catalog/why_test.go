@@ -161,11 +161,13 @@ func TestWhy(t *testing.T) {
 		{"no env", func(m *record.Material) { m.Env = nil }, "changed: env"},
 		{"network", func(m *record.Material) { m.Network = false }, "changed: network"},
 		{"an input", func(m *record.Material) { m.Inputs[1].Digest = "x" }, "changed: input files"},
-		{"one more input", func(m *record.Material) { m.Inputs = append(m.Inputs, record.Input{Path: "new", Digest: "x"}) }, "changed: input new"},
+		{"one more input", func(m *record.Material) { m.Inputs = append(m.Inputs, record.Input{Path: "new", Digest: "x"}) },
+			"changed: input new"},
 		{"one input less", func(m *record.Material) { m.Inputs = m.Inputs[1:] }, "changed: input etc/motd is gone"},
 		{"an input that moved", func(m *record.Material) { m.Inputs[0].Path = "etc/issue" }, "changed: input etc/issue"},
 		{"an input that is named twice", func(m *record.Material) { m.Inputs = append(m.Inputs, m.Inputs[0]) }, "new"},
-		{"an option before env", func(m *record.Material) { options(`{"script":"other"}`)(m); m.Env = nil }, "changed: option script"},
+		{"an option before env", func(m *record.Material) { options(`{"script":"other"}`)(m); m.Env = nil },
+			"changed: option script"},
 		{"env before an input", func(m *record.Material) { m.Env = nil; m.Inputs = nil }, "changed: env"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -36,7 +36,8 @@ func TestChunksThatAreReadAgain(t *testing.T) {
 		{"two extents that touch", whole, extents{of(0, place, half, 0), of(half, place+half, chunks*Chunk-half, last)}, nil},
 		{"two that meet at a border", whole, extents{of(0, place, Chunk, 0), of(Chunk, place+Chunk, 3*Chunk, 0)}, nil},
 		{"many that touch", whole, extents{
-			of(0, place, half, 0), of(half, place+half, 4096, 0), of(half+4096, place+half+4096, chunks*Chunk-half-4096, 0)}, nil},
+			of(0, place, half, 0), of(half, place+half, 4096, 0), of(half+4096, place+half+4096, chunks*Chunk-half-4096, 0)},
+			nil},
 
 		{"another place", whole, extents{of(0, 2*place, chunks*Chunk, 0)}, []int64{0, 1, 2, 3}},
 		{"half as long", whole, extents{of(0, place, 2*Chunk, 0)}, []int64{2, 3}},

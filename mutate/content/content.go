@@ -230,7 +230,8 @@ func chunkCount(size int64) int64 {
 
 // tooMuch is the error for an image with more than [MaxData].
 func tooMuch(f *os.File) error {
-	return fault.New(fault.Image, "use a smaller image: free what is not needed in it (fstrim), and copy it with cp --sparse=always",
+	return fault.New(fault.Image,
+		"use a smaller image: free what is not needed in it (fstrim), and copy it with cp --sparse=always",
 		"digest %s: more than %d TiB of it are data", f.Name(), MaxData>>40)
 }
 

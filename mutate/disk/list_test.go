@@ -140,7 +140,8 @@ func TestListBoundsThePartitions(t *testing.T) {
 		t.Errorf("255 partitions: %v", err)
 	}
 	f = open(t, image(t, script(256)), os.O_RDONLY)
-	if _, err := disk.List(t.Context(), f); fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "256 partitions") {
+	if _, err := disk.List(t.Context(), f); fault.Of(err) != fault.Image ||
+		!strings.Contains(err.Error(), "256 partitions") {
 		t.Errorf("256 partitions: error %v, want one of the image's", err)
 	}
 }
