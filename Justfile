@@ -12,11 +12,13 @@ demo:
 test *packages:
     sh fixtures/test.sh {{packages}}
 
-# what needs no privilege: format, vet, staticcheck
+# what runs no test and needs no privilege: format, vet, staticcheck, line length, spelling, shellcheck
 check:
-    test -z "$(gofmt -l .)"
-    go vet ./...
-    go tool staticcheck ./...
+    sh fixtures/check.sh
+
+# how much of each package the tests reach, all of them as root; go tool cover -html=cover.out shows the lines
+cover *packages='./...':
+    CGO_ENABLED=0 go test -count=1 -p=1 -timeout=60m -coverprofile=cover.out {{packages}}
 
 # rewrite what --json prints, in cmd/imgmut/testdata/golden
 golden:
@@ -33,6 +35,14 @@ fuzz package='./mutate/gpt' target='FuzzRead' time='60s':
 # change the code in one place at a time and see which changes no test notices: just mutate ./mutate/gpt
 mutate *packages:
     sh fixtures/mutate.sh {{packages}}
+
+# build what a release has, in bin: just release v1.2.3
+release version:
+    for arch in amd64 arm64; do \
+        CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -ldflags '-s -w -X main.tag={{version}}' \
+            -o bin/imgmut-linux-$arch ./cmd/imgmut || exit 1; \
+    done
+    cd bin && sha256sum imgmut-linux-* > SHA256SUMS
 
 # install imgmut for everybody, with its manual page and completion in bash
 install:
