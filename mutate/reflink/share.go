@@ -28,7 +28,7 @@ func Share(ctx context.Context, dst *os.File, offset int64, src *os.File, r Rang
 	}
 	before, after := blocks.Offset, blocks.Offset+blocks.Length
 	for _, part := range []Range{{r.Offset, before - r.Offset}, {after, r.Offset + r.Length - after}} {
-		if err := copyData(ctx, dst, offset+part.Offset-r.Offset, src, part); err != nil {
+		if err := CopyRange(ctx, dst, offset+part.Offset-r.Offset, src, part, nil); err != nil {
 			return err
 		}
 	}
@@ -48,29 +48,4 @@ func sharedBlocks(dst *os.File, offset int64, r Range) (Range, error) {
 		return Range{r.Offset, 0}, nil
 	}
 	return Range{first, end - first}, nil
-}
-
-// copyData copies what is no hole of a range.
-func copyData(ctx context.Context, dst *os.File, offset int64, src *os.File, r Range) error {
-	for at, end := r.Offset, r.Offset+r.Length; at < end; {
-		start, err := src.Seek(at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) { // only a hole is left, or nothing
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("find data in %s: %w", src.Name(), err)
-		}
-		hole, err := src.Seek(start, unix.SEEK_HOLE)
-		if err != nil {
-			return fmt.Errorf("find the end of data in %s: %w", src.Name(), err)
-		}
-		if start >= end {
-			return nil
-		}
-		at = min(hole, end)
-		if err := CopyRange(ctx, dst, offset+start-r.Offset, src, Range{start, at - start}, nil); err != nil {
-			return err
-		}
-	}
-	return nil
 }
