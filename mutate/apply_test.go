@@ -83,7 +83,7 @@ func (w *world) imageOf(t *testing.T, p *plan, assertions []verify.Assertion) {
 		t.Fatal(err)
 	}
 	i := &record.Image{Name: p.recipe.Name, Base: p.base.Digest, BaseName: p.recipe.Base.Name, Made: w.now,
-		Assertions: asked, Verdict: record.Verdict{OK: true},
+		LayerMade: p.lastMade(), Assertions: asked, Verdict: record.Verdict{OK: true},
 		Identity: fork.Derive(&p.base.Layout, p.last(), p.recipe.Name)}
 	i.Keys = append(i.Keys, p.prepare.key)
 	for _, l := range p.steps {
@@ -122,6 +122,12 @@ func TestWhenAnImageIsMadeAnew(t *testing.T) {
 		{"one assertion more", nil, recipe.with("recipe.yaml", recipe["recipe.yaml"]+"  - absent: /b\n"), false},
 		{"no last step", nil, recipe.edit(t, "  - name: last\n    run: touch /c\n    env: {LANG: C}\n", ""), false},
 		{"another last step", nil, recipe.edit(t, "touch /c", "touch /d"), false},
+		{"its last layer was made again meanwhile", func(t *testing.T, w *world) {
+			w.record(t, "web", func(i *record.Image) { i.LayerMade = i.LayerMade.Add(-time.Second) })
+		}, recipe, false},
+		{"a record that does not tell of its layer", func(t *testing.T, w *world) {
+			w.record(t, "web", func(i *record.Image) { i.LayerMade = time.Time{} })
+		}, recipe, true},
 		{"its file is gone", func(t *testing.T, w *world) {
 			if err := os.Remove(w.Catalog().ImageFile("web")); err != nil {
 				t.Fatal(err)
@@ -136,8 +142,8 @@ func TestWhenAnImageIsMadeAnew(t *testing.T) {
 		{"its verdict is bad", func(t *testing.T, w *world) {
 			w.record(t, "web", func(i *record.Image) { i.Verdict.OK = false })
 		}, recipe, false},
-		{"its last layer was made again since", func(t *testing.T, w *world) {
-			w.record(t, "web", func(i *record.Image) { i.Made = i.Made.Add(-time.Second) })
+		{"its last layer was made again since, and its record does not tell which it had", func(t *testing.T, w *world) {
+			w.record(t, "web", func(i *record.Image) { i.Made, i.LayerMade = i.Made.Add(-time.Second), time.Time{} })
 		}, recipe, false},
 		{"identities are made otherwise since", func(t *testing.T, w *world) {
 			w.record(t, "web", func(i *record.Image) { i.Identity.Disk = "00000000-0000-5000-8000-000000000000" })

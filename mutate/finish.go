@@ -35,7 +35,7 @@ func (e *Engine) existingImage(p *plan, assertions []verify.Assertion) (*record.
 	if err != nil {
 		return nil, false, err
 	}
-	same := len(i.Keys) > 0 && i.Keys[len(i.Keys)-1] == p.last() && !i.Made.Before(p.lastMade()) &&
+	same := len(i.Keys) > 0 && i.Keys[len(i.Keys)-1] == p.last() && madeOf(i, p.lastMade()) &&
 		i.Identity.Disk == fork.Derive(&p.base.Layout, p.last(), p.recipe.Name).Disk &&
 		record.SameAssertions(i.Assertions, asked) && i.Verdict.OK && e.unchanged(i)
 	return i, same, nil
@@ -59,6 +59,14 @@ func (b *build) settle(i *disk.Image) error {
 		}
 	}
 	return nil
+}
+
+// madeOf says whether an image was made of the layer of that time.
+func madeOf(i *record.Image, layer time.Time) bool {
+	if i.LayerMade.IsZero() {
+		return !i.Made.Before(layer)
+	}
+	return i.LayerMade.Equal(layer)
 }
 
 // lastMade is when the last layer of the chain was made.
@@ -191,7 +199,7 @@ func (b *build) record(
 	}
 	i := &record.Image{
 		Name: p.recipe.Name, Size: p.base.Size, Made: b.Now().UTC(),
-		Base: p.base.Digest, BaseName: p.recipe.Base.Name, Keys: []record.Key{p.prepare.key},
+		Base: p.base.Digest, BaseName: p.recipe.Base.Name, Keys: []record.Key{p.prepare.key}, LayerMade: p.lastMade(),
 		Recipe: p.recipe.Path, RecipeSum: p.recipe.Digest, Identity: id, Assertions: asked, Verdict: v, Imgmut: b.Version,
 	}
 	for _, l := range p.steps {

@@ -12,22 +12,25 @@ import (
 
 // Image is the record of a finished image.
 type Image struct {
-	Name       string         `json:"name"`
-	Digest     string         `json:"digest"` // content digest
-	Size       int64          `json:"size"`   // bytes
-	File       content.FileID `json:"file"`   // of the raw file as it was published
-	Made       time.Time      `json:"made"`
-	Base       string         `json:"base"`               // content digest
-	BaseName   string         `json:"baseName,omitempty"` // as the recipe names it
-	Keys       []Key          `json:"keys"`               // of the chain, "prepare" first
-	Recipe     string         `json:"recipe"`             // path
-	RecipeSum  string         `json:"recipeSHA256"`       // sha256 of its bytes
-	Identity   Identity       `json:"identity"`
-	Assertions []Assertion    `json:"assertions,omitempty"` // what the recipe's verify: asks
-	Verdict    Verdict        `json:"verdict"`
-	Imgmut     string         `json:"imgmut"`               // version
-	Systemd    int            `json:"systemd,omitempty"`    // major version of the host's, 0 if none was started
-	PoolFile   *PoolFile      `json:"registered,omitempty"` // of this image, or of one before it of that name
+	Name     string         `json:"name"`
+	Digest   string         `json:"digest"` // content digest
+	Size     int64          `json:"size"`   // bytes
+	File     content.FileID `json:"file"`   // of the raw file as it was published
+	Made     time.Time      `json:"made"`
+	Base     string         `json:"base"`               // content digest
+	BaseName string         `json:"baseName,omitempty"` // as the recipe names it
+	Keys     []Key          `json:"keys"`               // of the chain, "prepare" first
+	// LayerMade is when the last layer of the chain was made. A layer that is made
+	// again keeps its key. It is zero in records that did not say so yet.
+	LayerMade  time.Time   `json:"layerMade,omitzero"`
+	Recipe     string      `json:"recipe"`       // path
+	RecipeSum  string      `json:"recipeSHA256"` // sha256 of its bytes
+	Identity   Identity    `json:"identity"`
+	Assertions []Assertion `json:"assertions,omitempty"` // what the recipe's verify: asks
+	Verdict    Verdict     `json:"verdict"`
+	Imgmut     string      `json:"imgmut"`               // version
+	Systemd    int         `json:"systemd,omitempty"`    // major version of the host's, 0 if none was started
+	PoolFile   *PoolFile   `json:"registered,omitempty"` // of this image, or of one before it of that name
 }
 
 // Check is an error if this is not the record of the image of that name.
