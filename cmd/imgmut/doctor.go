@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/imgmut/imgmut/machined"
 	"github.com/imgmut/imgmut/mutate/fault"
@@ -37,7 +38,7 @@ var doctorCommand = &spec{
 	faults:   []fault.Class{fault.Host}, // images cannot be made here
 	examples: []string{"imgmut doctor"},
 	run: func(ctx context.Context, s *session, _ args) (result, error) {
-		list := slices.Concat(storeFindings(s.dir), toolFindings())
+		list := slices.Concat(storeFindings(s.dir), toolFindings(), namespaceFindings())
 		hosts, usable := hostFindings(ctx)
 		list = append(list, hosts...)
 		for _, f := range list {
@@ -93,6 +94,20 @@ func (list findings) Text(w io.Writer) {
 			fmt.Fprintf(w, "       hint: %s\n", f.Mend)
 		}
 	}
+}
+
+// namespaceFindings looks for what keeps steps from user namespaces of their own,
+// in which they start below that of the guest. Whether Ubuntu's restriction
+// counts a guest's root as unprivileged has not been tried.
+func namespaceFindings() findings {
+	const setting = "kernel.apparmor_restrict_unprivileged_userns"
+	f := finding{Name: "user namespaces", OK: true, Found: "not restricted"}
+	b, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(setting, ".", "/"))
+	if err == nil && strings.TrimSpace(string(b)) != "0" {
+		f.OK, f.Fault = false, "AppArmor restricts them ("+setting+")"
+		f.For, f.Mend = "steps, if they do not start", "sysctl -w "+setting+"=0"
+	}
+	return findings{f}
 }
 
 // storeFindings looks at the directory of the store, or the one it would be

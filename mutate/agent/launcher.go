@@ -165,7 +165,7 @@ func startInNamespaces(cmd *exec.Cmd, word, theirs *os.File) error {
 	err := startLimited(cmd)
 	theirs.Close()
 	if err != nil {
-		return fmt.Errorf("start in namespaces of its own (are user namespaces allowed?): %w", err)
+		return fmt.Errorf("start in namespaces of its own (are user namespaces restricted? imgmut doctor tells): %w", err)
 	}
 	// In a user namespace the kernel lets a process mount proc only if it sees
 	// another one. So init mounts its own while it sees the guest's. Then that is
