@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path"
 	"slices"
@@ -45,7 +44,7 @@ type Source struct {
 	Epoch time.Time
 	// want are the digests that keys were made from: a file that has changed
 	// since is an error, or the layer would not be what its key says.
-	want map[From]map[string]string
+	want map[From]*fileList
 }
 
 // Cache knows the sums of files that have not changed. A file that it does not
@@ -112,23 +111,21 @@ func (s *Source) digest(ctx context.Context, from From) ([]record.Input, error) 
 			return nil, err
 		}
 	}
-	var inputs []record.Input
-	want := map[string]string{}
+	list := newFileList(from)
 	err = s.walk(ctx, from, top, func(f *inputFile) error {
 		d, err := f.digest(ctx)
-		inputs = append(inputs, record.Input{Path: f.path, Digest: d})
-		want[f.path] = d
+		list.add(f.path, d)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	if s.want == nil {
-		s.want = map[From]map[string]string{}
+		s.want = map[From]*fileList{}
 	}
-	s.want[from] = want
+	s.want[from] = list
 	end()
-	return inputs, nil
+	return list.inputs(), nil
 }
 
 // send writes the files to t, under the names that name gives them, and checks
@@ -141,31 +138,28 @@ func (s *Source) send(
 		return err
 	}
 	defer top.Close()
-	want, known := s.want[from]
-	sent := map[string]string{} // by path, the name in the image
+	want, list := s.want[from], newFileList(from)
+	sent := map[string]string{} // by path, the names in the image of files that have several
 	err = s.walk(ctx, from, top, func(f *inputFile) error {
-		sent[f.path] = name(f)
 		h := f.header(s.Epoch)
-		h.Name = sent[f.path]
+		h.Name = name(f)
 		if f.first != "" {
 			h.Linkname = sent[f.first]
+		} else if f.isFile() && f.st.Nlink > 1 {
+			sent[f.path] = h.Name
 		}
 		change(h)
 		d, err := f.send(ctx, t, h)
-		if err == nil && known && want[f.path] != d {
-			err = fmt.Errorf("read %s: %w", f.path, ErrInputChanged)
+		list.add(f.path, d)
+		if err == nil && want != nil {
+			err = want.checkLast(list)
 		}
 		return err
 	})
-	if err != nil {
+	if err != nil || want == nil {
 		return err
 	}
-	for _, path := range slices.Sorted(maps.Keys(want)) {
-		if _, ok := sent[path]; !ok {
-			return fmt.Errorf("read %s: %w", path, ErrInputChanged)
-		}
-	}
-	return nil
+	return want.check(list)
 }
 
 // walk calls visit for all that from names, which is open as top: directories
