@@ -131,6 +131,10 @@ func interruptCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 4 {
 		ts.Fatalf("usage: interrupt SIGNAL STATUS TEXT COMMAND…")
 	}
+	signal := unix.SignalNum(args[0])
+	if signal == 0 {
+		ts.Fatalf("no signal is called %s: want SIGTERM or the like", args[0])
+	}
 	program, err := execpath(ts, args[3])
 	ts.Check(err)
 	out, err := os.CreateTemp(ts.MkAbs("."), "interrupt-")
@@ -146,8 +150,12 @@ func interruptCmd(ts *testscript.TestScript, neg bool, args []string) {
 		cmd.Process.Kill()
 		ts.Fatalf("it did not come to print %q:\n%s", args[2], ts.ReadFile(out.Name()))
 	}
-	ts.Check(cmd.Process.Signal(unix.SignalNum(args[0])))
+	ts.Check(cmd.Process.Signal(signal))
+	ended := time.AfterFunc(30*time.Second, func() { cmd.Process.Kill() })
 	cmd.Wait()
+	if !ended.Stop() {
+		ts.Fatalf("%s did not end it:\n%s", args[0], ts.ReadFile(out.Name()))
+	}
 	fmt.Fprint(ts.Stderr(), ts.ReadFile(out.Name()))
 	if got := cmd.ProcessState.ExitCode(); fmt.Sprint(got) != args[1] {
 		ts.Fatalf("exit status %d, want %s:\n%s", got, args[1], ts.ReadFile(out.Name()))
