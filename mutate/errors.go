@@ -46,24 +46,33 @@ var noNetwork = regexp.MustCompile(`(?i)` + strings.Join([]string{
 // knownFailures are what programs print when a step lacks what a recipe can
 // give it, which they cannot know of.
 var knownFailures = []struct {
-	network bool // the step had the network
+	in      func(*StepError) bool
 	printed *regexp.Regexp
 	hint    string
 }{
-	{false, noNetwork, "a step has no network unless it says network: true"},
-	{true, regexp.MustCompile(`Unable to locate package|has no installation candidate`),
-		"the image has no package lists, or old ones: say update: true"},
+	{func(e *StepError) bool { return !e.Network }, noNetwork, "a step has no network unless it says network: true"},
+	{func(e *StepError) bool { return e.Kind == "packages" }, noPackage,
+		"check the name: no list of packages that the image knows of has it"},
+	{func(e *StepError) bool { return e.Kind != "packages" }, noPackage,
+		"the image has no lists of packages, or old ones: a packages step fetches them by itself"},
+	{func(*StepError) bool { return true }, regexp.MustCompile(`No space left on device`), fullImage},
 }
+
+// noPackage is what apt-get prints of a package that no list has.
+var noPackage = regexp.MustCompile(`Unable to locate package|has no installation candidate`)
 
 // Hint is what the recipe can do about it, if that shows.
 func (e *StepError) Hint() string {
+	if fault.Of(e.Err) == fault.Host && fault.Mend(e.Err) != "" {
+		return fault.Mend(e.Err) // the machine's fault, whatever the step printed
+	}
 	for _, k := range knownFailures {
-		if k.network == e.Network && slices.ContainsFunc(e.Tail, k.printed.MatchString) {
+		if k.in(e) && slices.ContainsFunc(e.Tail, k.printed.MatchString) {
 			return k.hint
 		}
 	}
-	if fault.Of(e.Err) == fault.Host && errors.Is(e.Err, syscall.ENOSPC) && fault.Mend(e.Err) == "" {
-		return fullImage // the store would have said more than an errno
+	if errors.Is(e.Err, syscall.ENOSPC) {
+		return fullImage
 	}
 	return ""
 }

@@ -15,19 +15,19 @@ func TestHintOfAStepWithoutNetwork(t *testing.T) {
 		"busybox":    "wget: bad address 'example.org'",
 		"git":        "fatal: unable to access 'https://example.org/x/': Could not resolve host: example.org",
 		"ssh":        "ssh: Could not resolve hostname example.org: Temporary failure in name resolution",
-		"apt":        "E: Failed to fetch http://deb.debian.org/debian/x.deb  Temporary failure resolving 'deb.debian.org'",
-		"apt, 2":     "  Could not resolve 'deb.debian.org'",
+		"apt":        "E: Failed to fetch http://deb.example.org/debian/x.deb  Temporary failure resolving 'deb.example.org'",
+		"apt, 2":     "  Could not resolve 'deb.example.org'",
 		"dnf":        "[MIRROR] x.rpm: Curl error (6): Couldn't resolve host name for https://example.org/x.rpm",
 		"apk":        "WARNING: fetching https://example.org/main: DNS lookup error",
 		"pip":        "Failed to establish a new connection: [Errno -2] Name or service not known')': /simple/x/",
 		"python":     "socket.gaierror: [Errno -5] No address associated with hostname",
 		"npm":        "npm ERR! network request to https://example.org/x failed, reason: getaddrinfo ENOTFOUND example.org",
-		"node":       "Error: getaddrinfo EAI_AGAIN registry.npmjs.org",
+		"node":       "Error: getaddrinfo EAI_AGAIN registry.example.org",
 		"go":         "go: x@v1: Get \"https://example.org/x\": dial tcp: lookup example.org on [::1]:53: connection refused",
 		"go, 2":      "Get \"http://x/\": dial tcp: lookup x: no such host",
-		"cargo":      "  [6] Couldn't resolve host name (Could not resolve host: index.crates.io)",
+		"cargo":      "  [6] Couldn't resolve host name (Could not resolve host: index.example.org)",
 		"rust":       "error: failed to lookup address information: Temporary failure in name resolution",
-		"java":       "java.net.UnknownHostException: repo.maven.apache.org",
+		"java":       "java.net.UnknownHostException: repo.example.org",
 		"php":        "php_network_getaddresses: getaddrinfo failed: Name or service not known",
 		"an address": "nc: connect to 192.0.2.1 port 80 (tcp) failed: Network is unreachable",
 		"ping":       "ping: unknown host example.org",
@@ -49,6 +49,28 @@ func TestHintOfAStepWithoutNetwork(t *testing.T) {
 	} {
 		if got := (&StepError{Tail: []string{line}}).Hint(); got != "" {
 			t.Errorf("%q has the hint %q", line, got)
+		}
+	}
+}
+
+// TestHintOfAStepThatFailed fits what the recipe says, not only what is printed.
+func TestHintOfAStepThatFailed(t *testing.T) {
+	const missing, full = "E: Unable to locate package nosuch", "dd: error writing '/x': No space left on device"
+	store := ErrNoSpace
+	for _, tc := range []struct {
+		name string
+		err  StepError
+		want string
+	}{
+		{"a misspelt package", StepError{Kind: "packages", Network: true, Tail: []string{missing}}, "check the name"},
+		{"a package in a script", StepError{Kind: "run", Network: true, Tail: []string{missing}}, "a packages step fetches them"},
+		{"a package in a script without network", StepError{Kind: "run", Tail: []string{missing}}, "a packages step fetches them"},
+		{"a full filesystem", StepError{Kind: "run", Tail: []string{full}}, "use a larger base"},
+		{"a full store", StepError{Kind: "run", Tail: []string{full}, Err: store}, "imgmut gc"},
+		{"anything else", StepError{Kind: "run", Tail: []string{"no"}}, ""},
+	} {
+		if got := tc.err.Hint(); (got == "") != (tc.want == "") || !strings.Contains(got, tc.want) {
+			t.Errorf("%s: hint %q, want %q", tc.name, got, tc.want)
 		}
 	}
 }

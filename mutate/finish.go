@@ -169,8 +169,10 @@ func (b *build) verifyAndSum(
 		summed <- err
 	}()
 	verdict, err := b.guests.judge(ctx, b.imageFile(), assertions)
-	err = errors.Join(err, <-summed)
+	sumErr := <-summed
 	switch {
+	case sumErr != nil:
+		err = errors.Join(err, sumErr)
 	case fault.Of(err) == fault.Image: // the base was usable, so it is the recipe's doing
 		err = &VerifyError{b.plan.recipe.Name, []record.Check{{Name: "operating system", Detail: err.Error()}}}
 	case err == nil && !verdict.OK:

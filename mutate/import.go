@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
@@ -221,8 +223,11 @@ func checkExtents(ctx context.Context, f *os.File, most int) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.EINVAL) {
+			return nil // this filesystem does not tell
+		}
 		if err != nil {
-			return nil
+			return err
 		}
 		if n++; n > most {
 			return fault.New(fault.Image, "import a copy of it, made with cp --reflink=never --sparse=never",

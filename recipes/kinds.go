@@ -121,11 +121,3 @@ func (ks Kinds[T]) Recall(r Recorded) (Decoded[T], error) {
 	}
 	return d, nil
 }
-
-// Equal tells whether two records ask the same. White space does not count:
-// records are indented when they are written to a file.
-func (r Recorded) Equal(other Recorded) bool {
-	var a, b bytes.Buffer
-	return r.Kind == other.Kind && json.Compact(&a, r.Options) == nil && json.Compact(&b, other.Options) == nil &&
-		bytes.Equal(a.Bytes(), b.Bytes())
-}

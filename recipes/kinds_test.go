@@ -169,17 +169,10 @@ func TestKindsRecord(t *testing.T) {
 		if err := json.Unmarshal(indented, &read); err != nil {
 			t.Fatal(err)
 		}
-		if !read.Equal(recorded) || !recorded.Equal(read) {
-			t.Errorf("%s is not equal to itself, indented", b)
-		}
 		recalled, err := things.Recall(read)
 		if err != nil || recalled.Kind.Name != items[i].Kind.Name || !cmp.Equal(recalled.Value, items[i].Value) {
 			t.Errorf("recalled %+v, %v, want %+v", recalled, err, items[i])
 		}
-	}
-	a, b := Recorded{"link", json.RawMessage(`{"from":"/a"}`)}, Recorded{"link", json.RawMessage(`{"from":"/b"}`)}
-	if a.Equal(b) || a.Equal(Recorded{"words", a.Options}) || a.Equal(Recorded{"link", nil}) {
-		t.Error("different records are equal")
 	}
 }
 

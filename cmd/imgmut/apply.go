@@ -32,7 +32,7 @@ is made and only --output or registering it fails, it is in the store all the sa
 			help: "make the layers of such steps anew, once for all recipes, and those after"},
 		{name: "replace", help: "also replace the image of another recipe that has the same name"},
 		{name: "source-date-epoch", value: "SECONDS", env: "SOURCE_DATE_EPOCH",
-			help: "give no file that a step copies or writes a time after that, in seconds since 1970"},
+			help: "give no file that a step copies or writes now a time after that, in seconds since 1970; layers that are reused keep theirs"},
 		{name: "keep-failed", help: "keep the image as it was before the step that failed, or that did not pass, until gc"},
 	},
 	store: makesStore,
@@ -80,7 +80,7 @@ func apply(ctx context.Context, s *session, a args) (result, error) {
 	if err == nil {
 		err = o.Check(all)
 	}
-	if err == nil && !o.Replace {
+	if err == nil {
 		err = checkNames(all)
 	}
 	if err != nil {
@@ -150,7 +150,7 @@ func checkNames(all []*recipes.Recipe) error {
 			return err
 		}
 		if other, ok := first[r.Name]; ok && other != file {
-			return fault.New(fault.Usage, "give one of them another name, or say --replace",
+			return fault.New(fault.Usage, "give one of them another name: the second would replace the image of the first",
 				"name %s: two recipes have it: %s and %s", r.Name, other, r.File)
 		}
 		first[r.Name] = file

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/machined"
+	"github.com/imgmut/imgmut/mutate"
 	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/mutate/fault"
 )
@@ -47,8 +48,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	s := &session{commands: commands, stdout: stdout, stderr: stderr}
 	err := s.parse(ctx, args)
 	err = errors.Join(err, s.close())
-	if err != nil && !errors.Is(err, errInterrupted) && context.Cause(ctx) == errInterrupted {
-		err = errInterrupted // whatever it did to a program that we ran
+	var step *mutate.StepError
+	if err != nil && context.Cause(ctx) == errInterrupted && !errors.As(err, &step) {
+		err = errInterrupted // whatever it did to what was under way
 	}
 	return s.report(err)
 }

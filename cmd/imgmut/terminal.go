@@ -121,7 +121,7 @@ func (t *terminal) paint() {
 
 // lines are the whole block; running is the one that should be seen.
 func (t *terminal) lines(now time.Time) (lines []string, running int) {
-	if t.several && (len(t.steps) > 0 || t.phase != "") {
+	if t.several && t.image != "" && (len(t.steps) > 0 || t.phase != "") {
 		lines = append(lines, t.image+":")
 	}
 	for i, s := range t.steps {

@@ -8,6 +8,7 @@ import (
 
 // Command is a program to run in the guest.
 type Command struct {
+	Title   string // for people, in place of the program's name or "script"
 	Argv    []string
 	Script  string            // instead of Argv: its text; sh -e, or the interpreter of its first line
 	Env     map[string]string // beside the guest's own

@@ -82,7 +82,7 @@ func (u *unpacker) one(h *tar.Header, content io.Reader) error {
 		return err
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return errors.New("a directory is there (end the path with / to write into it)")
+		return errors.New("a directory is there, and is not replaced by a file")
 	}
 	tmp := ".imgmut-" + rand.Text()
 	if err := u.create(dir, tmp, h, content); err != nil {

@@ -55,9 +55,13 @@ func SettledID(ctx context.Context, f *os.File) (FileID, error) {
 	if err != nil {
 		return id, err
 	}
-	if age := time.Since(time.Unix(0, id.Ctime)); age >= 0 && age < clockTick {
+	tick := clockTick
+	if id.Ctime%int64(time.Second) == 0 { // a filesystem that keeps whole seconds, or rare luck
+		tick += time.Second
+	}
+	if age := time.Since(time.Unix(0, id.Ctime)); age >= 0 && age < tick {
 		select {
-		case <-time.After(clockTick - age):
+		case <-time.After(tick - age):
 		case <-ctx.Done():
 			return id, context.Cause(ctx)
 		}

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -161,8 +162,8 @@ func (g *Guest) Exec(ctx context.Context, c agent.Command, network bool, out fun
 }
 
 func exitError(c agent.Command, s *agent.ExitStatus) error {
-	e := &agent.ExitError{Command: "script", Code: s.Code}
-	if len(c.Argv) > 0 {
+	e := &agent.ExitError{Command: cmp.Or(c.Title, "script"), Code: s.Code}
+	if len(c.Argv) > 0 && c.Title == "" {
 		e.Command = c.Argv[0]
 	}
 	switch {

@@ -92,7 +92,7 @@ func aptCommands(c Change) []agent.Command {
 	if len(c.Install) > 0 {
 		do("install", c.Install)
 	}
-	return []agent.Command{{Script: s.String(), Env: aptEnv, Covers: []agent.Cover{noServices}}}
+	return []agent.Command{{Title: "apt-get", Script: s.String(), Env: aptEnv, Covers: []agent.Cover{noServices}}}
 }
 
 // quoted makes words of a shell of names; [CheckName] has seen to it that no

@@ -51,12 +51,13 @@ var managers = []Manager{apt}
 func (m Manager) Commands(c Change) []agent.Command { return m.commands(c) }
 
 // nameForm is what the managers agree on, with =version, :arch and the like
-// after it. It cannot start with a dash, so it is never taken for an option.
+// after it. It cannot start with a dash, so it is never taken for an option, nor
+// end with one, by which apt-get would remove it.
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9@][A-Za-z0-9+._:=~^*/@-]*$`)
 
 // CheckName says what is wrong with the form of a package's name.
 func CheckName(name string) error {
-	if !nameForm.MatchString(name) {
+	if !nameForm.MatchString(name) || strings.HasSuffix(name, "-") {
 		return fmt.Errorf("%q is not the name of a package", name)
 	}
 	return nil

@@ -5,7 +5,9 @@
 // or its attributes changes the time of its inode, which no program can set.
 // Two changes within one tick of the clock leave the same time, though, so a
 // file that changed just before it was read is not remembered; and filesystems
-// whose times may be another machine's are left out.
+// whose times may be another machine's are left out. What this cannot see is a
+// program that goes on writing through a mapping of the file (mmap(2)): the
+// kernel sets the time at the first write and at writeback, and not between.
 //
 // What is kept of a tree is one file, in the order in which the tree is walked,
 // and it holds only what the last walk came upon. It only saves work: it may be
@@ -85,6 +87,7 @@ func (c *Cache) Begin(top *os.File) (end func(), err error) {
 	file := filepath.Join(c.dir, fmt.Sprintf("%x-%x", st.Dev, st.Ino))
 	c.known = load(file)
 	return func() {
+		_ = os.Chtimes(file, time.Time{}, c.clock()) // it is of use: the least used go first
 		if !c.fresh && len(c.seen) == len(c.known) || len(c.seen) > maxEntries {
 			return
 		}
@@ -201,8 +204,8 @@ func (c *Cache) prune() error {
 		return err
 	}
 	type tree struct {
-		name    string
-		written time.Time
+		name string
+		used time.Time // or written
 	}
 	var trees []tree
 	var errs []error
@@ -222,7 +225,7 @@ func (c *Cache) prune() error {
 		}
 	}
 	slices.SortFunc(trees, func(a, b tree) int {
-		return cmp.Or(b.written.Compare(a.written), strings.Compare(a.name, b.name))
+		return cmp.Or(b.used.Compare(a.used), strings.Compare(a.name, b.name))
 	})
 	for _, t := range trees[min(len(trees), maxTrees):] {
 		remove(t.name)

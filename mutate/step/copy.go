@@ -39,7 +39,8 @@ var copyKind = recipes.Kind[Step]{
 // otherwise; "keep" takes over what the file has, and makes it part of the key.
 //
 // Times of modification are taken over, but are not part of the key: a layer
-// has those of the checkout it was made from. SOURCE_DATE_EPOCH bounds them.
+// has those of the checkout it was made from. SOURCE_DATE_EPOCH bounds them when
+// the layer is made.
 type Copy struct {
 	From  string `yaml:"from" json:"from"`
 	To    string `yaml:"to" json:"to"`

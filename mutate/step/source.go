@@ -39,7 +39,8 @@ type Source struct {
 	Cache Cache
 	// Note, if not nil, is told what the user should know of what is copied.
 	Note func(text string)
-	// Epoch, if not zero, is the latest time that a file in the image may have
+	// Epoch, if not zero, is the latest time that a file gets in a layer that is
+	// made now. Like all times it is no part of the key
 	// (reproducible-builds.org, SOURCE_DATE_EPOCH).
 	Epoch time.Time
 	// want are the digests that keys were made from: a file that has changed

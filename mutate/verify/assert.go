@@ -37,9 +37,6 @@ type Assertion = recipes.Decoded[Claim]
 // one is a file with its kind, and a line here.
 var kinds = recipes.Kinds[Claim]{fileKind, absentKind, packageKind, unitKind, userKind, commandKind}
 
-// Kinds lists every kind of assertion.
-func Kinds() recipes.Kinds[Claim] { return kinds }
-
 // Decode reads the assertions of a recipe and gives all their problems.
 func Decode(r *recipes.Recipe) ([]Assertion, error) { return recipes.DecodeAll(kinds, r.Verify) }
 
