@@ -29,7 +29,11 @@ import (
 func (e *Engine) Resolve(ctx context.Context, r *recipes.Recipe) (*record.Base, error) {
 	b := r.Base
 	if b.Path != "" {
-		return e.Import(ctx, b.Path, "", b.SHA256)
+		base, err := e.Import(ctx, b.Path, "", b.SHA256)
+		if err != nil {
+			err = fmt.Errorf("%s: base: %w", r.File, err)
+		}
+		return base, err
 	}
 	base, err := e.Catalog().FindBase(b.Name)
 	if errors.Is(err, store.ErrNotFound) {
@@ -38,12 +42,35 @@ func (e *Engine) Resolve(ctx context.Context, r *recipes.Recipe) (*record.Base, 
 	if errors.Is(err, store.ErrNotFound) {
 		_, statErr := os.Stat(filepath.Join(r.Dir, b.Name))
 		mend := "imgmut import FILE " + b.Name + " gives a base that name, and imgmut ls lists those there are"
+		if near := recipes.Nearest(b.Name, e.names()); near != "" {
+			mend = "did you mean " + near + "?"
+		}
 		if statErr == nil {
 			mend = "there is a file of that name beside the recipe: to use it write base: ./" + b.Name
 		}
-		err = fault.New(fault.NotFound, mend, "%w", err)
+		err = fault.New(fault.NotFound, mend, "%s: %w", r.File, err)
 	}
 	return base, err
+}
+
+// names are those that a recipe's base may have, none if they cannot be told.
+func (e *Engine) names() []string {
+	bases, err := e.Catalog().Bases()
+	if err != nil {
+		return nil
+	}
+	images, err := e.Catalog().Images()
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, b := range bases {
+		names = append(names, b.Names...)
+	}
+	for _, i := range images {
+		names = append(names, i.Name)
+	}
+	return names
 }
 
 // imageAsBase lets a recipe build on an image that another recipe made.

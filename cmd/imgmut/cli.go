@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -115,5 +116,11 @@ func (s *session) parse(ctx context.Context, line []string) error {
 			return err
 		}
 	}
-	return s.app().RunContext(ctx, line)
+	err := s.app().RunContext(ctx, line)
+	// What the library itself ends with is about the command line, as help for a
+	// command that there is not.
+	if exit := cli.ExitCoder(nil); errors.As(err, &exit) {
+		err = fault.New(fault.Usage, "imgmut --help lists the commands", "%w", err)
+	}
+	return err
 }

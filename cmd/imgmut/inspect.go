@@ -22,12 +22,13 @@ var inspectCommand = &spec{
 			return nil, err
 		}
 		var r inspected
-		r.record, err = e.Catalog().FindImage(a.list[0])
+		name := imageNames(e, a.list)[0]
+		r.record, err = e.Catalog().FindImage(name)
 		if errors.Is(err, store.ErrNotFound) {
-			r.record, err = e.Catalog().FindBase(a.list[0])
+			r.record, err = e.Catalog().FindBase(name)
 		}
 		if errors.Is(err, store.ErrNotFound) {
-			err = fault.New(fault.NotFound, "imgmut ls lists them", "image or base %s: %w", a.list[0], store.ErrNotFound)
+			err = fault.New(fault.NotFound, "imgmut ls lists them", "image or base %s: %w", name, store.ErrNotFound)
 		}
 		if err != nil {
 			return nil, err

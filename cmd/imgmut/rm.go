@@ -23,7 +23,7 @@ made of stay, for the next apply; imgmut gc removes them.`,
 		if err != nil {
 			return nil, err
 		}
-		r, err := e.Remove(ctx, a.list, a.flags.Bool("force"))
+		r, err := e.Remove(ctx, imageNames(e, a.list), a.flags.Bool("force"))
 		if err != nil {
 			return nil, err
 		}

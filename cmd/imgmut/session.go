@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/imgmut/imgmut/mutate"
 	"github.com/imgmut/imgmut/mutate/fault"
@@ -110,4 +113,16 @@ func (s *session) close() error {
 		return nil
 	}
 	return s.wire.close()
+}
+
+// imageNames puts names in place of paths of images in the store: the path is
+// what apply prints, and what a script has at hand.
+func imageNames(e *mutate.Engine, list []string) []string {
+	names := slices.Clone(list)
+	for i, arg := range list {
+		if name := strings.TrimSuffix(filepath.Base(arg), ".raw"); e.Catalog().ImageFile(name) == arg {
+			names[i] = name
+		}
+	}
+	return names
 }

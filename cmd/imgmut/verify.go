@@ -27,7 +27,7 @@ bytes are those that were published, and the verdict is recorded.`,
 		if err != nil {
 			return nil, err
 		}
-		name := a.list[0]
+		name := imageNames(e, a.list)[0]
 		v, err := e.VerifyImage(ctx, name)
 		if errors.Is(err, store.ErrNotFound) {
 			v, err = verifyFile(ctx, e, name)
