@@ -1,7 +1,7 @@
 // Package lock keeps processes out of each other's way, by flock(2) on files.
 // A lock ends with the process that holds it, however that ends, so there are
 // no stale ones. The content of a lock file means nothing and it is never
-// renamed; it may stay for ever.
+// renamed; it may stay for ever, or go by [Remove].
 package lock
 
 import (
@@ -58,10 +58,29 @@ func Take(ctx context.Context, path string, m Mode, busy func()) (unlock func(),
 
 // Try is [Take] without waiting: ok is false if another holds the lock.
 func Try(path string, m Mode) (unlock func(), ok bool, err error) {
+	for {
+		f, err := try(path, m)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, false, nil
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		// Between opening and locking the file, its last holder may have removed it,
+		// and the next one to come would lock another of that name.
+		if named(f, path) {
+			return func() { f.Close() }, true, nil
+		}
+		f.Close()
+	}
+}
+
+// try opens and locks the file that the path names now.
+func try(path string, m Mode) (*os.File, error) {
 	// Neither a link nor a pipe is a lock; without O_NONBLOCK a pipe waits for its other end.
 	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	fi, err := f.Stat()
 	if err == nil && !fi.Mode().IsRegular() {
@@ -70,14 +89,32 @@ func Try(path string, m Mode) (unlock func(), ok bool, err error) {
 	if err == nil {
 		err = unix.Flock(int(f.Fd()), int(m)|unix.LOCK_NB)
 	}
-	if err == nil {
-		return func() { f.Close() }, true, nil
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	f.Close()
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, false, nil
+	return f, nil
+}
+
+// named says whether a file is still the one that path names.
+func named(f *os.File, path string) bool {
+	opened, err := f.Stat()
+	if err != nil {
+		return false
 	}
-	return nil, false, fmt.Errorf("lock %s: %w", path, err)
+	there, err := os.Lstat(path)
+	return err == nil && os.SameFile(opened, there)
+}
+
+// Remove removes a lock file, unless somebody holds it: that lock would be
+// another's as well, on a new file.
+func Remove(path string) error {
+	unlock, ok, err := Try(path, Exclusive)
+	if err != nil || !ok {
+		return err
+	}
+	defer unlock()
+	return os.Remove(path)
 }
 
 // Machine takes an exclusive lock of the whole machine; see [Take].

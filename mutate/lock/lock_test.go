@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,4 +117,54 @@ func TestNoLock(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "elsewhere")); err == nil {
 		t.Error("made a file where a link led")
 	}
+}
+
+// TestRemove: a lock file goes only while nobody holds it, and whoever has just
+// opened it then does not believe to hold the lock.
+func TestRemove(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "l")
+	unlock, _, err := lock.Try(path, lock.Shared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lock.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := lock.Try(path, lock.Exclusive); ok || err != nil {
+		t.Errorf("held by another, and Try after Remove = %t, %v", ok, err)
+	}
+	unlock()
+	if err := lock.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file of a lock that nobody holds is still there: %v", err)
+	}
+}
+
+// TestOneHolderWhileFilesAreRemoved: at no time have two the lock.
+func TestOneHolderWhileFilesAreRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "l")
+	var holders atomic.Int32
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 2000 {
+				unlock, err := lock.Take(t.Context(), path, lock.Exclusive, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if n := holders.Add(1); n != 1 {
+					t.Errorf("%d hold the lock", n)
+				}
+				holders.Add(-1)
+				unlock()
+				if err := lock.Remove(path); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -21,8 +21,8 @@ func (s *Store) TryLock(name string) (unlock func(), ok bool, err error) {
 	return lock.Try(filepath.Join(s.root, "locks", name), lock.Exclusive)
 }
 
-// ClearLocks removes the lock files of objects. Its caller holds the store by
-// [Store.Clear], so that nobody else can be about to take one.
+// ClearLocks removes the lock files of objects that nobody holds: an image may
+// be worked on, or waited for, without the store being in use.
 func (s *Store) ClearLocks() error {
 	dir := filepath.Join(s.root, "locks")
 	files, err := os.ReadDir(dir)
@@ -34,7 +34,7 @@ func (s *Store) ClearLocks() error {
 		if f.IsDir() || !strings.Contains(f.Name(), "-") {
 			continue
 		}
-		if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
+		if err := lock.Remove(filepath.Join(dir, f.Name())); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -70,4 +71,24 @@ func TestLockInsideOneProcess(t *testing.T) {
 		t.Fatalf("given back, and TryLock = %v, %v", ok, err)
 	}
 	unlock()
+}
+
+// TestClearLocksLeavesWhatIsHeld: another process works on an image, and the
+// next to come waits for it though all locks were cleared meanwhile.
+func TestClearLocksLeavesWhatIsHeld(t *testing.T) {
+	s := open(t)
+	other := start(t, "lock", s.Root(), "name-web")
+	if err := s.ClearLocks(); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := s.TryLock("name-web"); ok || err != nil {
+		t.Errorf("held by another process, and TryLock = %v, %v", ok, err)
+	}
+	other.finish(t)
+	if err := s.ClearLocks(); err != nil {
+		t.Fatal(err)
+	}
+	if exists(filepath.Join(s.Root(), "locks", "name-web")) {
+		t.Error("the lock file is still there, and nobody holds it")
+	}
 }
