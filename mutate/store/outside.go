@@ -25,9 +25,6 @@ import (
 // outside begins the names of these links.
 const outside = "outside-"
 
-// errOutside says that a run's file outside the store cannot be removed now.
-var errOutside = errors.New("remove what a run left outside the store")
-
 // hidden says whether a file is called as those without a name are.
 func hidden(name string) bool {
 	return strings.HasPrefix(name, ".imgmut-") || strings.HasPrefix(name, ".#imgmut-")
@@ -121,7 +118,7 @@ func (w *Workspace) Deliver(f *os.File, target string) error {
 func (w *Workspace) closeOutside() error {
 	for path, root := range w.outside {
 		if err := root.Remove(filepath.Base(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: %w", errOutside, err)
+			return fmt.Errorf("remove what the run left outside the store: %w: %w", errLater, err)
 		}
 		root.Close()
 		delete(w.outside, path)
@@ -146,7 +143,7 @@ func sweepOutside(link string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", errOutside, err)
+		return fmt.Errorf("%w: %w", errLater, err)
 	}
 	defer root.Close()
 	if is, err := linkName(root, text); err != nil || is != filepath.Base(link) {
@@ -159,7 +156,7 @@ func sweepOutside(link string) error {
 	// Whoever puts another file there in this moment can write to the directory,
 	// and takes nobody's file but their own: what goes is this one name.
 	if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %w", errOutside, err)
+		return fmt.Errorf("%w: %w", errLater, err)
 	}
 	return nil
 }

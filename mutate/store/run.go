@@ -31,7 +31,7 @@ type Workspace struct {
 
 // Begin removes what crashed runs left and makes a workspace for this one.
 func (s *Store) Begin(ctx context.Context) (*Workspace, error) {
-	if err := s.Sweep(ctx); err != nil {
+	if err := s.sweep(ctx, shortPatience); err != nil {
 		return nil, fmt.Errorf("clear what an earlier run left: %w", err)
 	}
 	for {
@@ -66,9 +66,24 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// How long a sweep waits for the kernel to let go of the disks of dead runs: of
+// all together, for what is still held then may be held for ever.
+const (
+	patience      = 10 * time.Second       // of whoever wants the room
+	shortPatience = 500 * time.Millisecond // of all others: what they mount waits by itself, see [mount.Claim]
+)
+
+// errLater says that something of a dead run cannot be removed now. The next
+// sweep tries again: it must not fail what this process is about to do.
+var errLater = errors.New("left to the next sweep")
+
 // Sweep removes what crashed runs left: run directories that nobody locks,
 // files that never got a name, and objects without a record.
-func (s *Store) Sweep(ctx context.Context) error {
+func (s *Store) Sweep(ctx context.Context) error { return s.sweep(ctx, patience) }
+
+func (s *Store) sweep(ctx context.Context, patience time.Duration) error {
+	waiting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	tmp := filepath.Join(s.root, "tmp")
 	runs, err := os.ReadDir(tmp) // not Glob: the path may hold its special characters
 	if err != nil {
@@ -86,12 +101,9 @@ func (s *Store) Sweep(ctx context.Context) error {
 		if err != nil {
 			continue // alive, or gone, or no run
 		}
-		err = sweepRun(ctx, dir)
+		err = sweepRun(ctx, waiting, dir)
 		lock.Close()
-		if errors.Is(err, errOutside) {
-			continue // tried again by the next sweep: it must not fail what this process is about to do
-		}
-		if err != nil {
+		if err != nil && (ctx.Err() != nil || !errors.Is(err, errLater)) {
 			return err
 		}
 	}
@@ -112,8 +124,9 @@ func (s *Store) Sweep(ctx context.Context) error {
 // sweepRun removes what a dead run left. It may have been killed while it had a
 // guest frozen, and until its loop devices are free another fork of the same XFS
 // cannot be mounted. The names in its directory are needed for that and for its
-// files elsewhere, so the directory goes last.
-func sweepRun(ctx context.Context, dir string) error {
+// files elsewhere, so the directory goes last, and only when all else is done.
+// waiting is the context of waits for the kernel.
+func sweepRun(ctx, waiting context.Context, dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) { // the run ended by itself before its lock was taken
 		return nil
@@ -125,15 +138,17 @@ func sweepRun(ctx context.Context, dir string) error {
 		path := filepath.Join(dir, e.Name())
 		switch {
 		case e.Type().IsRegular() && filepath.Ext(path) == ".raw":
-			err = errors.Join(err, mount.Recover(ctx, path))
+			if held := mount.Recover(waiting, path); held != nil {
+				err = errors.Join(err, fmt.Errorf("%w: %w", errLater, held))
+			}
 		case e.Type() == fs.ModeSymlink && strings.HasPrefix(e.Name(), outside):
 			err = errors.Join(err, sweepOutside(path))
 		}
 	}
-	if errors.Is(err, errOutside) {
+	if err != nil {
 		return err
 	}
-	return errors.Join(err, removeRun(ctx, dir))
+	return removeRun(ctx, dir)
 }
 
 func (s *Store) sweepKind(ctx context.Context, k Kind) error {

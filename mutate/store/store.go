@@ -108,7 +108,7 @@ func Open(ctx context.Context, dir string, note func(string)) (*Store, error) {
 	if runs, err := os.ReadDir(filepath.Join(s.root, "tmp")); err != nil || len(runs) == 0 {
 		return s, err
 	}
-	return s, s.Sweep(ctx)
+	return s, s.sweep(ctx, shortPatience)
 }
 
 // findRoot decides where the objects are. The answer is on the disk already
