@@ -241,8 +241,10 @@ func (s *Store) Publish(
 		return err
 	}
 	defer unlock()
-	// A crash must not leave the new disk with the old record, which may say that
-	// it is settled. An image is told by its record, and its old one by the file.
+	// A crash must not leave a layer's new disk with its old record, which may say
+	// that the disk is settled. An image may be left so: its record holds the
+	// identity of its old file, so the new one is seen as changed and is made again.
+	// To remove the record first would lose the old image to a rename that fails.
 	if k == Layers {
 		if err := os.Remove(s.Path(k, name, "json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
