@@ -7,8 +7,8 @@
 // Others write to the store at the same time. What is listed may be gone a
 // moment later. A record may be unreadable, because the disk is damaged or
 // another version wrote it: the user is told of it, with the mend, and all else
-// goes on as if its object were not there. Nothing is removed because a record
-// cannot be read.
+// goes on as if its object were not there. No base or image is removed because a
+// record cannot be read.
 package catalog
 
 import (
