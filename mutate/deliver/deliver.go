@@ -5,8 +5,9 @@
 // stays there if a delivery fails. Places belong to others: what somebody else
 // put there is never replaced, a name appears only when the file is whole, and
 // what a killed process left half made is found and removed by the next run.
-// Whatever imgmut puts into a place it can take back ([Target.Take]): that is
-// written down in the image's record before the file is there.
+// What imgmut puts into machined's pool it can take back ([Target.Take]): that is
+// written down in the image's record before the file is there. A file that the
+// user named is the user's from then on, and stays when the image is removed.
 package deliver
 
 import (
@@ -31,7 +32,8 @@ type Target interface {
 	// Put puts the image there, whole or not at all, and gives its path there.
 	// It brings i, and the image's record, up to date.
 	Put(ctx context.Context, i *record.Image) (path string, err error)
-	// Take takes back what Put has put there. It is no error if it is gone.
+	// Take takes back what Put has put there, unless that is the user's own since
+	// then. It is no error if it is gone.
 	Take(ctx context.Context, i *record.Image) error
 }
 
