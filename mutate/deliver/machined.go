@@ -105,13 +105,23 @@ func (m Machined) put(ctx context.Context, h Host, target string, i *record.Imag
 		return err
 	}
 	if err := m.fill(ctx, h, target, i); err != nil {
-		return errors.Join(err, m.remember(context.WithoutCancel(ctx), i, before))
+		return errors.Join(err, m.forget(context.WithoutCancel(ctx), target, i, before))
 	}
 	id, err := content.IDOfPath(target)
 	if err != nil {
 		return err
 	}
 	return m.remember(ctx, i, &record.PoolFile{Path: target, Digest: i.Digest, ID: id})
+}
+
+// forget writes down what was in the pool before, after a failure. The file may
+// have got its name all the same, if what failed came after that: then it stays
+// recorded, or removing the image would leave it.
+func (m Machined) forget(ctx context.Context, target string, i *record.Image, before *record.PoolFile) error {
+	if digest, err := m.readMark(target); err != nil || digest == i.Digest {
+		return nil // an error is no proof either
+	}
+	return m.remember(ctx, i, before)
 }
 
 // remember writes down what is in the pool, or about to be.

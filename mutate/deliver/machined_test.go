@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/record"
@@ -196,4 +197,35 @@ func TestMachinedLeavesOthersAlone(t *testing.T) {
 		}
 		os.Remove(target)
 	}
+}
+
+// TestMachinedKnowsOfAFileThatItPut although something failed after that: else
+// nobody would take it back.
+func TestMachinedKnowsOfAFileThatItPut(t *testing.T) {
+	fixtures.Require(t, fixtures.Root)
+	s := newSource(t)
+	p := &pool{dir: t.TempDir()}
+	m := s.machined(p)
+	i := s.publish(t, record.Image{Name: "web", Digest: "d1"})
+	p.asked = func(string) { // what somebody mounts in the run's directory cannot be removed
+		runs, err := filepath.Glob(s.Store.Root() + "/tmp/run-*")
+		if err != nil || len(runs) != 1 {
+			t.Fatalf("runs %q, %v", runs, err)
+		}
+		busy := filepath.Join(runs[0], "busy")
+		if err := errors.Join(os.Mkdir(busy, 0o700), unix.Mount("none", busy, "tmpfs", 0, "")); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Unmount(busy, unix.MNT_DETACH) })
+	}
+	if _, err := m.Put(t.Context(), i); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("Put = %v, want that the run cannot be cleared up", err)
+	}
+	if read(t, filepath.Join(p.dir, "web.raw")) != "disk of web" {
+		t.Error("it failed before the image had its name")
+	}
+	if err := m.Take(t.Context(), s.recorded(t, "web")); err != nil {
+		t.Error(err)
+	}
+	nothingBeside(t, p.dir, "")
 }
