@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/lock"
@@ -117,7 +118,12 @@ func (c Claim) lock(ctx context.Context, f Filesystem) (unlock func(), err error
 // checkMounts looks for a mount of the same filesystem that is none of imgmut's:
 // a cloud machine's own root is often the very image that its user builds on.
 func (c Claim) checkMounts(f Filesystem) error {
-	if c.Fork == "" || f.Type != "xfs" {
+	var kernel unix.Utsname
+	if err := unix.Uname(&kernel); err != nil {
+		return err
+	}
+	mend := c.conflictMend(f, unix.ByteSliceToString(kernel.Release[:]))
+	if mend == "" {
 		return nil
 	}
 	table, err := os.ReadFile("/proc/self/mountinfo")
@@ -125,14 +131,32 @@ func (c Claim) checkMounts(f Filesystem) error {
 		return err
 	}
 	for _, m := range parseMounts(string(table)) {
-		if m.fs == "xfs" && !slices.Contains(m.options, "nouuid") && xfsUUID(m.source) == strings.ToLower(f.UUID) {
-			return fault.New(fault.Host, "unmount "+m.place+" meanwhile, or build on a machine that has it not mounted",
-				"the machine has an XFS with the UUID of the image mounted (%s, from %s, on %s), "+
+		if m.fs == f.Type && !slices.Contains(m.options, "nouuid") && diskUUID(m.source, m.fs) == strings.ToLower(f.UUID) {
+			return fault.New(fault.Host, "unmount "+m.place+" meanwhile, or "+mend,
+				"the machine has a filesystem (%s) with the UUID of the image mounted (%s, from %s, on %s), "+
 					"and the kernel mounts one UUID once",
-				f.UUID, m.source, m.place)
+				m.fs, f.UUID, m.source, m.place)
 		}
 	}
 	return nil
+}
+
+// conflictMend says how another mount of the filesystem can be got round; it is
+// "" if it is in nobody's way.
+func (c Claim) conflictMend(f Filesystem, kernel string) string {
+	var major, minor int
+	switch f.Type {
+	case "xfs":
+		if c.Fork != "" {
+			return "build on a machine that has it not mounted"
+		}
+	case "btrfs":
+		_, err := fmt.Sscanf(kernel, "%d.%d", &major, &minor)
+		if err == nil && (major < 6 || major == 6 && minor < 7) {
+			return "build on a machine with Linux 6.7 or later"
+		}
+	}
+	return ""
 }
 
 // mountLine is a line of /proc/self/mountinfo.
@@ -156,17 +180,21 @@ func parseMounts(table string) []mountLine {
 	return mounts
 }
 
-// xfsUUID reads the UUID of an XFS off its device: 16 bytes at byte 32 of the
-// superblock (fs/xfs/libxfs/xfs_format.h, sb_uuid). It is "" for a device that
-// cannot be read, such as one of another mount namespace.
-func xfsUUID(device string) string {
+// uuidAt is where filesystems have their UUID on the disk: XFS in its superblock
+// at the start (sb_uuid of fs/xfs/libxfs/xfs_format.h), btrfs in the one at 64 KiB
+// (fsid of include/uapi/linux/btrfs_tree.h).
+var uuidAt = map[string]int64{"xfs": 32, "btrfs": 64<<10 + 32}
+
+// diskUUID reads the UUID of a filesystem off its device. It is "" for a device
+// that cannot be read, such as one of another mount namespace.
+func diskUUID(device, fs string) string {
 	f, err := os.Open(device)
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
 	var id uuid.UUID
-	if _, err := f.ReadAt(id[:], 32); err != nil {
+	if _, err := f.ReadAt(id[:], uuidAt[fs]); err != nil {
 		return ""
 	}
 	return id.String()
