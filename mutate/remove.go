@@ -113,13 +113,14 @@ func (e *Engine) removeImage(ctx context.Context, name string) error {
 	}
 	defer letGo()
 	i, err := e.Catalog().FindImage(name)
-	if err != nil && !errors.Is(err, store.ErrBadRecord) {
-		return err
+	switch {
+	case err == nil:
+		err = e.machinedPool().Take(ctx, i)
+	case errors.Is(err, store.ErrBadRecord):
+		err = e.machinedPool().TakeUnrecorded(ctx, name)
 	}
-	if err == nil {
-		if err := e.machinedPool().Take(ctx, i); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
 	return e.Store.Remove(ctx, store.Images, name)
 }

@@ -211,28 +211,50 @@ func (m Machined) Take(ctx context.Context, i *record.Image) error {
 	if i.PoolFile == nil {
 		return nil
 	}
-	unlock, err := m.lock(ctx, i.Name)
+	return m.take(ctx, i.Name, i.PoolFile.Path)
+}
+
+// TakeUnrecorded takes back what this store has put into the pool for an image
+// whose record cannot be read. It looks where machined's pool usually is: to ask
+// for it, a host would have to be started.
+func (m Machined) TakeUnrecorded(ctx context.Context, name string) error {
+	return m.take(ctx, name, filepath.Join("/var/lib/machines", name+".raw"))
+}
+
+func (m Machined) take(ctx context.Context, name, path string) error {
+	unlock, err := m.lock(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if digest, err := m.readMark(i.PoolFile.Path); err != nil || digest == "" {
+	_, err = m.readMark(path)
+	var foreign *notOursError
+	if errors.As(err, &foreign) {
 		return nil
 	}
-	if err := os.Remove(i.PoolFile.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
 }
 
-// notOurs says that machined's pool has an image of that name which was not put
-// there from this store, but from another, or by somebody else if that is "".
+// notOursError says that machined's pool has an image of that name which was not
+// put there from this store.
+type notOursError struct{ error }
+
+func (e *notOursError) Unwrap() error { return e.error }
+
+// notOurs makes that error; other is the store that put it there, "" if somebody
+// else did.
 func notOurs(path, name, other string) error {
 	mend := "rename it or remove it with machinectl remove " + name + ", or give the recipe another name"
 	if other != "" {
-		return fault.New(fault.Usage, mend, "%s is there, from another store: %s", path, other)
+		return &notOursError{fault.New(fault.Usage, mend, "%s is there, from another store: %s", path, other)}
 	}
-	return fault.New(fault.Usage, mend, "%s is there, and imgmut did not put it there", path)
+	return &notOursError{fault.New(fault.Usage, mend, "%s is there, and imgmut did not put it there", path)}
 }
 
 // readMark gives the digest of the image that was put at a path from this store,
@@ -247,7 +269,8 @@ func (m Machined) readMark(path string) (digest string, err error) {
 	case err == unix.ENODATA, err == unix.ENOTSUP:
 		return "", notOurs(path, name, "")
 	case err != nil:
-		return "", fmt.Errorf("read %s of %s: %w", ownMark, path, err)
+		mend := "find out what is wrong with " + path + ", or remove it, and try again"
+		return "", fault.New(fault.Host, mend, "read %s of %s: %w", ownMark, path, err)
 	}
 	digest, root, _ := strings.Cut(string(buf[:n]), " ")
 	if root != m.Store.Root() {

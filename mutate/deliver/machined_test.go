@@ -229,3 +229,20 @@ func TestMachinedKnowsOfAFileThatItPut(t *testing.T) {
 	}
 	nothingBeside(t, p.dir, "")
 }
+
+// TestMachinedTakesOrSaysWhyNot: what cannot be looked at may be ours, and must
+// not be forgotten with the image.
+func TestMachinedTakesOrSaysWhyNot(t *testing.T) {
+	s := newSource(t)
+	dir := t.TempDir()
+	round := filepath.Join(dir, "round")
+	if err := os.Symlink(round, round); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(round, "web.raw")
+	i := &record.Image{Name: "web", PoolFile: &record.PoolFile{Path: path}}
+	err := s.machined(&pool{dir: dir}).Take(t.Context(), i)
+	if !errors.Is(err, unix.ELOOP) || fault.Of(err) != fault.Host || !strings.Contains(fault.Mend(err), path) {
+		t.Errorf("Take = %v, hint %q; want why it cannot be looked at", err, fault.Mend(err))
+	}
+}

@@ -48,6 +48,9 @@ func Thaw(f *os.File) error {
 	}
 	var errs []error
 	for _, node := range append(parts, device) {
+		if !inUse(node) {
+			continue
+		}
 		for _, fs := range []string{"ext4", "xfs", "btrfs"} {
 			if err := thawOne(node, fs); err != nil {
 				errs = append(errs, fmt.Errorf("thaw %s: %w", node, err))
@@ -55,6 +58,18 @@ func Thaw(f *os.File) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// inUse says whether a device may have a filesystem mounted: that opens it for
+// itself alone (O_EXCL, see open(2)). One that has none is not to be mounted here,
+// which could stand in the way of another fork of it that somebody mounts under
+// the lock of its UUID. A mount of one that has only reaches what is mounted.
+func inUse(node string) bool {
+	f, err := os.OpenFile(node, os.O_RDONLY|unix.O_EXCL, 0)
+	if err == nil {
+		f.Close()
+	}
+	return errors.Is(err, unix.EBUSY)
 }
 
 // thawOne mounts a device where nobody sees it and thaws what it gets. That
