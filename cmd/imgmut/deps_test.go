@@ -31,7 +31,7 @@ var ourImports = map[string][]string{
 		"mutate/content", "mutate/fault", "mutate/lock", "mutate/mount", "mutate/record", "mutate/reflink", "mutate/store",
 	},
 	"mutate/fork":      {"mutate/disk", "mutate/fault", "mutate/gpt", "mutate/record", "mutate/refs", "mutate/tool"},
-	"mutate/guest":     {"mutate/fault", "mutate/agent"},
+	"mutate/guest":     {"mutate/agent", "mutate/fault", "mutate/mount"},
 	"mutate/catalog":   {"mutate/fault", "mutate/record", "mutate/store"},
 	"mutate/record":    {"mutate/content", "mutate/disk"},
 	"mutate/step":      {"mutate/agent", "mutate/packages", "mutate/record", "recipes"},

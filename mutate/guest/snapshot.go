@@ -13,14 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/mount"
 )
 
-// ioctls on a mounted filesystem (linux/fs.h).
-const (
-	fifreeze = 0xC0045877
-	fithaw   = 0xC0045878
-	fitrim   = 0xC0185879
-)
+// fitrim is FITRIM of linux/fs.h, an ioctl on a mounted filesystem.
+const fitrim = 0xC0185879
 
 // freezeTime bounds a freeze. Only a filesystem whose disk hangs comes near.
 const freezeTime = 60 * time.Second
@@ -135,7 +132,7 @@ func (g *Guest) Snapshot(clone func() error) error {
 	var frozen []*os.File
 	thaw := func() (err error) {
 		for _, m := range frozen {
-			if e := unix.IoctlSetInt(int(m.Fd()), fithaw, 0); e != nil {
+			if e := mount.Unfreeze(int(m.Fd())); e != nil {
 				err = errors.Join(err, fmt.Errorf("thaw the guest's %s: %w", m.Name(), e))
 			}
 		}
@@ -162,7 +159,7 @@ func freeze(m *os.File) error {
 		return fmt.Errorf("freeze the guest's %s: %w", m.Name(), err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- unix.IoctlSetInt(fd, fifreeze, 0) }()
+	go func() { done <- mount.Freeze(fd) }()
 	select {
 	case err := <-done:
 		unix.Close(fd)
@@ -173,7 +170,7 @@ func freeze(m *os.File) error {
 	case <-time.After(freezeTime):
 		go func() {
 			if <-done == nil {
-				unix.IoctlSetInt(fd, fithaw, 0)
+				mount.Unfreeze(fd)
 			}
 			unix.Close(fd)
 		}()
@@ -181,7 +178,7 @@ func freeze(m *os.File) error {
 	}
 }
 
-// trim discards what the filesystem does not use (FITRIM, ioctl of linux/fs.h).
+// trim discards what the filesystem does not use.
 func trim(m *os.File) error {
 	r := struct{ start, length, minimum uint64 }{length: ^uint64(0)}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, m.Fd(), fitrim, uintptr(unsafe.Pointer(&r)))

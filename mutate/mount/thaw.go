@@ -11,8 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fithaw is FITHAW of linux/fs.h.
-const fithaw = 0xC0045878
+// ioctls on a mounted filesystem (linux/fs.h).
+const (
+	fifreeze = 0xC0045877
+	fithaw   = 0xC0045878
+)
+
+// Freeze writes out the filesystem that a descriptor is on and stops it. It
+// stays frozen, even when nothing has it open any more, until [Unfreeze].
+func Freeze(fd int) error { return unix.IoctlSetInt(fd, fifreeze, 0) }
+
+// Unfreeze ends what [Freeze] began. It is EINVAL if nothing is frozen.
+func Unfreeze(fd int) error { return unix.IoctlSetInt(fd, fithaw, 0) }
 
 // recoverTime bounds the wait for what held a fork to end. It is dead already.
 const recoverTime = 10 * time.Second
@@ -86,7 +96,7 @@ func thawOne(node, fs string) error {
 		return err
 	}
 	defer unix.Close(root)
-	if err := unix.IoctlSetInt(root, fithaw, 0); err != nil && err != unix.EINVAL { // not frozen
+	if err := Unfreeze(root); err != nil && err != unix.EINVAL { // not frozen
 		return err
 	}
 	return nil

@@ -29,7 +29,7 @@ func TestRecoverEndsAFreeze(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.IoctlSetInt(root, 0xC0045877, 0); err != nil { // FIFREEZE
+		if err := mount.Freeze(root); err != nil {
 			t.Fatal(err)
 		}
 		unix.Close(root)
