@@ -63,18 +63,26 @@ func (c Catalog) Images() ([]*record.Image, error) { return list[record.Image](c
 const minDigest = 12
 
 // FindBase finds a base by name, or by its digest, of which 12 digits will do.
-// It is [store.ErrNotFound] if there is none.
+// It is [store.ErrNotFound] if there is none. Of two, which a crash while a name
+// changed hands may leave, it is the one that was imported last.
 func (c Catalog) FindBase(name string) (*record.Base, error) {
 	bases, err := c.Bases()
 	if err != nil {
 		return nil, err
 	}
+	var found *record.Base
 	for _, b := range bases {
-		if slices.Contains(b.Names, name) || len(name) >= minDigest && strings.HasPrefix(b.Digest, name) {
-			return b, nil
+		if !slices.Contains(b.Names, name) && (len(name) < minDigest || !strings.HasPrefix(b.Digest, name)) {
+			continue
+		}
+		if found == nil || b.Imported.After(found.Imported) {
+			found = b
 		}
 	}
-	return nil, fmt.Errorf("base %s: %w", name, store.ErrNotFound)
+	if found == nil {
+		return nil, fmt.Errorf("base %s: %w", name, store.ErrNotFound)
+	}
+	return found, nil
 }
 
 // FindImage gives the record of an image, or [store.ErrNotFound].

@@ -56,8 +56,20 @@ func (c Catalog) FreeForBase(name string) error {
 }
 
 // NameBase gives a base a name, which no other base has afterwards. The caller
-// holds it, and has found it free.
+// holds it, and has found it free. It is given before it is taken from another, so
+// that a crash leaves it with two bases rather than with none; see [Catalog.FindBase].
 func (c Catalog) NameBase(ctx context.Context, b *record.Base, name string) error {
+	if !slices.Contains(b.Names, name) {
+		err := c.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
+			if !slices.Contains(b.Names, name) {
+				b.Names = append(b.Names, name)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
 	bases, err := c.Bases()
 	if err != nil {
 		return err
@@ -75,13 +87,5 @@ func (c Catalog) NameBase(ctx context.Context, b *record.Base, name string) erro
 			return err
 		}
 	}
-	if slices.Contains(b.Names, name) {
-		return nil
-	}
-	return c.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
-		if !slices.Contains(b.Names, name) {
-			b.Names = append(b.Names, name)
-		}
-		return nil
-	})
+	return nil
 }

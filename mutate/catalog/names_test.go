@@ -122,6 +122,28 @@ func TestANameIsOfOneBase(t *testing.T) {
 	}
 }
 
+// TestANameIsNeverLost: if it ends while a name changes hands, the new base has
+// it, and the next time the old one loses it.
+func TestANameIsNeverLost(t *testing.T) {
+	c, _ := withBases(t)
+	b := &record.Base{Digest: strings.Repeat("ef", 32), Imported: time.Now()}
+	publish(t, c, store.Bases, b.Digest, b)
+	ctx, kill := context.WithCancel(t.Context())
+	c.Note = func(string) { kill() }
+	if err := c.NameBase(ctx, b, "debian-12"); !errors.Is(err, context.Canceled) {
+		t.Fatalf("NameBase = %v, want it broken off", err)
+	}
+	if found, err := c.FindBase("debian-12"); err != nil || found.Digest != b.Digest {
+		t.Errorf("broken off, and FindBase = %+v, %v; want the new base", found, err)
+	}
+	if err := c.NameBase(t.Context(), b, "debian-12"); err != nil {
+		t.Fatal(err)
+	}
+	if old, err := c.FindBase("bookworm"); err != nil || slices.Contains(old.Names, "debian-12") {
+		t.Errorf("the old base is %+v, %v; want it to have lost the name", old, err)
+	}
+}
+
 // TestNamesAreHeld by one process at a time, and whoever waits is told.
 func TestNamesAreHeld(t *testing.T) {
 	c, notes := withBases(t)
