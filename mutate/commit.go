@@ -12,27 +12,34 @@ import (
 // it publishes no more: a layer whose parent is missing would never be found.
 type committer struct {
 	queue chan func() error
-	ended func() error
+	end   func() // publishes what is queued, and no more
 	ctx   context.Context
 	to    catalog.Catalog
+
+	mu  sync.Mutex
+	err error // the first failure
 }
 
 func newCommitter(ctx context.Context, to catalog.Catalog) *committer {
 	// A layer that is complete is kept even if the apply is interrupted.
 	c := &committer{queue: make(chan func() error, 64), ctx: context.WithoutCancel(ctx), to: to}
-	done := make(chan error, 1)
-	c.ended = sync.OnceValue(func() error {
+	done := make(chan struct{})
+	c.end = sync.OnceFunc(func() {
 		close(c.queue)
-		return <-done
+		<-done
 	})
 	go func() {
-		var err error
+		defer close(done)
 		for commit := range c.queue {
-			if err == nil {
-				err = commit()
+			if c.failed() != nil {
+				continue
+			}
+			if err := commit(); err != nil {
+				c.mu.Lock()
+				c.err = err
+				c.mu.Unlock()
 			}
 		}
-		done <- err
 	}()
 	return c
 }
@@ -41,5 +48,15 @@ func (c *committer) add(file string, k record.Key, rec record.Layer) {
 	c.queue <- func() error { return c.to.CommitLayer(c.ctx, file, k, rec) }
 }
 
+// failed is what went wrong so far: no layer that is still added will be kept.
+func (c *committer) failed() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
 // wait returns when every layer has its name. It may be called again.
-func (c *committer) wait() error { return c.ended() }
+func (c *committer) wait() error {
+	c.end()
+	return c.failed()
+}

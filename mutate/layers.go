@@ -81,6 +81,9 @@ func (b *build) runSteps(ctx context.Context, work string) error {
 		parent = p.steps[p.reused-1].record
 	}
 	for i := p.reused; i < len(p.steps); i++ {
+		if err := b.commits.failed(); err != nil {
+			return err // there will be no image, and no layer of what is still to run
+		}
 		l := &p.steps[i]
 		started := time.Now()
 		b.Events(Event{Type: EventStart, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind})
