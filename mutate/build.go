@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
@@ -15,11 +16,12 @@ import (
 // build is one apply at work.
 type build struct {
 	*Engine
-	plan    *plan
-	run     *store.Workspace
-	guests  *guests
-	commits *committer
-	last    *os.File // the last layer, perhaps before it has its name
+	plan     *plan
+	run      *store.Workspace
+	guests   *guests
+	commits  *committer
+	starting sync.WaitGroup // of the host
+	last     *os.File       // the last layer, perhaps before it has its name
 }
 
 // begin gets ready to make what is missing of the plan.
@@ -36,7 +38,8 @@ func (e *Engine) begin(ctx context.Context, p *plan) (*build, error) {
 
 // close ends whatever still runs and removes the run's files.
 func (b *build) close() error {
-	b.commits.wait() // its error was returned by finish, unless something failed before that
+	b.starting.Wait() // or the engine could end while its host begins
+	b.commits.wait()  // its error was returned by finish, unless something failed before that
 	var errs []error
 	if b.last != nil {
 		errs = append(errs, b.last.Close())

@@ -22,7 +22,7 @@ func (b *build) layers(ctx context.Context) (err error) {
 			return err
 		}
 		if p.reused < len(p.steps) {
-			go b.Host(ctx) // at the same time as the fork: both take about as long
+			b.starting.Go(func() { b.Host(ctx) }) // at the same time as the fork: both take about as long
 		}
 		work := b.run.Path("work.raw")
 		if err := b.fork(ctx, work); err != nil {
