@@ -1,7 +1,9 @@
 package disk
 
 import (
+	"bytes"
 	"debug/elf"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"io/fs"
@@ -57,27 +59,39 @@ func machineArch(t *Tree) (string, error) {
 	for _, name := range []string{
 		"usr/lib/systemd/systemd", "lib/systemd/systemd", "bin/sh", "usr/bin/sh", "bin/busybox", "sbin/init",
 	} {
-		f, err := t.Open(name)
-		if err != nil {
+		switch machine := machineOf(t, name); machine {
+		case elf.EM_NONE:
 			continue
-		}
-		defer f.Close()
-		at, ok := f.(io.ReaderAt)
-		if !ok {
-			continue
-		}
-		program, err := elf.NewFile(at)
-		if err != nil {
-			continue
-		}
-		switch program.Machine {
 		case elf.EM_X86_64:
 			return "x86-64", nil
 		case elf.EM_AARCH64:
 			return "arm64", nil
+		default:
+			return "", fault.New(fault.Image, "", "the image is for %s: imgmut knows x86-64 and arm64", machine)
 		}
-		return "", fault.New(fault.Image, "", "the image is for %s: imgmut knows x86-64 and arm64", program.Machine)
 	}
 	return "", fault.New(fault.Image, "check that the root filesystem is whole",
 		"the image's root holds no program that tells its architecture (no /bin/sh, no systemd)")
+}
+
+// machineOf gives the machine that a program is for, [elf.EM_NONE] if the file
+// is no program. It reads the start of the header (elf(5)) and nothing else:
+// [elf.NewFile] believes whatever number of sections a stranger's file claims.
+func machineOf(t *Tree, name string) elf.Machine {
+	f, err := t.Open(name)
+	if err != nil {
+		return elf.EM_NONE
+	}
+	defer f.Close()
+	header := make([]byte, 20) // up to e_machine
+	if _, err := io.ReadFull(f, header); err != nil || !bytes.HasPrefix(header, []byte(elf.ELFMAG)) {
+		return elf.EM_NONE
+	}
+	switch machine := header[18:]; elf.Data(header[elf.EI_DATA]) {
+	case elf.ELFDATA2LSB:
+		return elf.Machine(binary.LittleEndian.Uint16(machine))
+	case elf.ELFDATA2MSB:
+		return elf.Machine(binary.BigEndian.Uint16(machine))
+	}
+	return elf.EM_NONE
 }

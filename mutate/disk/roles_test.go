@@ -6,6 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -213,6 +216,42 @@ func TestArchitecture(t *testing.T) {
 		if err != nil && fault.Of(err) != fault.Image {
 			t.Errorf("%s: error %v is not the image's", tc.name, err)
 		}
+	}
+}
+
+// TestArchitectureOfAHostileProgram: how many sections a program claims to have
+// costs no memory.
+func TestArchitectureOfAHostileProgram(t *testing.T) {
+	const sections = 1 << 21
+	h := elf.Header64{
+		Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: uint32(elf.EV_CURRENT),
+		Shoff: 64, Shentsize: 64, // without Shnum, the size of the first section is their number
+	}
+	copy(h.Ident[:], elf.ELFMAG)
+	h.Ident[elf.EI_CLASS], h.Ident[elf.EI_DATA], h.Ident[elf.EI_VERSION] = 2, 1, 1
+	var b bytes.Buffer
+	_ = binary.Write(&b, binary.LittleEndian, h)
+	_ = binary.Write(&b, binary.LittleEndian, elf.Section64{Size: sections})
+	dir := t.TempDir()
+	name := filepath.Join(dir, "bin/sh")
+	if err := errors.Join(os.Mkdir(filepath.Dir(name), 0o755), os.WriteFile(name, b.Bytes(), 0o755),
+		os.Truncate(name, 64*(sections+1))); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	arch, err := machineArch(TreeAt(root))
+	runtime.ReadMemStats(&after)
+	if arch != "x86-64" || err != nil {
+		t.Errorf("machineArch = %q, %v", arch, err)
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 1<<20 {
+		t.Errorf("it took %d MiB of memory", took>>20)
 	}
 }
 
