@@ -41,7 +41,7 @@ var ourImports = map[string][]string{
 	"mutate/etc":       {},
 	"mutate/content":   {"mutate/fault", "mutate/reflink"},
 	"mutate/agent":     {},
-	"mutate/boot":      {},
+	"mutate/boot":      {"mutate/etc"},
 	"mutate/fault":     {},
 	"mutate/gpt":       {},
 	"mutate/lock":      {},

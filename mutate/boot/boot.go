@@ -2,19 +2,20 @@
 // (Boot Loader Specification) and GRUB's configuration.
 //
 // All it reads may be damaged, or made to deceive: it takes what it
-// understands, never more than [maxFile] bytes of a file, and has nothing
+// understands, from files of no more than [maxFile] bytes, and has nothing
 // executed. Trees come as [fs.FS], whose symbolic links must lead nowhere else.
 package boot
 
 import (
-	"io"
 	"io/fs"
 	"path"
 	"strings"
 	"unicode"
+
+	"github.com/imgmut/imgmut/mutate/etc"
 )
 
-// maxFile is the most that is read of a file, in bytes.
+// maxFile is the largest file that is read, in bytes.
 const maxFile = 1 << 20
 
 // maxCommandLine is the most that a kernel takes, in bytes (COMMAND_LINE_SIZE).
@@ -54,21 +55,7 @@ func clean(s string) string {
 }
 
 // read gives the text of a regular file, empty if there is none.
-func read(tree fs.FS, name string) string {
-	f, err := tree.Open(path.Clean(name))
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return ""
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxFile))
-	if err != nil {
-		return ""
-	}
-	return string(b)
-}
+func read(tree fs.FS, name string) string { return etc.ReadUpTo(tree, path.Clean(name), maxFile) }
 
 // expand puts in what GRUB knows of variables: those of its environment block.
 func expand(s string, environment map[string]string) string {

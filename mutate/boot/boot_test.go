@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -108,6 +109,22 @@ func TestCommandLine(t *testing.T) {
 				t.Errorf("CommandLine = %q, want %q", got, tc.want)
 			}
 		})
+	}
+}
+
+// TestNoDirectoryOfEntries: a directory is not read to its end to learn that it
+// is none of a boot loader's.
+func TestNoDirectoryOfEntries(t *testing.T) {
+	files := map[string]string{}
+	for i := range maxEntries {
+		files[fmt.Sprintf("boot/loader/entries/%03d.conf", i)] = "options ro\n"
+	}
+	if got := commandLineOf(files); got != "ro" {
+		t.Errorf("CommandLine = %q of as many entries as are looked at", got)
+	}
+	files["boot/loader/entries/more.conf"] = "options ro\n"
+	if got := commandLineOf(files); got != "" {
+		t.Errorf("CommandLine = %q of one entry more", got)
 	}
 }
 

@@ -7,9 +7,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/imgmut/imgmut/mutate/etc"
 )
 
-// maxEntries is how many loader entries are looked at.
+// maxEntries is how many files there may be beside loader entries, themselves
+// among them: a directory of more is none of a boot loader's.
 const maxEntries = 256
 
 // entry is a loader entry (Boot Loader Specification, type 1).
@@ -21,17 +24,17 @@ type entry struct {
 
 // entryOptions gives the options of the entry that starts by default.
 func entryOptions(tree fs.FS, dir string) string {
-	files, err := fs.ReadDir(tree, path.Join(dir, "loader/entries"))
+	files, err := etc.ReadDir(tree, path.Join(dir, "loader/entries"), maxEntries)
 	if err != nil {
 		return ""
 	}
 	var entries []entry
-	for _, f := range files[:min(len(files), maxEntries)] {
-		id, ok := strings.CutSuffix(f.Name(), ".conf")
+	for _, file := range files {
+		id, ok := strings.CutSuffix(file, ".conf")
 		if !ok {
 			continue
 		}
-		if e := parseEntry(read(tree, path.Join(dir, "loader/entries", f.Name()))); e.options != "" {
+		if e := parseEntry(read(tree, path.Join(dir, "loader/entries", file))); e.options != "" {
 			e.id = id
 			entries = append(entries, e)
 		}

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"io/fs"
 	"regexp"
 	"strings"
 
@@ -19,23 +18,18 @@ import (
 // in.
 func classify(t *Tree) string {
 	switch {
-	case exists(t, "ostree/repo"):
+	case etc.Exists(t, "ostree/repo"):
 		return "an ostree deployment, which imgmut cannot change yet"
-	case exists(t, "etc/os-release"), exists(t, "usr/lib/os-release"):
+	case etc.Exists(t, "etc/os-release"), etc.Exists(t, "usr/lib/os-release"):
 		return "root"
 	}
 	for _, subvolume := range []string{"root", "@", "@rootfs"} {
-		if exists(t, subvolume+"/usr/lib/os-release") || exists(t, subvolume+"/etc/os-release") {
+		if etc.Exists(t, subvolume+"/usr/lib/os-release") || etc.Exists(t, subvolume+"/etc/os-release") {
 			return fmt.Sprintf("its operating system in the subvolume %q, which is not the default one "+
 				"(btrfs subvolume set-default makes it so)", subvolume)
 		}
 	}
 	return ""
-}
-
-func exists(t *Tree, name string) bool {
-	_, err := fs.Stat(t, name)
-	return err == nil
 }
 
 // osName reads ID and VERSION_ID (os-release(5)).

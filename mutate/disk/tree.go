@@ -111,18 +111,24 @@ func (t fatFS) Open(name string) (f fs.File, err error) {
 	if f, err = t.FS.Open(name); err != nil {
 		return nil, err
 	}
-	return fatFile{f}, nil
+	return &fatFile{File: f, tree: t, name: name}, nil
 }
 
 // fatFile is an open file or directory of a FAT volume.
-type fatFile struct{ fs.File }
+type fatFile struct {
+	fs.File
+	tree fatFS
+	name string
+	list []fs.DirEntry // what is still to be given of the directory
+	read bool          // it is known what is in the directory
+}
 
-func (f fatFile) Read(b []byte) (n int, err error) {
+func (f *fatFile) Read(b []byte) (n int, err error) {
 	defer recovered(&err)
 	return f.File.Read(b)
 }
 
-func (f fatFile) Seek(offset int64, whence int) (at int64, err error) {
+func (f *fatFile) Seek(offset int64, whence int) (at int64, err error) {
 	defer recovered(&err)
 	s, ok := f.File.(io.Seeker)
 	if !ok {
@@ -131,13 +137,25 @@ func (f fatFile) Seek(offset int64, whence int) (at int64, err error) {
 	return s.Seek(offset, whence)
 }
 
-func (f fatFile) ReadDir(n int) (list []fs.DirEntry, err error) {
-	defer recovered(&err)
-	d, ok := f.File.(fs.ReadDirFile)
-	if !ok {
-		return nil, errors.ErrUnsupported
+// ReadDir implements [fs.ReadDirFile]. The library takes a directory as a whole,
+// of 65,536 entries at most.
+func (f *fatFile) ReadDir(n int) (list []fs.DirEntry, err error) {
+	if !f.read {
+		if f.list, err = f.tree.ReadDir(f.name); err != nil {
+			return nil, err
+		}
+		f.read = true
 	}
-	return d.ReadDir(n)
+	if n <= 0 {
+		list, f.list = f.list, nil
+		return list, nil
+	}
+	if len(f.list) == 0 {
+		return nil, io.EOF
+	}
+	n = min(n, len(f.list))
+	list, f.list = f.list[:n], f.list[n:]
+	return list, nil
 }
 
 func (t fatFS) ReadFile(name string) (b []byte, err error) {

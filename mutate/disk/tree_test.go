@@ -263,6 +263,16 @@ func TestFAT(t *testing.T) {
 			if found, err := fs.Glob(tree, "loader/entries/*.conf"); err != nil || len(found) != 1 {
 				t.Errorf("Glob = %v, %v", found, err)
 			}
+			for dir, want := range map[string]string{
+				".": "A Long Name.efi empty.txt large loader none", "loader/entries": "debian.conf", "none": "",
+			} {
+				if names, err := etc.ReadDir(tree, dir, 5); err != nil || strings.Join(names, " ") != want {
+					t.Errorf("etc.ReadDir(%s) = %q, %v, want %q", dir, names, err, want)
+				}
+			}
+			if text := etc.Read(tree, "large"); text != large {
+				t.Errorf("etc.Read = %d bytes, want %d", len(text), len(large))
+			}
 			if _, err := tree.ReadFile("missing"); err == nil {
 				t.Error("a missing file can be read")
 			}

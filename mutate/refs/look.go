@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/etc"
@@ -92,7 +90,7 @@ func (f Files) glob(dir string, parts []string) ([]string, error) {
 				names = append(names, path.Join(dir, e))
 			}
 		}
-	} else if name := path.Join(dir, pattern); exists(f.FS, name) {
+	} else if name := path.Join(dir, pattern); etc.Exists(f.FS, name) {
 		names = []string{name}
 	}
 	if len(more) == 0 {
@@ -121,43 +119,12 @@ func (f Files) list(dir string) ([]string, error) {
 	if fi, err := fs.Stat(f.FS, dir); err != nil || !fi.IsDir() {
 		return nil, nil
 	}
-	entries, err := f.readDir(dir)
+	names, err := etc.ReadDir(f.FS, dir, maxEntries)
+	if errors.Is(err, etc.ErrTooMany) {
+		return nil, tooMuch("the directory %s has more than %d entries", dir, maxEntries)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("look for files that name volumes: %w", err)
 	}
-	if len(entries) > maxEntries {
-		return nil, tooMuch("the directory %s has more than %d entries", dir, maxEntries)
-	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	slices.Sort(names)
 	return names, nil
-}
-
-// readDir reads a directory, and not much more than is looked into.
-func (f Files) readDir(dir string) ([]fs.DirEntry, error) {
-	if f.FAT { // its reader takes a directory as a whole, of 65,536 entries at most
-		return fs.ReadDir(f.FS, dir)
-	}
-	d, err := f.FS.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	r, ok := d.(fs.ReadDirFile)
-	if !ok {
-		return nil, &fs.PathError{Op: "readdir", Path: dir, Err: errors.ErrUnsupported}
-	}
-	entries, err := r.ReadDir(maxEntries + 1)
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return entries, err
-}
-
-func exists(t fs.FS, name string) bool {
-	_, err := fs.Stat(t, name)
-	return err == nil
 }
