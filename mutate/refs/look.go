@@ -16,6 +16,7 @@ import (
 // system has some dozens of such files, of some kilobytes.
 const (
 	maxEntries = 4096     // of a directory
+	maxNames   = 1 << 20  // looked at in all directories, for files of each sort
 	maxTotal   = 32 << 20 // bytes of all text files
 	maxFiles   = 1024     // of each sort
 )
@@ -52,59 +53,70 @@ func (f Files) eachUKI(ctx context.Context, visit func(name string, u uki) error
 	})
 }
 
-// each visits the files that patterns name.
+// each visits the files that patterns name, in their order.
 func (f Files) each(ctx context.Context, patterns []string, visit func(name string) error) error {
-	n := 0
+	s := search{Files: f, visit: visit}
 	for _, pattern := range patterns {
-		names, err := f.glob(".", strings.Split(pattern, "/"))
-		if err != nil {
+		if err := s.below(ctx, ".", strings.Split(pattern, "/")); err != nil {
 			return err
-		}
-		if n += len(names); n > maxFiles {
-			return tooMuch("there are more than %d files such as %s", maxFiles, pattern)
-		}
-		for _, name := range names {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if err := visit(name); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
 }
 
-// glob is [fs.Glob] below dir, in bounds, and without letter case on FAT. What
-// cannot be read is not there.
-func (f Files) glob(dir string, parts []string) ([]string, error) {
-	pattern, more := parts[0], parts[1:]
-	var names []string
-	if f.FAT || strings.ContainsAny(pattern, "*?[") {
-		entries, err := f.list(dir)
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range entries {
-			if ok, _ := path.Match(f.fold(pattern), f.fold(e)); ok {
-				names = append(names, path.Join(dir, e))
-			}
-		}
-	} else if name := path.Join(dir, pattern); etc.Exists(f.FS, name) {
-		names = []string{name}
+// search looks for files, like [fs.Glob] but within bounds and without letter
+// case on FAT. What cannot be read is not there.
+type search struct {
+	Files
+	visit        func(name string) error
+	names, found int // so far, by all patterns
+}
+
+// below visits the files below dir that a pattern, cut at its slashes, names.
+func (s *search) below(ctx context.Context, dir string, pattern []string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	if len(more) == 0 {
-		return names, nil
+	if len(pattern) == 0 {
+		if s.found++; s.found > maxFiles {
+			return tooMuch("there are more than %d files such as %s", maxFiles, dir)
+		}
+		return s.visit(dir)
 	}
-	var all []string
+	names, err := s.match(dir, pattern[0])
+	if err != nil {
+		return err
+	}
 	for _, name := range names {
-		below, err := f.glob(name, more)
-		if err != nil {
-			return nil, err
+		if err := s.below(ctx, name, pattern[1:]); err != nil {
+			return err
 		}
-		all = append(all, below...)
 	}
-	return all, nil
+	return nil
+}
+
+// match gives the names in dir that one part of a pattern stands for.
+func (s *search) match(dir, part string) ([]string, error) {
+	if !s.FAT && !strings.ContainsAny(part, "*?[") {
+		if name := path.Join(dir, part); etc.Exists(s.FS, name) {
+			return []string{name}, nil
+		}
+		return nil, nil
+	}
+	entries, err := s.list(dir)
+	if err != nil {
+		return nil, err
+	}
+	if s.names += len(entries); s.names > maxNames {
+		return nil, tooMuch("the directories such as %s have more than %d entries", dir, maxNames)
+	}
+	var names []string
+	for _, e := range entries {
+		if ok, _ := path.Match(s.fold(part), s.fold(e)); ok {
+			names = append(names, path.Join(dir, e))
+		}
+	}
+	return names, nil
 }
 
 func (f Files) fold(name string) string {
