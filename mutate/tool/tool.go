@@ -8,7 +8,6 @@
 package tool
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +33,7 @@ type ExitError struct {
 	What    string
 	Program string
 	Status  int    // exit status, -1 after a signal
-	Report  string // all that it printed, standard output first
+	Report  string // what it printed, standard output first
 	err     error
 }
 
@@ -46,28 +45,41 @@ func (e *ExitError) Error() string {
 	return msg
 }
 
-// Run runs a program and gives what it printed on standard output. The error is
-// an [*ExitError] if it ran and failed, one of class [fault.Host] if it is not
-// installed, and the cause of the context if that ended.
+// maxOutput is how much is kept of what a program prints on each of standard
+// output and standard error, in bytes. What a checker finds in a damaged
+// filesystem can be more than the memory of the machine.
+const maxOutput = 1 << 20
+
+// output keeps the start of what is written to it.
+type output []byte
+
+func (o *output) Write(b []byte) (int, error) {
+	*o = append(*o, b[:min(len(b), maxOutput-len(*o))]...)
+	return len(b), nil
+}
+
+// Run runs a program and gives what it printed on standard output, the first
+// mebibyte of it. The error is an [*ExitError] if it ran and failed, one of class
+// [fault.Host] if it is not installed, and the cause of the context if that ended.
 func Run(ctx context.Context, c Call) ([]byte, error) {
 	p := find(c.Program)
 	cmd := exec.CommandContext(ctx, c.Program, c.Args...)
 	// os/exec takes the last of two equal names.
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "LANGUAGE=")
 	cmd.Stdin, cmd.ExtraFiles = c.Stdin, c.Files
-	var out, said bytes.Buffer
+	var out, said output
 	cmd.Stdout, cmd.Stderr = &out, &said
 	err := cmd.Run()
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
-		return out.Bytes(), nil
+		return out, nil
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case errors.Is(err, exec.ErrNotFound):
 		return nil, fault.New(fault.Host, p.Mend(), "%s: %s is not installed", c.What, c.Program)
 	case errors.As(err, &exit):
-		return out.Bytes(), &ExitError{c.What, c.Program, exit.ExitCode(), out.String() + said.String(), err}
+		return out, &ExitError{c.What, c.Program, exit.ExitCode(), string(out) + string(said), err}
 	}
 	return nil, fmt.Errorf("%s: %w", c.What, err)
 }

@@ -45,6 +45,22 @@ func TestRunFails(t *testing.T) {
 	}
 }
 
+// TestRunKeepsTheStart of what a program prints, and lets it print the rest.
+func TestRunKeepsTheStart(t *testing.T) {
+	program(t, "blkid", "echo first; head -c 8M /dev/zero; echo why >&2; head -c 8M /dev/zero >&2; exit 8")
+	out, err := Run(context.Background(), Call{Program: "blkid", What: "probe x"})
+	var exit *ExitError
+	if !errors.As(err, &exit) || exit.Status != 8 {
+		t.Fatalf("Run = %v, want the program's status", err)
+	}
+	if len(out) != maxOutput || !strings.HasPrefix(string(out), "first\n") {
+		t.Errorf("it kept %d bytes of the output, %.10q first", len(out), out)
+	}
+	if len(exit.Report) != 2*maxOutput || !strings.HasPrefix(exit.Report[maxOutput:], "why\n") {
+		t.Errorf("it kept %d bytes of the report", len(exit.Report))
+	}
+}
+
 func TestRunMissing(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	_, err := Run(context.Background(), Call{Program: "mcopy", What: "write x"})
