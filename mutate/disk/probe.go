@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
-	"runtime"
 	"strconv"
-	"sync"
 
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/mount"
@@ -38,20 +36,16 @@ func unusable(fs string) string {
 	return "the filesystem " + fs
 }
 
-// probe asks blkid what is in each volume, some at once.
+// probe asks blkid what is in each volume.
 func (l *Layout) probe(ctx context.Context, f *os.File) error {
-	errs := make([]error, len(l.Volumes))
-	running := make(chan struct{}, 2*runtime.GOMAXPROCS(0))
-	var wg sync.WaitGroup
-	for i := range l.Volumes {
-		running <- struct{}{}
-		wg.Go(func() {
-			errs[i] = l.Volumes[i].probe(ctx, f)
-			<-running
-		})
+	volumes, err := tool.Each(l.Volumes, func(v Volume) (Volume, error) {
+		err := v.probe(ctx, f)
+		return v, err
+	})
+	if err == nil {
+		l.Volumes = volumes
 	}
-	wg.Wait()
-	return errors.Join(errs...)
+	return err
 }
 
 // probe fills in FS, UUID and Label (blkid(8), low-level probing).

@@ -3,10 +3,10 @@ package verify
 import (
 	"context"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/record"
+	"github.com/imgmut/imgmut/mutate/tool"
 )
 
 // Check is one thing that is looked at in every image, offline. A further one is
@@ -25,7 +25,7 @@ func Checks() []Check { return []Check{tableCheck, filesystemsCheck, referencesC
 
 // checkAll runs all checks.
 func checkAll(ctx context.Context, r Request) ([]record.Check, error) {
-	found, err := atOnce(Checks(), func(c Check) ([]record.Check, error) {
+	found, err := tool.Each(Checks(), func(c Check) ([]record.Check, error) {
 		started := time.Now()
 		found, err := c.Run(ctx, r)
 		for i := range found {
@@ -36,21 +36,4 @@ func checkAll(ctx context.Context, r Request) ([]record.Check, error) {
 		return found, err
 	})
 	return slices.Concat(found...), err
-}
-
-// atOnce calls f for all items at once, as each mostly waits for a program, and
-// gives the results in the items' order.
-func atOnce[T, R any](items []T, f func(T) (R, error)) ([]R, error) {
-	results, errs := make([]R, len(items)), make([]error, len(items))
-	var wg sync.WaitGroup
-	for i, item := range items {
-		wg.Go(func() { results[i], errs[i] = f(item) })
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
-		}
-	}
-	return results, nil
 }

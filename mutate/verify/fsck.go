@@ -22,7 +22,7 @@ var filesystemsCheck = Check{Name: "filesystems", Version: 1, Run: filesystems}
 // filesystems has each filesystem judged by its own checker.
 func filesystems(ctx context.Context, r Request) ([]record.Check, error) {
 	volumes := slices.DeleteFunc(r.Image.Volumes(), func(v disk.Volume) bool { return checkers[v.FS].program == "" })
-	return atOnce(volumes, func(v disk.Volume) (record.Check, error) { return checkers[v.FS].check(ctx, r, v) })
+	return tool.Each(volumes, func(v disk.Volume) (record.Check, error) { return checkers[v.FS].check(ctx, r, v) })
 }
 
 // checker is the read-only checker of one filesystem.
