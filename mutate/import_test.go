@@ -32,7 +32,7 @@ func withBases(t *testing.T) *world {
 	} {
 		w.publish(t, store.Bases, b.Digest, b)
 	}
-	w.publish(t, store.Images, "web", record.Image{Name: "web"})
+	w.publish(t, store.Images, "web", record.Image{Name: "web", Keys: []record.Key{"k"}})
 	return w
 }
 

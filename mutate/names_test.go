@@ -42,7 +42,9 @@ func TestNameOfAnotherRecipe(t *testing.T) {
 		{"one that was moved", dir + "/before.yaml", "old", "a.yaml", false},
 		{"one of an older record", "b.yaml", "b", "a.yaml", false},
 	} {
-		w.publish(t, store.Images, "web", record.Image{Name: "web", Recipe: tc.recorded, RecipeSum: tc.sum})
+		w.publish(t, store.Images, "web", record.Image{
+			Name: "web", Recipe: tc.recorded, RecipeSum: tc.sum, Keys: []record.Key{"k"},
+		})
 		err := w.checkOwner(&recipes.Recipe{Name: "web", Path: tc.file, Digest: "a"})
 		if got := fault.Of(err) == fault.Usage; got != tc.refused || err != nil && !tc.refused {
 			t.Errorf("%s: error %v", tc.name, err)

@@ -27,7 +27,7 @@ func withBases(t *testing.T) (catalog.Catalog, *[]string) {
 	} {
 		publish(t, c, store.Bases, b.Digest, b)
 	}
-	publish(t, c, store.Images, "web", record.Image{Name: "web"})
+	publish(t, c, store.Images, "web", record.Image{Name: "web", Keys: []record.Key{"k"}})
 	return c, notes
 }
 
@@ -181,9 +181,10 @@ func TestAnImageCannotHaveTheNameOfABase(t *testing.T) {
 // taken, and neither it nor what it may need is removed.
 func TestTheUnreadableIsPassedOver(t *testing.T) {
 	c, notes := withBases(t)
-	publish(t, c, store.Bases, "feed", record.Base{Digest: "feed"}) // unnamed, and perhaps the broken image's
+	unnamed := strings.Repeat("ef", 32) // perhaps the broken image's
+	publish(t, c, store.Bases, unnamed, record.Base{Digest: unnamed})
 	publish(t, c, store.Layers, "orphan", record.Layer{})
-	publish(t, c, store.Images, "broken", record.Image{Name: "broken"})
+	publish(t, c, store.Images, "broken", record.Image{Name: "broken", Keys: []record.Key{"k"}})
 	for _, file := range []string{
 		c.Store.Path(store.Images, "broken", "json"), c.Store.Path(store.Bases, strings.Repeat("cd", 32), "json"),
 	} {
@@ -212,7 +213,7 @@ func TestTheUnreadableIsPassedOver(t *testing.T) {
 	if err := c.Store.Remove(t.Context(), store.Images, "broken"); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := c.Collect(t.Context(), false); err != nil || len(r.Bases) != 1 || r.Bases[0].Digest != "feed" {
+	if r, err := c.Collect(t.Context(), false); err != nil || len(r.Bases) != 1 || r.Bases[0].Digest != unnamed {
 		t.Errorf("Collect = %+v, %v; want the base without a name", r, err)
 	}
 }
@@ -235,7 +236,7 @@ func TestOddRecordsArePassedOver(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, notes := withBases(t)
-			publish(t, c, store.Images, "odd", record.Image{Name: "odd"})
+			publish(t, c, store.Images, "odd", record.Image{Name: "odd", Keys: []record.Key{"k"}})
 			if err := spoil(c); err != nil {
 				t.Fatal(err)
 			}

@@ -3,6 +3,7 @@ package deliver
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/imgmut/imgmut/mutate/record"
@@ -32,7 +33,7 @@ func newSource(t *testing.T) source {
 // publish makes an image, and a base for it.
 func (s source) publish(t *testing.T, i record.Image) *record.Image {
 	t.Helper()
-	i.Base = "base"
+	i.Base, i.Keys = strings.Repeat("ab", 32), []record.Key{"k"}
 	for _, o := range []struct {
 		kind store.Kind
 		name string

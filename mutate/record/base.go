@@ -2,6 +2,7 @@ package record
 
 import (
 	"errors"
+	"regexp"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/content"
@@ -20,9 +21,12 @@ type Base struct {
 	Seen     []content.FileID `json:"seen"` // files known to have these bytes
 }
 
+// digestForm is what a content digest looks like.
+var digestForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
 // Check is an error if this is not the record of the base with that digest.
 func (b *Base) Check(digest string) error {
-	if b.Digest != digest {
+	if b.Digest != digest || !digestForm.MatchString(digest) {
 		return errors.New("it is no record of this base")
 	}
 	return nil

@@ -33,9 +33,10 @@ type Image struct {
 	PoolFile   *PoolFile   `json:"registered,omitempty"` // of this image, or of one before it of that name
 }
 
-// Check is an error if this is not the record of the image of that name.
+// Check is an error if this is not the record of the image of that name, which
+// has the key of "prepare" at least.
 func (i *Image) Check(name string) error {
-	if i.Name != name {
+	if i.Name != name || len(i.Keys) == 0 {
 		return errors.New("it is no record of this image")
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -56,4 +57,30 @@ func tree(t *testing.T, b []byte) (v map[string]any) {
 		t.Fatal(err)
 	}
 	return v
+}
+
+// TestCheck: readers of a record that has passed may cut its digest short and
+// take its last key.
+func TestCheck(t *testing.T) {
+	digest := strings.Repeat("0123abcd", 8)
+	for _, tc := range []struct {
+		name   string
+		record interface{ Check(string) error }
+		of     string
+		ok     bool
+	}{
+		{"a base", &record.Base{Digest: digest}, digest, true},
+		{"another base", &record.Base{Digest: strings.Repeat("ef", 32)}, digest, false},
+		{"a base without a digest", &record.Base{}, "", false},
+		{"a short digest", &record.Base{Digest: "abcd"}, "abcd", false},
+		{"a long digest", &record.Base{Digest: digest + "ab"}, digest + "ab", false},
+		{"no digest", &record.Base{Digest: strings.Repeat("web-", 16)}, strings.Repeat("web-", 16), false},
+		{"an image", &record.Image{Name: "web", Keys: []record.Key{"k"}}, "web", true},
+		{"another image", &record.Image{Name: "db", Keys: []record.Key{"k"}}, "web", false},
+		{"an image of no layer", &record.Image{Name: "web"}, "web", false},
+	} {
+		if err := tc.record.Check(tc.of); (err == nil) != tc.ok {
+			t.Errorf("%s: %v, want it to be good: %t", tc.name, err, tc.ok)
+		}
+	}
 }
