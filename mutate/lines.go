@@ -3,8 +3,8 @@ package mutate
 import (
 	"bytes"
 	"slices"
-	"strings"
-	"unicode"
+
+	"github.com/imgmut/imgmut/mutate/printable"
 )
 
 // tailLines is how many lines of a failed step are told again with the error.
@@ -43,19 +43,14 @@ func (w *lineWriter) flush() {
 	}
 }
 
-// line passes a line on without what a terminal would obey: the last of the
-// pieces that carriage returns would have written over each other.
+// line passes a line on as it is fit for a terminal: the last of the pieces that
+// carriage returns would have written over each other.
 func (w *lineWriter) line(b []byte) {
 	b = bytes.TrimRight(b, "\r")
 	if i := bytes.LastIndexByte(b, '\r'); i >= 0 {
 		b = b[i+1:]
 	}
-	s := strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\t' || r == '\uFFFD' {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(string(b), ""))
+	s := printable.Line(string(b))
 	w.last = append(w.last, s)
 	w.last = w.last[max(0, len(w.last)-tailLines):]
 	w.emit(s)

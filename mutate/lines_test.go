@@ -22,6 +22,7 @@ func TestLineWriter(t *testing.T) {
 		{"progress", []string{" 1%\r 50%\r100%\ndone\n"}, []string{"100%", "done"}},
 		{"progress in pieces", []string{"1%\r", "2%\r", "\n"}, []string{"2%"}},
 		{"control bytes", []string{"\x1b[31mred\x1b[0m\a\x00\x7f\tend\n"}, []string{"[31mred[0m\tend"}},
+		{"reordered", []string{"rm \u202etxt.exe\u2066\n"}, []string{"rm txt.exe"}},
 		{"invalid UTF-8", []string{"a\xff\xfeb\xc3\n"}, []string{"ab"}},
 		{"a letter in two pieces", []string{"gr\xc3", "\xbcn\n"}, []string{"grün"}},
 		{"longest line", []string{long + "\nb\n"}, []string{long, "b"}},

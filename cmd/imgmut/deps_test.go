@@ -15,12 +15,12 @@ const module = "github.com/imgmut/imgmut"
 var ourImports = map[string][]string{
 	"cmd/imgmut": {
 		"machined", "mutate", "mutate/agent", "mutate/catalog", "mutate/fault", "mutate/guest", "mutate/mount",
-		"mutate/record", "mutate/reflink", "mutate/store", "mutate/tool", "recipes",
+		"mutate/printable", "mutate/record", "mutate/reflink", "mutate/store", "mutate/tool", "recipes",
 	},
 	"mutate": {
 		"mutate/agent", "mutate/boot", "mutate/catalog", "mutate/content", "mutate/deliver", "mutate/disk", "mutate/fault",
-		"mutate/fork", "mutate/guest", "mutate/mount", "mutate/record", "mutate/reflink", "mutate/statcache",
-		"mutate/step", "mutate/store", "mutate/verify", "recipes",
+		"mutate/fork", "mutate/guest", "mutate/mount", "mutate/printable", "mutate/record", "mutate/reflink",
+		"mutate/statcache", "mutate/step", "mutate/store", "mutate/verify", "recipes",
 	},
 	"mutate/verify": {
 		"mutate/agent", "mutate/disk", "mutate/packages", "mutate/record", "mutate/reflink", "mutate/refs", "mutate/tool",
@@ -40,12 +40,13 @@ var ourImports = map[string][]string{
 	"mutate/refs":      {"mutate/etc", "mutate/fault"},
 	"mutate/etc":       {},
 	"mutate/content":   {"mutate/fault", "mutate/reflink"},
-	"mutate/agent":     {},
+	"mutate/agent":     {"mutate/printable"},
 	"mutate/boot":      {"mutate/etc"},
 	"mutate/fault":     {},
 	"mutate/gpt":       {},
-	"mutate/lock":      {},
+	"mutate/lock":      {"mutate/printable"},
 	"mutate/mount":     {"mutate/fault", "mutate/lock"},
+	"mutate/printable": {},
 	"mutate/reflink":   {},
 	"mutate/statcache": {},
 	"mutate/tool":      {"mutate/fault"},

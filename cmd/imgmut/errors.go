@@ -7,10 +7,10 @@ import (
 	"io/fs"
 	"strings"
 	"syscall"
-	"unicode"
 
 	"github.com/imgmut/imgmut/mutate"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/printable"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/recipes"
 )
@@ -122,7 +122,7 @@ func (s *session) report(err error) int {
 	for _, m := range messages(err, f) {
 		fmt.Fprintln(s.stderr, "imgmut:", m.text)
 		if m.hint != "" {
-			fmt.Fprintln(s.stderr, "hint:", m.hint)
+			fmt.Fprintln(s.stderr, "hint:", printable.Text(m.hint))
 		}
 	}
 	return f.Status
@@ -135,12 +135,12 @@ type message struct{ text, hint string }
 func messages(err error, f failure) []message {
 	var all []message
 	for _, p := range f.Problems {
-		all = append(all, message{plainText(p.Error()), p.Hint})
+		all = append(all, message{printable.Text(p.Error()), p.Hint})
 	}
 	var failed *mutate.VerifyError
 	if errors.As(err, &failed) {
 		for line := range strings.Lines(failed.Error()) {
-			all = append(all, message{text: plainText(strings.TrimSpace(line))})
+			all = append(all, message{text: printable.Text(strings.TrimSpace(line))})
 		}
 	}
 	if len(all) == 0 {
@@ -151,16 +151,5 @@ func messages(err error, f failure) []message {
 
 // oneLine keeps an error on its line: joined errors have one each.
 func oneLine(err error) string {
-	return plainText(strings.Join(strings.Split(strings.TrimSpace(err.Error()), "\n"), "; "))
-}
-
-// plainText takes out what a terminal would obey: much of what is printed comes
-// from images.
-func plainText(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' && r != '\t' {
-			return -1
-		}
-		return r
-	}, s)
+	return printable.Line(strings.Join(strings.Split(strings.TrimSpace(err.Error()), "\n"), "; "))
 }

@@ -72,7 +72,7 @@ func missingProgram(t *testing.T) error {
 
 // TestOneLine: an error is one line, and nothing a terminal would obey.
 func TestOneLine(t *testing.T) {
-	err := errors.Join(errors.New("a\x1b[2Jb"), errors.New("c\u009bd"))
+	err := errors.Join(errors.New("a\x1b[2Jb"), errors.New("c\u009b\u202ed"))
 	if got := oneLine(err); got != "a[2Jb; cd" {
 		t.Errorf("oneLine = %q", got)
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/printable"
 )
 
 // renderer shows events to people or programs.
@@ -147,7 +148,7 @@ func (p *plain) line(e mutate.Event, format string, args ...any) {
 	if p.several && e.Recipe != "" {
 		format, args = "%s: "+format, append([]any{e.Recipe}, args...)
 	}
-	fmt.Fprintf(p.w, format+"\n", args...)
+	fmt.Fprintln(p.w, printable.Text(fmt.Sprintf(format, args...)))
 }
 
 func (*plain) showsOutput() bool { return true }

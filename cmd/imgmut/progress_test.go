@@ -48,6 +48,19 @@ func TestPlainLines(t *testing.T) {
 	}
 }
 
+// TestNotesAreText: what an image or a record says is not obeyed.
+func TestNotesAreText(t *testing.T) {
+	var b bytes.Buffer
+	r, err := newRenderer("plain", &b, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.event(mutate.Event{Type: mutate.EventNote, Text: "a\x1b[2J\u202eb"})
+	if b.String() != "a[2Jb\n" {
+		t.Errorf("it shows %q", &b)
+	}
+}
+
 // TestEventLines have a time and the image, each.
 func TestEventLines(t *testing.T) {
 	var b bytes.Buffer

@@ -13,6 +13,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/printable"
 	"github.com/imgmut/imgmut/mutate/store"
 )
 
@@ -94,7 +95,7 @@ func (s *session) print(r result) error {
 	if !s.json {
 		var b bytes.Buffer
 		r.Text(&b)
-		_, err := io.WriteString(s.stdout, plainText(b.String()))
+		_, err := io.WriteString(s.stdout, printable.Text(b.String()))
 		return err
 	}
 	b, err := json.Marshal(r)

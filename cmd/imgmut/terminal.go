@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/printable"
 )
 
 // terminal repaints one block: a line for each step, and below the running
@@ -84,7 +85,7 @@ func (t *terminal) event(e mutate.Event) {
 		t.phase = fmt.Sprintf("%s: %s of %s", e.Text, humanSize(e.Done), humanSize(e.Total))
 	case mutate.EventNote:
 		t.clear()
-		fmt.Fprintln(t.f, e.Text)
+		fmt.Fprintln(t.f, printable.Text(e.Text))
 	case mutate.EventImage:
 		t.phase = ""
 	}
@@ -112,7 +113,7 @@ func (t *terminal) paint() {
 		fmt.Fprintf(&b, "\x1b[%dA", t.painted)
 	}
 	for _, l := range lines {
-		fmt.Fprintf(&b, "\r\x1b[K%s\n", cut(l, width-1))
+		fmt.Fprintf(&b, "\r\x1b[K%s\n", cut(printable.Line(l), width-1))
 	}
 	b.WriteString("\x1b[J")
 	t.painted = len(lines)

@@ -74,8 +74,8 @@ func TestReport(t *testing.T) {
 	for _, tc := range []struct{ said, status, err string }{
 		{`{"Status":{"Code":3}}`, "3", ""},
 		{`{"Status":{"Code":-1,"Signal":"SIGKILL"}}`, "-1 SIGKILL", ""},
-		{`{"Status":{"Code":0,"Signal":"\u001b[2J","TimedOut":true}}`, "0 ?[2J", ""},
-		{`{"Error":"no \u001b]0;x\u0007","Errno":2}`, "", "no ?]0;x?"},
+		{`{"Status":{"Code":0,"Signal":"\u001b[2J","TimedOut":true}}`, "0 [2J", ""},
+		{`{"Error":"no \u001b]0;x\u0007","Errno":2}`, "", "no ]0;x"},
 		{`{"Err`, "", ""}, {"", "", ""}, {`[1]`, "", ""},
 	} {
 		r, w, err := os.Pipe()

@@ -8,9 +8,10 @@ import (
 	"io"
 	"os"
 	"strings"
-	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate/printable"
 )
 
 // environment is what every command starts from. It is the same for every
@@ -172,22 +173,14 @@ func readReport(f *os.File) (*ExitStatus, error) {
 		return nil, nil
 	}
 	if r.Error != "" {
-		r.Error = strings.Map(printable, r.Error)
+		r.Error = printable.Line(r.Error)
 		return nil, &initError{r}
 	}
 	if r.Status != nil {
-		r.Status.Signal = strings.Map(printable, r.Status.Signal)
+		r.Status.Signal = printable.Line(r.Status.Signal)
 		r.Status.TimedOut = false // only the launcher knows
 	}
 	return r.Status, nil
-}
-
-// printable leaves out what a terminal would obey.
-func printable(r rune) rune {
-	if !unicode.IsPrint(r) {
-		return '?'
-	}
-	return r
 }
 
 // initError is why a command could not be started.

@@ -7,7 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"unicode"
+
+	"github.com/imgmut/imgmut/mutate/printable"
 )
 
 // Holders describes the processes that hold the lock which is the file path,
@@ -49,12 +50,7 @@ func commandLine(pid string) string {
 	b, _ := os.ReadFile("/proc/" + pid + "/cmdline")
 	name, args, _ := bytes.Cut(b, []byte{0})
 	line := filepath.Base(string(name)) + " " + string(bytes.ReplaceAll(args, []byte{0}, []byte(" ")))
-	line = strings.TrimSpace(strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, line))
+	line = strings.TrimSpace(printable.Line(line))
 	if r := []rune(line); len(r) > 60 {
 		line = string(r[:60]) + "…"
 	}
