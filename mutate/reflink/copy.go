@@ -31,7 +31,7 @@ func Data(ctx context.Context, f *os.File) iter.Seq2[Range, error] {
 func dataIn(ctx context.Context, f *os.File, within Range) iter.Seq2[Range, error] {
 	return func(yield func(Range, error) bool) {
 		end := within.Offset + within.Length
-		for at := within.Offset; at < end; {
+		for at := within.Offset; ; {
 			r, err := nextData(ctx, f, at)
 			if errors.Is(err, unix.ENXIO) { // only a hole is left, or nothing
 				return

@@ -37,6 +37,9 @@ func Clone(dst, src *os.File) error {
 // so must length unless it ends at the end of src and at or beyond that of dst
 // (ioctl_ficlonerange(2)).
 func CloneRange(dst *os.File, dstOffset int64, src *os.File, srcOffset, length int64) error {
+	if length == 0 {
+		return nil // the kernel would take it for all up to the end of src
+	}
 	return wrap("clone range of", dst, src, unix.IoctlFileCloneRange(int(dst.Fd()), &unix.FileCloneRange{
 		Src_fd:      int64(src.Fd()),
 		Src_offset:  uint64(srcOffset),

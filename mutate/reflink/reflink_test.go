@@ -189,6 +189,42 @@ func TestCloneRange(t *testing.T) {
 	}
 }
 
+// TestCloneRangeThatCannotBeShared is refused on every filesystem; of nothing,
+// nothing is cloned.
+func TestCloneRangeThatCannotBeShared(t *testing.T) {
+	dir := t.TempDir()
+	src, dst := create(t, filepath.Join(dir, "src")), create(t, filepath.Join(dir, "dst"))
+	writeAt(t, src, 0, pattern(1, 2*block))
+	for _, length := range []int64{1, block} {
+		if err := reflink.CloneRange(dst, 1, src, 0, length); !errors.Is(err, reflink.ErrUnsupported) {
+			t.Errorf("%d bytes to byte 1: error %v, want ErrUnsupported", length, err)
+		}
+	}
+	if err := reflink.CloneRange(dst, 1, src, 0, 0); err != nil {
+		t.Errorf("nothing to byte 1: %v", err)
+	}
+	if got := read(t, dst); len(got) != 0 {
+		t.Errorf("%d bytes were cloned", len(got))
+	}
+}
+
+// TestExtentsEndWhenNoMoreAreWanted, though there are more.
+func TestExtentsEndWhenNoMoreAreWanted(t *testing.T) {
+	f := create(t, filepath.Join(mappedDir(t), "f"))
+	for i := range int64(3) {
+		writeAt(t, f, 2*i*block, pattern(1, block))
+	}
+	n := 0
+	for _, err := range reflink.Extents(t.Context(), f) {
+		if n++; err != nil || n == 2 {
+			break
+		}
+	}
+	if n != 2 {
+		t.Errorf("%d extents, want to have seen two", n)
+	}
+}
+
 // TestExtentsAreWhereTheDataIs: of each run of data its place in the file and on
 // the disk, its length, and what is odd about it.
 func TestExtentsAreWhereTheDataIs(t *testing.T) {

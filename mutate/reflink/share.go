@@ -14,38 +14,42 @@ import (
 // What comes before the first of them and after the last is copied, and all of
 // the range where none can be shared. dst must be a hole there.
 func Share(ctx context.Context, dst *os.File, offset int64, src *os.File, r Range) error {
-	blocks, err := sharedBlocks(dst, offset, r)
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(dst.Fd()), &st); err != nil {
+		return fmt.Errorf("find the block size of %s: %w", dst.Name(), err)
+	}
+	head, blocks, tail := split(offset, r, st.Bsize)
+	err := CloneRange(dst, blocks.to, src, blocks.Offset, blocks.Length)
+	if errors.Is(err, ErrUnsupported) {
+		return CopyRange(ctx, dst, offset, src, r, nil)
+	}
 	if err != nil {
 		return err
 	}
-	if blocks.Length > 0 {
-		err := CloneRange(dst, offset+blocks.Offset-r.Offset, src, blocks.Offset, blocks.Length)
-		if errors.Is(err, ErrUnsupported) {
-			blocks = Range{r.Offset, 0}
-		} else if err != nil {
-			return err
-		}
-	}
-	before, after := blocks.Offset, blocks.Offset+blocks.Length
-	for _, part := range []Range{{r.Offset, before - r.Offset}, {after, r.Offset + r.Length - after}} {
-		if err := CopyRange(ctx, dst, offset+part.Offset-r.Offset, src, part, nil); err != nil {
+	for _, p := range []part{head, tail} {
+		if err := CopyRange(ctx, dst, p.to, src, p.Range, nil); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// sharedBlocks is the part of the range that consists of whole blocks of dst's
-// filesystem, in both files. It begins with the range if there is none.
-func sharedBlocks(dst *os.File, offset int64, r Range) (Range, error) {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(dst.Fd()), &st); err != nil {
-		return Range{}, fmt.Errorf("find the block size of %s: %w", dst.Name(), err)
+// part is a part of the range that [Share] is given, and where it is to be.
+type part struct {
+	Range
+	to int64
+}
+
+// split cuts the range r, which is to be at offset, into the whole blocks that
+// two files can share, and what comes before and after them. Where no block can
+// be shared because none begins in both files, or the range has none, all of it
+// comes before.
+func split(offset int64, r Range, block int64) (head, blocks, tail part) {
+	end := r.Offset + r.Length
+	first, last := (r.Offset+block-1)/block*block, end/block*block
+	if (r.Offset-offset)%block != 0 || last < first {
+		first, last = end, end
 	}
-	block := st.Bsize
-	first, end := (r.Offset+block-1)/block*block, (r.Offset+r.Length)/block*block
-	if (r.Offset-offset)%block != 0 || end <= first {
-		return Range{r.Offset, 0}, nil
-	}
-	return Range{first, end - first}, nil
+	between := func(from, to int64) part { return part{Range{from, to - from}, offset + from - r.Offset} }
+	return between(r.Offset, first), between(first, last), between(last, end)
 }

@@ -78,6 +78,38 @@ func TestShareWhereNothingCanBeShared(t *testing.T) {
 	}
 }
 
+// TestShareMovesBytes of any range, whatever of it can be shared here.
+func TestShareMovesBytes(t *testing.T) {
+	dir := t.TempDir()
+	src := create(t, filepath.Join(dir, "src"))
+	data := pattern(1, 8*block)
+	writeAt(t, src, 0, data)
+	for _, tc := range []struct {
+		name   string
+		offset int64
+		r      reflink.Range
+	}{
+		{"whole blocks", 2 * block, reflink.Range{Offset: block, Length: 3 * block}},
+		{"a start and an end between blocks", 512, reflink.Range{Offset: block + 512, Length: 3*block + 1}},
+		{"parts of two blocks", 3*block - 512, reflink.Range{Offset: block - 512, Length: 1024}},
+		{"less than a block", 512, reflink.Range{Offset: block + 512, Length: 100}},
+		{"a start that cannot be shared", 0, reflink.Range{Offset: 512, Length: 3 * block}},
+		{"nothing", 512, reflink.Range{Offset: 512}}, // not all up to the end
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dst := create(t, filepath.Join(mkdir(t, dir), "dst"))
+			truncate(t, dst, tc.offset)
+			if err := reflink.Share(t.Context(), dst, tc.offset, src, tc.r); err != nil {
+				t.Fatal(err)
+			}
+			want := append(make([]byte, tc.offset), data[tc.r.Offset:tc.r.Offset+tc.r.Length]...)
+			if got := read(t, dst); !bytes.Equal(got, want) {
+				t.Errorf("it has %d bytes, want %d, or others", len(got), len(want))
+			}
+		})
+	}
+}
+
 func TestShareThatFails(t *testing.T) {
 	dir := t.TempDir()
 	src, dst := create(t, filepath.Join(dir, "src")), create(t, filepath.Join(dir, "dst"))
