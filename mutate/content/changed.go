@@ -59,17 +59,21 @@ type walker struct {
 }
 
 func follow(extents iter.Seq2[reflink.Extent, error], chunks int64) *walker {
-	w := &walker{place: place{chunk: -1}}
+	w := new(walker)
 	w.next, w.stop = iter.Pull2(byChunk(extents, chunks))
-	w.leave(-1)
+	w.advance()
 	return w
 }
 
-// leave goes on to the next chunk with extents, if the walker is at that one.
+// leave goes on if the walker is at that chunk.
 func (w *walker) leave(chunk int64) {
-	if w.chunk != chunk {
-		return
+	if w.chunk == chunk {
+		w.advance()
 	}
+}
+
+// advance goes to the next chunk with extents.
+func (w *walker) advance() {
 	var more bool
 	if w.place, w.err, more = w.next(); !more {
 		w.place = place{chunk: end}

@@ -122,8 +122,8 @@ func Sum(ctx context.Context, f *os.File, progress func(done, total int64)) (*Su
 	if err != nil {
 		return nil, err
 	}
-	if n > MaxData/Chunk {
-		return nil, tooMuch(f)
+	if err := checkData(f, n); err != nil {
+		return nil, err
 	}
 	h := hasher{f: f, size: fi.Size(), progress: progress, total: n * Chunk}
 	read, err := h.hash(ctx, withData(ctx, f))
@@ -228,8 +228,11 @@ func chunkCount(size int64) int64 {
 	return n
 }
 
-// tooMuch is the error for an image with more than [MaxData].
-func tooMuch(f *os.File) error {
+// checkData refuses an image with more chunks of data than make up [MaxData].
+func checkData(f *os.File, chunks int64) error {
+	if chunks <= MaxData/Chunk {
+		return nil
+	}
 	return fault.New(fault.Image,
 		"use a smaller image: free what is not needed in it (fstrim), and copy it with cp --sparse=always",
 		"digest %s: more than %d TiB of it are data", f.Name(), MaxData>>40)

@@ -21,16 +21,16 @@ type hasher struct {
 	progress func(done, total int64) // nil if nobody wants to know
 	total    int64                   // bytes of all chunks, for progress
 
-	mu   sync.Mutex
-	read []chunk
-	err  error // the first
+	mu    sync.Mutex
+	taken int64 // chunks that are read, or being read
+	read  []chunk
+	err   error // the first
 }
 
 // hash gives the sums of the chunks todo, in order.
 func (h *hasher) hash(ctx context.Context, todo iter.Seq2[int64, error]) ([]chunk, error) {
 	next, stop := iter.Pull2(todo)
 	defer stop()
-	taken := int64(0)
 	take := func() (number int64, ok bool) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -39,8 +39,8 @@ func (h *hasher) hash(ctx context.Context, todo iter.Seq2[int64, error]) ([]chun
 		}
 		number, h.err, ok = next()
 		if ok && h.err == nil {
-			taken += Chunk
-			h.err = h.stop(ctx, taken)
+			h.taken++
+			h.err = h.check(ctx)
 		}
 		return number, ok && h.err == nil
 	}
@@ -59,15 +59,12 @@ func (h *hasher) hash(ctx context.Context, todo iter.Seq2[int64, error]) ([]chun
 	return h.read, h.err
 }
 
-// stop says why no more is to be read, if so.
-func (h *hasher) stop(ctx context.Context, taken int64) error {
-	switch {
-	case ctx.Err() != nil:
+// check says why no more is to be read, if so.
+func (h *hasher) check(ctx context.Context) error {
+	if ctx.Err() != nil {
 		return fmt.Errorf("digest %s: %w", h.f.Name(), context.Cause(ctx))
-	case taken > MaxData:
-		return tooMuch(h.f)
 	}
-	return nil
+	return checkData(h.f, h.taken)
 }
 
 // done takes the sum of a chunk, or why there is none.

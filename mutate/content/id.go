@@ -55,16 +55,32 @@ func SettledID(ctx context.Context, f *os.File) (FileID, error) {
 	if err != nil {
 		return id, err
 	}
-	tick := clockTick
-	if id.Ctime%int64(time.Second) == 0 { // a filesystem that keeps whole seconds, or rare luck
-		tick += time.Second
-	}
-	if age := time.Since(time.Unix(0, id.Ctime)); age >= 0 && age < tick {
+	if wait := restOfTick(time.Since(time.Unix(0, id.Ctime)), tickOf(id.Ctime)); wait > 0 {
 		select {
-		case <-time.After(tick - age):
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return id, context.Cause(ctx)
 		}
 	}
 	return id, nil
+}
+
+// restOfTick is how much is left of the tick of the clock in which something
+// happened that is so old: nothing if it is of the future, by a clock that was
+// set back.
+func restOfTick(age, tick time.Duration) time.Duration {
+	if age < 0 {
+		return 0
+	}
+	return max(0, tick-age)
+}
+
+// tickOf is the granularity of the times of a filesystem, going by one of them,
+// in nanoseconds. A whole second is one of a filesystem that keeps no more, or
+// rare luck.
+func tickOf(ctime int64) time.Duration {
+	if ctime%int64(time.Second) == 0 {
+		return clockTick + time.Second
+	}
+	return clockTick
 }
