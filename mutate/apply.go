@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -142,7 +141,7 @@ func (e *Engine) image(
 // source is the directory of a recipe, with the sums of what has not changed in
 // it since an earlier apply.
 func (e *Engine) source(dir *os.Root, o ApplyOptions) *step.Source {
-	cache := statcache.New(filepath.Join(e.Store.Root(), "inputs"))
+	cache := statcache.New(e.Store.Inputs())
 	return &step.Source{Root: dir, Epoch: o.Epoch, Note: e.note, Cache: cache}
 }
 

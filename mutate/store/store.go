@@ -58,6 +58,9 @@ const (
 	Images Kind = "images"
 )
 
+// inputs is the directory of [Store.Inputs].
+const inputs = "inputs"
+
 // Store is an open store. Its methods may be used from many goroutines.
 type Store struct {
 	dir  string // what the user named
@@ -138,6 +141,7 @@ func (s *Store) makeDirs() error {
 	for dir, mode := range map[string]fs.FileMode{
 		// Images hold password hashes. /var/lib/machines is as private.
 		string(Bases): 0o700, string(Layers): 0o700, string(Images): 0o700, "tmp": 0o700, "locks": 0o700,
+		inputs: 0o700,
 	} {
 		dir = filepath.Join(s.root, dir)
 		if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -156,6 +160,10 @@ func (s *Store) Dir() string { return s.dir }
 // Root is the directory with the objects; it is on a filesystem that can
 // reflink.
 func (s *Store) Root() string { return s.root }
+
+// Inputs is the directory for sums of recipes' files, which save reading those
+// that have not changed. What is in it may go at any time.
+func (s *Store) Inputs() string { return filepath.Join(s.root, inputs) }
 
 // Path is where the file of an object is or would be: ext is "raw" for the
 // disk and "json" for the record.

@@ -21,7 +21,7 @@ func TestOpenWhereReflinksWork(t *testing.T) {
 	fixtures.Require(t, fixtures.Root, fixtures.Reflink)
 	s := reopen(t, fixtures.ReflinkDir(t)) // fails on a note
 	for dir, want := range map[string]os.FileMode{
-		"bases": 0o700, "layers": 0o700, "tmp": 0o700, "locks": 0o700, "images": 0o700,
+		"bases": 0o700, "layers": 0o700, "tmp": 0o700, "locks": 0o700, "images": 0o700, "inputs": 0o700,
 	} {
 		if fi, err := os.Stat(filepath.Join(s.Root(), dir)); err != nil || fi.Mode() != os.ModeDir|want {
 			t.Errorf("%s: %v, %v; want mode %v", dir, fi, err, want)

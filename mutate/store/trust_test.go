@@ -31,7 +31,7 @@ func newPlace(t *testing.T) place {
 		t.Fatal(err)
 	}
 	p := place{dir, filepath.Join(dir, "way", "store"), filepath.Join(dir, "precious")}
-	for _, d := range []string{"", "bases", "layers", "images", "tmp", "locks"} {
+	for _, d := range []string{"", "bases", "layers", "images", "tmp", "locks", "inputs"} {
 		do(t, os.MkdirAll(filepath.Join(p.store, d), 0o755))
 	}
 	do(t, os.WriteFile(p.precious, []byte("precious"), 0o644))
@@ -80,7 +80,7 @@ func TestUntrustedStores(t *testing.T) {
 		"lock a link":           {path: "way/store/lock", tamper: linkToPrecious},
 		"lock a pipe":           {path: "way/store/lock", tamper: pipe},
 	}
-	for _, part := range []string{"bases", "layers", "images", "tmp", "locks"} {
+	for _, part := range []string{"bases", "layers", "images", "tmp", "locks", "inputs"} {
 		path := "way/store/" + part
 		for name, tamper := range map[string]tampering{
 			"a link": linkToDir, "dangling": linkToNothing, "a file": empty, "a pipe": pipe,
