@@ -15,15 +15,17 @@ import (
 type Removed struct {
 	Images []string `json:"images"` // names
 	Bases  []string `json:"bases"`  // digests
+	Names  []string `json:"names"`  // of bases that stay, since they have others
 }
 
 // Remove removes images, with their copies in machined's pool, and bases. Their
 // layers go with the next [catalog.Catalog.Collect]. All names are looked up
 // before the first is removed. A base is refused, unless force is set, if images
-// are made of it that are not removed with it.
+// are made of it that are not removed with it. One of several names of a base is
+// removed alone; the base goes with the last.
 func (e *Engine) Remove(ctx context.Context, names []string, force bool) (*Removed, error) {
 	r, err := e.removable(names, force)
-	if err == nil && len(r.Bases) > 0 {
+	if err == nil && len(r.Bases)+len(r.Names) > 0 {
 		var release func()
 		if release, err = e.Catalog().Exclusive(ctx); err != nil { // an import or apply may be about to use it
 			return nil, err
@@ -44,13 +46,18 @@ func (e *Engine) Remove(ctx context.Context, names []string, force bool) (*Remov
 			return nil, fmt.Errorf("remove base %.12s: %w", digest, err)
 		}
 	}
+	for _, name := range r.Names {
+		if err := e.Catalog().UnnameBase(ctx, name); err != nil {
+			return nil, fmt.Errorf("remove name %s of a base: %w", name, err)
+		}
+	}
 	return r, nil
 }
 
 // removable finds out what has these names, and refuses what others need.
 func (e *Engine) removable(names []string, force bool) (*Removed, error) {
-	r := &Removed{Images: []string{}, Bases: []string{}} // not missing, for JSON
-	called := map[string]string{}                        // bases, as the user calls them
+	r := &Removed{Images: []string{}, Bases: []string{}, Names: []string{}} // not missing, for JSON
+	called := map[string]string{}                                           // bases, as the user calls them
 	for _, name := range names {
 		is, err := e.Catalog().HasImage(name)
 		if err != nil {
@@ -60,16 +67,21 @@ func (e *Engine) removable(names []string, force bool) (*Removed, error) {
 			r.Images = append(r.Images, name)
 			continue
 		}
-		digest, err := e.baseDigest(name)
+		digest, left, err := e.baseDigest(name, names)
 		if err != nil {
 			return nil, err
+		}
+		if left {
+			r.Names = append(r.Names, name)
+			continue
 		}
 		r.Bases = append(r.Bases, digest)
 		called[digest] = name
 	}
 	slices.Sort(r.Images)
 	slices.Sort(r.Bases)
-	r.Images, r.Bases = slices.Compact(r.Images), slices.Compact(r.Bases)
+	slices.Sort(r.Names)
+	r.Images, r.Bases, r.Names = slices.Compact(r.Images), slices.Compact(r.Bases), slices.Compact(r.Names)
 	for _, digest := range r.Bases {
 		made, err := e.Catalog().FromBase(digest)
 		if err != nil {
@@ -85,23 +97,26 @@ func (e *Engine) removable(names []string, force bool) (*Removed, error) {
 }
 
 // baseDigest finds a base, also by the digest of one whose record cannot be
-// read.
-func (e *Engine) baseDigest(name string) (string, error) {
+// read. It is left if it has a name that is not among those to be removed, and
+// was not given by its digest.
+func (e *Engine) baseDigest(name string, names []string) (digest string, left bool, err error) {
 	b, err := e.Catalog().FindBase(name)
 	if err == nil {
-		return b.Digest, nil
+		left = slices.Contains(b.Names, name) &&
+			slices.ContainsFunc(b.Names, func(other string) bool { return !slices.Contains(names, other) })
+		return b.Digest, left, nil
 	}
 	if !errors.Is(err, store.ErrNotFound) {
-		return "", err
+		return "", false, err
 	}
 	digests, err := e.Store.Names(store.Bases)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	if slices.Contains(digests, name) {
-		return name, nil
+		return name, false, nil
 	}
-	return "", fault.New(fault.NotFound, "imgmut ls lists them", "image or base %s: %w", name, store.ErrNotFound)
+	return "", false, fault.New(fault.NotFound, "imgmut ls lists them", "image or base %s: %w", name, store.ErrNotFound)
 }
 
 // removeImage removes an image and its copy in machined's pool. It waits for an

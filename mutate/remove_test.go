@@ -49,6 +49,22 @@ func (w *world) left(t *testing.T) []string {
 	return names
 }
 
+// TestRemoveOneName removes one of the names of a base, and nothing else.
+func TestRemoveOneName(t *testing.T) {
+	w := stocked(t)
+	r, err := w.Remove(t.Context(), []string{"stable"}, false)
+	if err != nil || !slices.Equal(r.Names, []string{"stable"}) || len(r.Bases) > 0 {
+		t.Fatalf("Remove = %+v, %v, want the name alone", r, err)
+	}
+	b, err := w.Catalog().FindBase("debian-12")
+	if err != nil || !slices.Equal(b.Names, []string{"debian-12"}) {
+		t.Errorf("the base is %+v, %v, want it named debian-12", b, err)
+	}
+	if b, err := w.Catalog().FindBase("stable"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("stable is %+v, %v, want nothing", b, err)
+	}
+}
+
 // TestRemove removes all that it is asked for, or nothing.
 func TestRemove(t *testing.T) {
 	all := []string{"db", "web", "a1", "b2", "c3"}
@@ -63,10 +79,13 @@ func TestRemove(t *testing.T) {
 		{[]string{"web", "web", "db"}, false, []string{"a1", "b2", "c3"}, "", ""},
 		{[]string{"debian-13"}, false, []string{"db", "web", "a1", "c3"}, "", ""},
 		{[]string{"b2b2b2b2b2b2", "debian-13"}, false, []string{"db", "web", "a1", "c3"}, "", ""},
-		{[]string{"stable"}, false, all, fault.Usage, "base stable: images are made of it: db, web"},
-		{[]string{"debian-12", "web"}, false, all, fault.Usage, "base debian-12: images are made of it: db"},
-		{[]string{"debian-12", "web", "db"}, false, []string{"b2", "c3"}, "", ""},
-		{[]string{"debian-12"}, true, []string{"db", "web", "b2", "c3"}, "", ""},
+		{[]string{"stable"}, false, all, "", ""},
+		{[]string{"debian-12", "web"}, false, []string{"db", "a1", "b2", "c3"}, "", ""},
+		{[]string{"a1a1a1a1a1a1"}, false, all, fault.Usage, "base a1a1a1a1a1a1: images are made of it: db, web"},
+		{[]string{"stable", "debian-12"}, false, all, fault.Usage, "images are made of it: db, web"},
+		{[]string{"debian-12", "stable", "web"}, false, all, fault.Usage, "images are made of it: db"},
+		{[]string{"debian-12", "stable", "web", "db"}, false, []string{"b2", "c3"}, "", ""},
+		{[]string{"a1a1a1a1a1a1", "stable"}, true, []string{"db", "web", "b2", "c3"}, "", ""},
 		{[]string{"web", "wbe"}, false, all, fault.NotFound, "image or base wbe"},
 		{[]string{"debian-13", "wbe"}, true, all, fault.NotFound, "image or base wbe"},
 	} {

@@ -13,7 +13,8 @@ var rmCommand = &spec{
 	name: "rm", group: groupImages, args: "NAME…",
 	summary: "remove images and bases",
 	text: `All names are looked up before the first is removed. The layers an image was
-made of stay, for the next apply; imgmut gc removes them.`,
+made of stay, for the next apply; imgmut gc removes them. Of a base with several
+names only those given are removed; it goes with the last, or with its digest.`,
 	flags:    []flag{{name: "force", help: "also remove a base that images are made of"}},
 	store:    haveStore,
 	faults:   []fault.Class{fault.Host, fault.NotFound},

@@ -70,17 +70,25 @@ func (c Catalog) NameBase(ctx context.Context, b *record.Base, name string) erro
 			return err
 		}
 	}
+	return c.unname(ctx, name, b.Digest)
+}
+
+// UnnameBase takes a name from the base that has it, which stays.
+func (c Catalog) UnnameBase(ctx context.Context, name string) error { return c.unname(ctx, name, "") }
+
+// unname takes a name from every base but the one with this digest.
+func (c Catalog) unname(ctx context.Context, name, but string) error {
 	bases, err := c.Bases()
 	if err != nil {
 		return err
 	}
-	for _, other := range bases {
-		if other.Digest == b.Digest || !slices.Contains(other.Names, name) {
+	for _, b := range bases {
+		if b.Digest == but || !slices.Contains(b.Names, name) {
 			continue
 		}
-		c.Note(fmt.Sprintf("%s was the name of the base %.12s until now", name, other.Digest))
-		err := c.Store.Update(ctx, store.Bases, other.Digest, other, func() error {
-			other.Names = slices.DeleteFunc(other.Names, func(n string) bool { return n == name })
+		c.Note(fmt.Sprintf("%s was the name of the base %.12s until now", name, b.Digest))
+		err := c.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
+			b.Names = slices.DeleteFunc(b.Names, func(n string) bool { return n == name })
 			return nil
 		})
 		if err != nil {
