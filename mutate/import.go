@@ -301,7 +301,8 @@ func (e *Engine) checkSHA256(ctx context.Context, b *record.Base, want string) e
 }
 
 // openImage opens a raw image file that the user named. It looks before it
-// opens, because opening a pipe waits for somebody at its other end.
+// opens: to open a device can do something, and a pipe waits for its other end.
+// If the file becomes one under its eyes, it does not wait.
 func openImage(file string) (*os.File, error) {
 	fi, err := os.Stat(file)
 	if err != nil {
@@ -310,5 +311,13 @@ func openImage(file string) (*os.File, error) {
 	if !fi.Mode().IsRegular() {
 		return nil, fault.New(fault.Image, "give the path of a raw disk image", "not a regular file")
 	}
-	return os.Open(file)
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if is, err := f.Stat(); err != nil || !os.SameFile(fi, is) {
+		f.Close()
+		return nil, fault.New(fault.Image, "import it when nothing replaces it", "it was replaced while it was opened")
+	}
+	return f, nil
 }

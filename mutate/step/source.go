@@ -74,16 +74,30 @@ func (s *Source) epoch() time.Time {
 	return s.Epoch
 }
 
-// open opens what a step reads, through a link if it names one.
+// open opens what a step reads, through a link if it names one. It opens nothing
+// but a file or a directory: to open a device can do something, and a pipe waits
+// for its other end. If the file becomes one under its eyes, it does not wait.
 func (s *Source) open(path string) (*os.File, error) {
 	fi, err := s.Root.Stat(path)
 	if err != nil {
 		return nil, err
 	}
-	if !fi.Mode().IsRegular() && !fi.IsDir() { // opening a pipe could wait for ever
+	if !fi.Mode().IsRegular() && !fi.IsDir() {
 		return nil, fmt.Errorf("read %s: %w", path, ErrNotAFile)
 	}
-	return s.Root.Open(path)
+	f, err := s.Root.OpenFile(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	is, err := f.Stat()
+	if err == nil && !os.SameFile(fi, is) {
+		err = fmt.Errorf("read %s: %w", path, ErrInputChanged)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // Digest lists the files that are read from beside the recipe with their
@@ -174,6 +188,10 @@ func (s *Source) walk(ctx context.Context, from From, top *os.File, visit func(*
 	return w.file(f)
 }
 
+// maxPath is PATH_MAX of Linux: nothing in the image could open a longer path.
+// It also bounds how deep a tree is that the walk goes down.
+const maxPath = 4096
+
 // fileID is a file whatever its names.
 type fileID struct{ dev, ino uint64 }
 
@@ -189,6 +207,9 @@ type walker struct {
 func (w *walker) file(f *inputFile) error {
 	if w.ctx.Err() != nil {
 		return context.Cause(w.ctx)
+	}
+	if len(f.path) >= maxPath {
+		return fmt.Errorf("read %.80s...: %w", f.path, unix.ENAMETOOLONG)
 	}
 	switch f.st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:

@@ -240,6 +240,31 @@ func TestNotAFile(t *testing.T) {
 	}
 }
 
+// TestTooDeep: a tree that goes deeper than any path can name ends the walk.
+func TestTooDeep(t *testing.T) {
+	src, dir := source(t)
+	name := strings.Repeat("d", 255)
+	at, err := os.OpenRoot(dir + "/tree")
+	for range 20 {
+		if err == nil {
+			err = at.Mkdir(name, 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer at.Close()
+		at, err = at.OpenRoot(name)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer at.Close()
+	_, err = src.Digest(t.Context(), []step.From{{Path: "tree"}})
+	if !errors.Is(err, syscall.ENAMETOOLONG) || len(err.Error()) > 200 {
+		t.Errorf("Digest: %v, want a short error that the name is too long", err)
+	}
+}
+
 // TestFragments: a file with more holes than can be told apart has all its data.
 func TestFragments(t *testing.T) {
 	fixtures.Require(t, fixtures.Root)
