@@ -35,7 +35,7 @@ func (e *Engine) existingImage(p *plan, assertions []verify.Assertion) (*record.
 	if err != nil {
 		return nil, false, err
 	}
-	same := len(i.Keys) > 0 && i.Keys[len(i.Keys)-1] == p.last() && madeOf(i, p.lastMade()) &&
+	same := i.Keys[len(i.Keys)-1] == p.last() && madeOf(i, p.lastMade()) &&
 		i.Identity.Disk == fork.Derive(&p.base.Layout, p.last(), p.recipe.Name).Disk &&
 		record.SameAssertions(i.Assertions, asked) && i.Verdict.OK && e.unchanged(i)
 	return i, same, nil

@@ -37,9 +37,16 @@ type ExitError struct {
 	err     error
 }
 
+// maxSaid is how much of what a program printed an error says, in bytes.
+const maxSaid = 2000
+
 func (e *ExitError) Error() string {
 	msg := fmt.Sprintf("%s: %s: %v", e.What, e.Program, e.err)
-	if said := strings.Join(strings.Fields(e.Report), " "); said != "" {
+	said := strings.Join(strings.Fields(e.Report), " ")
+	if len(said) > maxSaid {
+		said = said[:maxSaid] + "..."
+	}
+	if said != "" {
 		msg += ": " + said
 	}
 	return msg

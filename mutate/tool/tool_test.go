@@ -56,6 +56,9 @@ func TestRunKeepsTheStart(t *testing.T) {
 	if len(out) != maxOutput || !strings.HasPrefix(string(out), "first\n") {
 		t.Errorf("it kept %d bytes of the output, %.10q first", len(out), out)
 	}
+	if len(err.Error()) > 2*maxSaid {
+		t.Errorf("the error has %d bytes", len(err.Error()))
+	}
 	if len(exit.Report) != 2*maxOutput || !strings.HasPrefix(exit.Report[maxOutput:], "why\n") {
 		t.Errorf("it kept %d bytes of the report", len(exit.Report))
 	}

@@ -82,6 +82,10 @@ func carve(ctx context.Context, file string, image *os.File, v disk.Volume) (err
 	return reflink.Share(ctx, out, 0, image, reflink.Range{Offset: v.Offset, Length: v.Size})
 }
 
+// maxFinding is how much of a line of a checker's report is kept, in bytes: a
+// damaged filesystem has names of any length.
+const maxFinding = 300
+
 // findings are the first lines of a checker's report, without those that only
 // show its progress.
 func findings(report string) []string {
@@ -89,7 +93,7 @@ func findings(report string) []string {
 	for _, line := range lastLines(report, 1000) {
 		line = strings.TrimSpace(line)
 		if line != "" && !progressLine.MatchString(line) && len(found) < 6 {
-			found = append(found, line)
+			found = append(found, line[:min(len(line), maxFinding)])
 		}
 	}
 	return found
