@@ -192,7 +192,8 @@ func (s *Sums) Update(ctx context.Context, parent, f *os.File) (*Sums, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.with(read), nil
+	u := s.with(read)
+	return u, checkData(f, int64(len(u.chunks)))
 }
 
 func hasExtents(ctx context.Context, f *os.File) bool {

@@ -43,6 +43,27 @@ func TestHashTakesNoMoreThanTheBound(t *testing.T) {
 	}
 }
 
+// TestUpdateTakesNoMoreThanTheBound: a fork of an image that is as large as one
+// may be cannot have more.
+func TestUpdateTakesNoMoreThanTheBound(t *testing.T) {
+	const size = 2 * MaxData
+	parent, f := newFile(t, nil), newFile(t, []byte("more"))
+	if err := errors.Join(os.Truncate(parent.Name(), size), os.Truncate(f.Name(), size), f.Sync()); err != nil {
+		t.Fatal(err)
+	}
+	full := &Sums{size: size, chunks: make([]chunk, MaxData/Chunk)}
+	for i := range full.chunks {
+		full.chunks[i].number = int64(i) + 1
+	}
+	if _, err := full.Update(t.Context(), parent, f); fault.Of(err) != fault.Image {
+		t.Errorf("a chunk more than the bound: %v, want an error of the image's", err)
+	}
+	full.chunks = full.chunks[1:]
+	if _, err := full.Update(t.Context(), parent, f); err != nil {
+		t.Errorf("as much as the bound: %v", err)
+	}
+}
+
 // TestHashEndsWithTheFirstError: chunks that cannot be told or read are not left
 // out of the list.
 func TestHashEndsWithTheFirstError(t *testing.T) {
