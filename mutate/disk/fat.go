@@ -12,14 +12,17 @@ const maxClusters = 4 << 20
 
 // checkFAT refuses a FAT volume whose own account of itself cannot be, or whose
 // clusters are chained in a circle. The library that reads the files trusts
-// both, and would follow a circle until memory is out.
+// both, and would follow a circle until memory is out. So the chains are checked
+// as the library reads them: all that the FAT has entries for, in entries of as
+// many bits as are returned, which say by which of its readers.
 //
 // Fields are those of Microsoft's "FAT: General Overview of On-Disk Format",
-// 1.03: the BPB, and the count of clusters that decides between the three.
-func checkFAT(r io.ReaderAt, size int64) error {
+// 1.03. The count of clusters decides between FAT12 and FAT16 alone: a FAT32 of
+// few clusters breaks the rules, but mkfs.vfat makes it and Linux reads it.
+func checkFAT(r io.ReaderAt, size int64) (bits int, err error) {
 	b := make([]byte, 512)
 	if _, err := r.ReadAt(b, 0); err != nil {
-		return fmt.Errorf("read boot sector: %w", err)
+		return 0, fmt.Errorf("read boot sector: %w", err)
 	}
 	le := binary.LittleEndian
 	sector, perCluster := int64(le.Uint16(b[11:])), int64(b[13])
@@ -28,34 +31,33 @@ func checkFAT(r io.ReaderAt, size int64) error {
 	if sectors == 0 {
 		sectors = int64(le.Uint32(b[32:]))
 	}
-	if perFAT == 0 {
+	large := perFAT == 0
+	if large {
 		perFAT = int64(le.Uint32(b[36:]))
 	}
 	if sector < 512 || sector > 4096 || sector&(sector-1) != 0 || perCluster == 0 || reserved == 0 || copies == 0 ||
 		copies > 4 || perFAT == 0 || sectors*sector > size {
-		return fmt.Errorf("its boot sector is damaged")
+		return 0, fmt.Errorf("its boot sector is damaged")
 	}
 	data := sectors - reserved - copies*perFAT - (rootEntries*32+sector-1)/sector
 	clusters := data / perCluster
 	if data <= 0 || clusters > maxClusters {
-		return fmt.Errorf("its boot sector claims %d clusters", clusters)
+		return 0, fmt.Errorf("its boot sector claims %d clusters", clusters)
 	}
-	bits := 32
 	switch {
+	case large:
+		bits = 32
 	case clusters < 4085:
 		bits = 12
-	case clusters < 65525:
+	default:
 		bits = 16
 	}
-	need := (clusters+2)*int64(bits)/8 + 1
-	if need > perFAT*sector {
-		need = perFAT * sector
+	fat := make([]byte, perFAT*sector)
+	if _, err := r.ReadAt(fat, reserved*sector); err != nil {
+		return 0, fmt.Errorf("read FAT: %w", err)
 	}
-	fat := make([]byte, need+4)
-	if _, err := r.ReadAt(fat[:need], reserved*sector); err != nil {
-		return fmt.Errorf("read FAT: %w", err)
-	}
-	return noCircle(func(c uint32) uint32 { return fatEntry(fat, bits, c) }, uint32(min(clusters+2, need*8/int64(bits))))
+	end := uint32(len(fat) * 8 / bits)
+	return bits, noCircle(func(c uint32) uint32 { return fatEntry(fat, bits, c) }, end)
 }
 
 // fatEntry is what follows a cluster.

@@ -38,7 +38,7 @@ func TestFATCircle(t *testing.T) {
 			}
 			defer f.Close()
 			fi, _ := f.Stat()
-			if err := checkFAT(f, fi.Size()); err != nil {
+			if _, err := checkFAT(f, fi.Size()); err != nil {
 				t.Fatalf("a sound volume: %v", err)
 			}
 			b := make([]byte, 64)
@@ -53,7 +53,7 @@ func TestFATCircle(t *testing.T) {
 			if _, err := f.WriteAt([]byte(tc.entry), reserved*sector+tc.at); err != nil {
 				t.Fatal(err)
 			}
-			if err := checkFAT(f, fi.Size()); err == nil || !strings.Contains(err.Error(), "in a circle") {
+			if _, err := checkFAT(f, fi.Size()); err == nil || !strings.Contains(err.Error(), "in a circle") {
 				t.Errorf("checkFAT = %v", err)
 			}
 			v := Volume{Size: fi.Size(), FS: "vfat"}
@@ -70,6 +70,7 @@ type volume struct {
 	sector                       int // bytes
 	perCluster, reserved, copies int
 	rootEntries, sectors, perFAT int
+	fat32                        bool
 }
 
 // cluster counts of the boundaries between the kinds of FAT (Microsoft's
@@ -82,13 +83,20 @@ const (
 // ofClusters is a sound volume of that many clusters.
 func ofClusters(n int) volume {
 	v := volume{sector: 512, perCluster: 1, reserved: 1, copies: 2, rootEntries: 16, perFAT: (n+2)*4/512 + 1}
-	v.sectors = v.reserved + v.copies*v.perFAT + 1 + n
+	v.sectors, v.fat32 = v.reserved+v.copies*v.perFAT+1+n, n >= firstFAT32
+	return v
+}
+
+// smallFAT32 is one of too few clusters for its kind, as mkfs.vfat -F 32 makes it.
+func smallFAT32(n int) volume {
+	v := ofClusters(n)
+	v.fat32 = true
 	return v
 }
 
 func (v volume) size() int64 { return int64(v.sectors) * int64(v.sector) }
 
-// entry of the FAT, by the kind that the count of clusters makes it.
+// entry of the FAT, of as many bits as the volume's kind has.
 type entry struct{ cluster, next int }
 
 // check checks the volume with those entries, as if it had size bytes.
@@ -104,7 +112,7 @@ func (v volume) check(size int64, entries ...entry) error {
 	} else {
 		le.PutUint32(head[32:], uint32(v.sectors))
 	}
-	if v.perFAT < 100 {
+	if !v.fat32 {
 		le.PutUint16(head[22:], uint16(v.perFAT))
 	} else {
 		le.PutUint32(head[36:], uint32(v.perFAT))
@@ -116,17 +124,18 @@ func (v volume) check(size int64, entries ...entry) error {
 	fat := head[v.reserved*v.sector:]
 	for _, e := range entries {
 		switch {
+		case v.fat32:
+			le.PutUint32(fat[4*e.cluster:], uint32(e.next))
 		case clusters <= lastFAT12: // two entries in three bytes
 			at, half := e.cluster*3/2, e.cluster%2*4
 			old := le.Uint16(fat[at:])
 			le.PutUint16(fat[at:], old&^(0xfff<<half)|uint16(e.next)<<half)
-		case clusters <= lastFAT16:
-			le.PutUint16(fat[2*e.cluster:], uint16(e.next))
 		default:
-			le.PutUint32(fat[4*e.cluster:], uint32(e.next))
+			le.PutUint16(fat[2*e.cluster:], uint16(e.next))
 		}
 	}
-	return checkFAT(bytes.NewReader(head), size)
+	_, err := checkFAT(bytes.NewReader(head), size)
+	return err
 }
 
 // TestFATThatCannotBe: a boot sector is believed up to the limits of each field,
@@ -178,20 +187,23 @@ func TestFATThatCannotBe(t *testing.T) {
 		t.Errorf("a partition that is larger than its volume: %v", err)
 	}
 	for _, n := range []int{0, 511, 512, 1023} {
-		if err := checkFAT(io.NewSectionReader(bytes.NewReader(make([]byte, n)), 0, int64(n)), 1<<30); err == nil {
+		if _, err := checkFAT(io.NewSectionReader(bytes.NewReader(make([]byte, n)), 0, int64(n)), 1<<30); err == nil {
 			t.Errorf("a volume of %d zero bytes is accepted", n)
 		}
 	}
 }
 
-// TestFATChains: every circle among the clusters that there are is found, and
-// nothing else is taken for one, in each kind of FAT.
+// TestFATChains: every circle among the clusters that the FAT has entries for is
+// found, and nothing else is taken for one, in each kind of FAT.
 func TestFATChains(t *testing.T) {
-	for _, clusters := range []int{1000, lastFAT12, firstFAT16, lastFAT16, firstFAT32, 70000} {
-		v := ofClusters(clusters)
+	for _, v := range []volume{
+		ofClusters(1000), ofClusters(lastFAT12), ofClusters(firstFAT16), ofClusters(lastFAT16), ofClusters(firstFAT32),
+		ofClusters(70000), smallFAT32(1000), smallFAT32(firstFAT16), smallFAT32(lastFAT16),
+	} {
+		clusters := v.sectors - v.reserved - v.copies*v.perFAT - 1
 		last := clusters + 1 // the first has number 2
 		end := map[bool]int{true: 0xfff, false: 0xffff}[clusters <= lastFAT12]
-		if clusters >= firstFAT32 {
+		if v.fat32 {
 			end = 0x0fffffff
 		}
 		for _, tc := range []struct {
@@ -209,14 +221,14 @@ func TestFATChains(t *testing.T) {
 			{"the first of all", []entry{{2, 2}}, true},
 			{"the last of all", []entry{{last, last}}, true},
 			{"the one before", []entry{{last - 1, last - 1}}, true},
-			{"behind the last, where none is", []entry{{last + 1, last + 1}}, false},
+			{"behind the last, which the FAT has room for", []entry{{last + 1, last + 1}}, true},
 			{"two that follow each other", []entry{{7, 8}, {8, 7}}, true},
 			{"a long way round", []entry{{2, 5}, {5, last}, {last, 4}, {4, 3}, {3, 5}}, true},
 			{"a circle that a chain leads into", []entry{{10, 4}, {4, 5}, {5, 4}}, true},
 		} {
 			err := v.check(v.size(), tc.entries...)
 			if tc.circle && (err == nil || !strings.Contains(err.Error(), "circle")) || !tc.circle && err != nil {
-				t.Errorf("%d clusters, %s: %v", clusters, tc.name, err)
+				t.Errorf("%d clusters, FAT32 %t, %s: %v", clusters, v.fat32, tc.name, err)
 			}
 		}
 	}
@@ -248,8 +260,8 @@ func FuzzCheckFAT(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(make([]byte, 1024))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		first := checkFAT(strings.NewReader(string(b)), int64(len(b)))
-		if second := checkFAT(strings.NewReader(string(b)), int64(len(b))); (first == nil) != (second == nil) {
+		_, first := checkFAT(strings.NewReader(string(b)), int64(len(b)))
+		if _, second := checkFAT(strings.NewReader(string(b)), int64(len(b))); (first == nil) != (second == nil) {
 			t.Errorf("judged twice: %v, %v", first, second)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/diskfs/go-diskfs/backend"
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/fat12"
 	"github.com/diskfs/go-diskfs/filesystem/fat16"
@@ -85,21 +86,27 @@ func (v Volume) mount(f *os.File, access Access) (*os.File, error) {
 // have no vfat. Only reading is trustworthy there.
 func (v Volume) openFAT(f *os.File) (_ *Tree, err error) {
 	defer recovered(&err)
-	if err := checkFAT(io.NewSectionReader(f, v.Offset, v.Size), v.Size); err != nil {
-		return nil, fmt.Errorf("read %s (vfat): %w", v, err)
+	var files fs.FS
+	bits, err := checkFAT(io.NewSectionReader(f, v.Offset, v.Size), v.Size)
+	if err == nil {
+		files, err = readFAT(bits, file.New(f, true), v)
 	}
-	b := file.New(f, true)
-	if t, err := fat32.Read(b, v.Size, v.Offset, 512); err == nil {
-		return &Tree{files: fatFS{t}}, nil
-	}
-	if t, err := fat16.Read(b, v.Size, v.Offset, 512); err == nil {
-		return &Tree{files: fatFS{t}}, nil
-	}
-	t, err := fat12.Read(b, v.Size, v.Offset, 512)
 	if err != nil {
 		return nil, fmt.Errorf("read %s (vfat): %w", v, err)
 	}
-	return &Tree{files: fatFS{t}}, nil
+	return &Tree{files: fatFS{files}}, nil
+}
+
+// readFAT opens the volume by the one reader for its kind: no other is tried,
+// because the volume was not checked for it.
+func readFAT(bits int, b backend.Storage, v Volume) (fs.FS, error) {
+	switch bits {
+	case 12:
+		return fat12.Read(b, v.Size, v.Offset, 512)
+	case 16:
+		return fat16.Read(b, v.Size, v.Offset, 512)
+	}
+	return fat32.Read(b, v.Size, v.Offset, 512)
 }
 
 // fatFS keeps two known faults of the library away from its callers: a panic
