@@ -10,6 +10,11 @@ import (
 // a gigabyte in the smallest clusters has half as many.
 const maxClusters = 4 << 20
 
+// spareFAT is by how many bytes a FAT may be larger than twice what its clusters
+// need. Formatters leave some room, to align what follows; the library holds all
+// of a FAT in memory several times over.
+const spareFAT = 64 << 10
+
 // checkFAT refuses a FAT volume whose own account of itself cannot be, or whose
 // clusters are chained in a circle. The library that reads the files trusts
 // both, and would follow a circle until memory is out. So the chains are checked
@@ -51,6 +56,9 @@ func checkFAT(r io.ReaderAt, size int64) (bits int, err error) {
 		bits = 12
 	default:
 		bits = 16
+	}
+	if need := (clusters + 2) * int64(bits) / 8; perFAT*sector > 2*need+spareFAT {
+		return 0, fmt.Errorf("its FAT is of %d bytes, for %d clusters", perFAT*sector, clusters)
 	}
 	fat := make([]byte, perFAT*sector)
 	if _, err := r.ReadAt(fat, reserved*sector); err != nil {

@@ -239,6 +239,28 @@ func TestFATChains(t *testing.T) {
 	}
 }
 
+// TestFATLargerThanItsClusters: a formatter may leave room in a FAT, but not so
+// much that reading it takes the memory of another volume.
+func TestFATLargerThanItsClusters(t *testing.T) {
+	const spare = 128 // sectors
+	for _, tc := range []struct {
+		clusters, need int // the latter in sectors
+		fat32          bool
+	}{
+		{1022, 3, false}, {8190, 32, false}, {1022, 8, true}, {131070, 1024, true},
+	} {
+		for perFAT, sound := range map[int]bool{
+			tc.need: true, tc.need + 8: true, 2*tc.need + spare: true, 2*tc.need + spare + 1: false, 60000: false,
+		} {
+			v := volume{sector: 512, perCluster: 1, reserved: 1, copies: 2, rootEntries: 16, perFAT: perFAT, fat32: tc.fat32}
+			v.sectors = v.reserved + v.copies*perFAT + 1 + tc.clusters
+			if err := v.check(v.size()); (err == nil) != sound {
+				t.Errorf("%d sectors of FAT for %d clusters, FAT32 %t: %v", perFAT, tc.clusters, tc.fat32, err)
+			}
+		}
+	}
+}
+
 // TestFATSmallerThanItsClusters: clusters without an entry in the FAT are in no chain.
 func TestFATSmallerThanItsClusters(t *testing.T) {
 	v := volume{sector: 512, perCluster: 1, reserved: 1, copies: 1, rootEntries: 16, perFAT: 1, sectors: 3000}
