@@ -64,8 +64,17 @@ func checkFAT(r io.ReaderAt, size int64) (bits int, err error) {
 	if _, err := r.ReadAt(fat, reserved*sector); err != nil {
 		return 0, fmt.Errorf("read FAT: %w", err)
 	}
+	next := func(c uint32) uint32 { return fatEntry(fat, bits, c) }
 	end := uint32(len(fat) * 8 / bits)
-	return bits, noCircle(func(c uint32) uint32 { return fatEntry(fat, bits, c) }, end)
+	if err := noCircle(next, end); err != nil {
+		return 0, err
+	}
+	root := (reserved + 2*perFAT) * sector // where the library looks, however many copies there are
+	d := directories{r: r, next: next, end: end, cluster: perCluster * sector, data: root}
+	if bits != 32 {
+		d.data += (rootEntries*32 + sector - 1) / sector * sector
+	}
+	return bits, d.check(root, rootEntries*32, bits == 32)
 }
 
 // fatEntry is what follows a cluster.

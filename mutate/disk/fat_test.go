@@ -71,6 +71,7 @@ type volume struct {
 	perCluster, reserved, copies int
 	rootEntries, sectors, perFAT int
 	fat32                        bool
+	content                      map[int]string // of clusters; of cluster 0, the root's own place
 }
 
 // cluster counts of the boundaries between the kinds of FAT (Microsoft's
@@ -133,6 +134,15 @@ func (v volume) check(size int64, entries ...entry) error {
 		default:
 			le.PutUint16(fat[2*e.cluster:], uint16(e.next))
 		}
+	}
+	data := (v.reserved + v.copies*v.perFAT) * v.sector
+	for c, text := range v.content {
+		at := data
+		if c > 0 {
+			at += (v.rootEntries*32+v.sector-1)/v.sector*v.sector + (c-2)*v.perCluster*v.sector
+		}
+		head = append(head, make([]byte, max(0, at+len(text)-len(head)))...)
+		copy(head[at:], text)
 	}
 	_, err := checkFAT(bytes.NewReader(head), size)
 	return err

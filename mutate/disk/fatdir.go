@@ -1,0 +1,101 @@
+package disk
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+const (
+	// maxDirectory is the size of the largest directory that FAT allows: 65,536
+	// entries of 32 bytes.
+	maxDirectory = 65536 * 32
+	// maxDirectories bounds all directories of a volume together: 8,192 of them in the
+	// largest ordinary clusters.
+	maxDirectories = 256 << 20
+)
+
+// directories finds the directories of a FAT volume whose chains are known to
+// end, and how long they are. The library reads a directory as a whole, with
+// all clusters of its chain, which may be all of a sparse volume.
+type directories struct {
+	r       io.ReaderAt
+	next    func(uint32) uint32
+	end     uint32 // no cluster has this number, or a higher one
+	cluster int64  // bytes
+	data    int64  // where the first cluster is, which has number 2
+	total   int64  // bytes of directories
+	seen    []bool
+	todo    []uint32 // first clusters
+}
+
+// check looks at every directory that can be reached from the root, which is a
+// chain from cluster 2 on, as the library has it, or is at a place of its own.
+func (d *directories) check(root, size int64, chained bool) error {
+	d.seen = make([]bool, d.end)
+	if chained {
+		d.add(2)
+	} else if _, err := d.entries(root, size); err != nil {
+		return err
+	}
+	for len(d.todo) > 0 {
+		first := d.todo[len(d.todo)-1]
+		d.todo = d.todo[:len(d.todo)-1]
+		if err := d.chain(first); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add notes a directory, unless its cluster is none that the library would read.
+func (d *directories) add(first uint32) {
+	if first >= 2 && first < d.end && !d.seen[first] {
+		d.seen[first] = true
+		d.todo = append(d.todo, first)
+	}
+}
+
+// chain looks at one directory: first at how long it is, then at what is in it.
+func (d *directories) chain(first uint32) error {
+	length := int64(0)
+	for c := first; c >= 2 && c < d.end; c = d.next(c) {
+		if length += d.cluster; length > maxDirectory {
+			return fmt.Errorf("its directory at cluster %d is larger than any can be", first)
+		}
+	}
+	if d.total += length; d.total > maxDirectories {
+		return fmt.Errorf("its directories are larger than %d MiB", maxDirectories>>20)
+	}
+	for c := first; c >= 2 && c < d.end; c = d.next(c) {
+		more, err := d.entries(d.data+int64(c-2)*d.cluster, d.cluster)
+		if err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// entries looks at a part of a directory, and notes the directories in it. more
+// is false if the directory ends there.
+func (d *directories) entries(at, size int64) (more bool, err error) {
+	b := make([]byte, size)
+	if _, err := d.r.ReadAt(b, at); err != nil && !errors.Is(err, io.EOF) {
+		return false, fmt.Errorf("read directory: %w", err)
+	}
+	const (
+		last, deleted      = 0, 0xe5 // in place of a name's first letter
+		longName, isFolder = 0x0f, 0x10
+	)
+	le := binary.LittleEndian
+	for ; len(b) >= 32; b = b[32:] {
+		switch attributes := b[11]; {
+		case b[0] == last:
+			return false, nil
+		case b[0] != deleted && attributes != longName && attributes&isFolder != 0:
+			d.add(uint32(le.Uint16(b[20:]))<<16 | uint32(le.Uint16(b[26:])))
+		}
+	}
+	return true, nil
+}
