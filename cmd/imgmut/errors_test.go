@@ -35,7 +35,7 @@ func TestExitStatus(t *testing.T) {
 		{"recipe", recipes.Problems{{Message: "x"}}, exitRecipe, ""},
 		{"host", &machined.MissingError{Checks: []machined.Check{{Err: errors.New("x"), Mend: "install y"}}}, exitHost,
 			"install y"},
-		{"program", missingProgram(t), exitHost, "install the package mtools"},
+		{"program", missingProgram(t), exitHost, "install the package btrfs-progs"},
 		{"no rights", &fs.PathError{Op: "mkdir", Path: "/x", Err: syscall.EACCES}, exitHost, "root"},
 		{"full store", mutate.ErrNoSpace, exitHost, "imgmut gc"},
 		{"full store in a step", inStep(fmt.Errorf("%w: %w", guest.ErrLostWrites, &agent.ExitError{})), exitHost,
@@ -66,7 +66,7 @@ func TestExitStatus(t *testing.T) {
 // missingProgram is what a run of a program says that is not installed.
 func missingProgram(t *testing.T) error {
 	t.Setenv("PATH", t.TempDir())
-	_, err := tool.Run(context.Background(), tool.Call{Program: "mcopy", What: "write x"})
+	_, err := tool.Run(context.Background(), tool.Call{Program: "btrfs", What: "check x"})
 	return err
 }
 

@@ -3,15 +3,9 @@ package disk
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 
-	"github.com/diskfs/go-diskfs/backend"
-	"github.com/diskfs/go-diskfs/backend/file"
-	"github.com/diskfs/go-diskfs/filesystem/fat12"
-	"github.com/diskfs/go-diskfs/filesystem/fat16"
-	"github.com/diskfs/go-diskfs/filesystem/fat32"
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate/mount"
@@ -55,11 +49,11 @@ func (t *Tree) Close() error {
 	return t.root.Close()
 }
 
-// Open mounts the volume of the image f where nobody sees it. FAT can only be
-// opened [ReadOnly].
+// Open mounts the volume of the image f where nobody sees it. FAT is not mounted;
+// f has to be open for writing if its files are to be overwritten.
 func (v Volume) Open(f *os.File, access Access) (*Tree, error) {
 	if v.FS == "vfat" {
-		return v.openFAT(f)
+		return v.openFAT(f, access)
 	}
 	root, err := v.mount(f, access)
 	if err != nil {
@@ -80,117 +74,6 @@ func (v Volume) mount(f *os.File, access Access) (*os.File, error) {
 	}
 	defer dev.Close() // the mount keeps it
 	return mount.Detached(mount.Request{Device: dev.Name(), FS: v.FS, ReadOnly: access == ReadOnly})
-}
-
-// openFAT reads FAT in user space: a third of the kernels that build images
-// have no vfat. Only reading is trustworthy there.
-func (v Volume) openFAT(f *os.File) (_ *Tree, err error) {
-	defer recovered(&err)
-	var files fs.FS
-	bits, err := checkFAT(io.NewSectionReader(f, v.Offset, v.Size), v.Size)
-	if err == nil {
-		files, err = readFAT(bits, file.New(f, true), v)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s (vfat): %w", v, err)
-	}
-	return &Tree{files: fatFS{files}}, nil
-}
-
-// readFAT opens the volume by the one reader for its kind: no other is tried,
-// because the volume was not checked for it.
-func readFAT(bits int, b backend.Storage, v Volume) (fs.FS, error) {
-	switch bits {
-	case 12:
-		return fat12.Read(b, v.Size, v.Offset, 512)
-	case 16:
-		return fat16.Read(b, v.Size, v.Offset, 512)
-	}
-	return fat32.Read(b, v.Size, v.Offset, 512)
-}
-
-// fatFS keeps two known faults of the library away from its callers: a panic
-// on a damaged volume, and an error for reading an empty file.
-type fatFS struct{ fs.FS }
-
-func (t fatFS) Open(name string) (f fs.File, err error) {
-	defer recovered(&err)
-	if f, err = t.FS.Open(name); err != nil {
-		return nil, err
-	}
-	return &fatFile{File: f, tree: t, name: name}, nil
-}
-
-// fatFile is an open file or directory of a FAT volume.
-type fatFile struct {
-	fs.File
-	tree fatFS
-	name string
-	list []fs.DirEntry // what is still to be given of the directory
-	read bool          // it is known what is in the directory
-}
-
-func (f *fatFile) Read(b []byte) (n int, err error) {
-	defer recovered(&err)
-	return f.File.Read(b)
-}
-
-func (f *fatFile) Seek(offset int64, whence int) (at int64, err error) {
-	defer recovered(&err)
-	s, ok := f.File.(io.Seeker)
-	if !ok {
-		return 0, errors.ErrUnsupported
-	}
-	return s.Seek(offset, whence)
-}
-
-// ReadDir implements [fs.ReadDirFile]. The library takes a directory as a whole,
-// of 65,536 entries at most.
-func (f *fatFile) ReadDir(n int) (list []fs.DirEntry, err error) {
-	if !f.read {
-		if f.list, err = f.tree.ReadDir(f.name); err != nil {
-			return nil, err
-		}
-		f.read = true
-	}
-	if n <= 0 {
-		list, f.list = f.list, nil
-		return list, nil
-	}
-	if len(f.list) == 0 {
-		return nil, io.EOF
-	}
-	n = min(n, len(f.list))
-	list, f.list = f.list[:n], f.list[n:]
-	return list, nil
-}
-
-func (t fatFS) ReadFile(name string) (b []byte, err error) {
-	defer recovered(&err)
-	fi, err := fs.Stat(t.FS, name)
-	if err != nil {
-		return nil, err
-	}
-	if fi.Size() == 0 {
-		return nil, nil
-	}
-	return fs.ReadFile(t.FS, name)
-}
-
-func (t fatFS) Stat(name string) (fi fs.FileInfo, err error) {
-	defer recovered(&err)
-	return fs.Stat(t.FS, name)
-}
-
-func (t fatFS) ReadDir(name string) (list []fs.DirEntry, err error) {
-	defer recovered(&err)
-	return fs.ReadDir(t.FS, name)
-}
-
-func recovered(err *error) {
-	if r := recover(); r != nil {
-		*err = fmt.Errorf("read vfat: damaged: %v", r)
-	}
 }
 
 // mountedTree is the files below a mount's root.
@@ -222,12 +105,19 @@ func (m mountedTree) open(name string, flags uint64) (*os.File, error) {
 
 // Overwrite replaces the bytes of an existing file and keeps everything else
 // of it: owner, mode, links, and that it is immutable (chattr(1)): that is meant
-// for the system's own programs.
+// for the system's own programs. On FAT b has to be as long as the file is.
 func (t *Tree) Overwrite(name string, b []byte) error {
-	m, ok := t.files.(mountedTree)
-	if !ok {
-		return &fs.PathError{Op: "write", Path: name, Err: errors.ErrUnsupported}
+	var err error
+	switch files := t.files.(type) {
+	case mountedTree:
+		err = files.overwrite(name, b)
+	case fatFS:
+		err = files.overwrite(name, b)
 	}
+	return err
+}
+
+func (m mountedTree) overwrite(name string, b []byte) error {
 	restore, err := m.makeWritable(name)
 	if err != nil {
 		return err

@@ -1,7 +1,6 @@
 package fork
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +16,6 @@ import (
 	"github.com/imgmut/imgmut/mutate/gpt"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/refs"
-	"github.com/imgmut/imgmut/mutate/tool"
 )
 
 // identityVersion is part of every derived GUID.
@@ -124,11 +122,7 @@ func rewriteVolume(ctx context.Context, i *disk.Image, v disk.Volume, id record.
 	if err != nil || len(changed) == 0 {
 		return err
 	}
-	if v.FS == "vfat" {
-		err = writeFAT(ctx, i.File, v, changed)
-	} else {
-		err = writeMounted(i, v, changed)
-	}
+	err = overwrite(i, v, changed)
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		return fault.New(fault.Image, "the image's own filesystem is full: use a larger base",
@@ -154,7 +148,7 @@ func staleFiles(ctx context.Context, i *disk.Image, v disk.Volume, id record.Ide
 	return changed, err
 }
 
-func writeMounted(i *disk.Image, v disk.Volume, files map[string][]byte) error {
+func overwrite(i *disk.Image, v disk.Volume, files map[string][]byte) error {
 	tree, err := i.Write(v)
 	if err != nil {
 		return err
@@ -165,19 +159,4 @@ func writeMounted(i *disk.Image, v disk.Volume, files map[string][]byte) error {
 		}
 	}
 	return tree.Close()
-}
-
-// writeFAT replaces files of a FAT volume with mtools, which needs no kernel
-// support and, unlike the FAT writers there are in Go, keeps the volume sound.
-func writeFAT(ctx context.Context, f *os.File, v disk.Volume, files map[string][]byte) error {
-	for name, b := range files {
-		_, err := tool.Run(ctx, tool.Call{
-			Program: "mcopy", Args: []string{"-D", "o", "-i", fmt.Sprintf("%s@@%d", f.Name(), v.Offset), "-", "::/" + name},
-			What: "write " + name, Stdin: bytes.NewReader(b),
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

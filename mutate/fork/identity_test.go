@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -82,7 +83,17 @@ func TestIdentifyGPT(t *testing.T) {
 	names := strings.ToUpper(tableOf(t, base).Partitions[0].GUID.String())
 	fat := base + "@@5242880"
 	program(t, "", "mkfs.vfat", "--offset", "10240", base, "8192")
-	program(t, "", "mmd", "-i", fat, "::/EFI", "::/EFI/debian")
+	program(t, "", "mmd", "-i", fat, "::/EFI")
+	// Whoever takes this name for a pattern writes to EFI/debian/grub.cfg.
+	pattern := filepath.Join(t.TempDir(), "[a-d]ebian")
+	if err := os.Mkdir(pattern, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(pattern, "grub.cfg"), []byte("root=PARTUUID="+names+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	program(t, "", "mcopy", "-s", "-i", fat, pattern, "::/EFI")
+	program(t, "", "mmd", "-i", fat, "::/EFI/debian")
 	program(t, "set root=PARTUUID="+names+"\n", "mcopy", "-i", fat, "-", "::/EFI/debian/grub.cfg")
 
 	layout := layoutOf(t, base, map[int]disk.Role{1: disk.Home, 2: disk.ESP})
@@ -107,6 +118,10 @@ func TestIdentifyGPT(t *testing.T) {
 	text := program(t, "", "mtype", "-i", strings.Replace(fat, base, work, 1), "::/EFI/debian/grub.cfg")
 	if want := "set root=PARTUUID=" + after.Partitions[0].GUID.String() + "\n"; text != want {
 		t.Errorf("grub.cfg says %q, want %q", text, want)
+	}
+	text = program(t, "", "mtype", "-i", strings.Replace(fat, base, work, 1), "::/EFI/?a-d]ebian/grub.cfg")
+	if want := "root=PARTUUID=" + after.Partitions[0].GUID.String() + "\n"; text != want {
+		t.Errorf("the grub.cfg beside it says %q, want %q", text, want)
 	}
 }
 

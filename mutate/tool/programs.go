@@ -17,7 +17,6 @@ var programs = []Program{
 	{"xfs_repair", "xfsprogs", "images with XFS"},
 	{"btrfs", "btrfs-progs", "images with btrfs"},
 	{"fsck.vfat", "dosfstools", "images with an EFI system partition"},
-	{"mcopy", "mtools", "images whose EFI system partition names a PARTUUID"},
 }
 
 // Programs lists the programs of the host that imgmut runs.

@@ -1,5 +1,5 @@
 // Package tool runs programs of the host: blkid, mkfs.xfs, the checkers of
-// filesystems, mcopy. Each is maintained by the authors of its filesystem, and
+// filesystems. Each is maintained by the authors of its filesystem, and
 // may be missing, or print in the user's language.
 //
 // All of them are in one list (programs.go), which imgmut doctor prints, and

@@ -66,9 +66,9 @@ func TestRunKeepsTheStart(t *testing.T) {
 
 func TestRunMissing(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	_, err := Run(context.Background(), Call{Program: "mcopy", What: "write x"})
-	if fault.Of(err) != fault.Host || fault.Mend(err) != "install the package mtools" ||
-		!strings.Contains(err.Error(), "write x: mcopy is not installed") {
+	_, err := Run(context.Background(), Call{Program: "btrfs", What: "check x"})
+	if fault.Of(err) != fault.Host || fault.Mend(err) != "install the package btrfs-progs" ||
+		!strings.Contains(err.Error(), "check x: btrfs is not installed") {
 		t.Errorf("Run = %v, hint %q", err, fault.Mend(err))
 	}
 }

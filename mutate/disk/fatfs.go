@@ -1,0 +1,187 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/diskfs/go-diskfs/backend"
+	"github.com/diskfs/go-diskfs/backend/file"
+	"github.com/diskfs/go-diskfs/filesystem/fat12"
+	"github.com/diskfs/go-diskfs/filesystem/fat16"
+	"github.com/diskfs/go-diskfs/filesystem/fat32"
+)
+
+// openFAT reads FAT in user space: a third of the kernels that build images
+// have no vfat. The library's writing is not trustworthy and is not used.
+func (v Volume) openFAT(f *os.File, access Access) (_ *Tree, err error) {
+	defer recovered(&err)
+	var files fs.FS
+	bits, err := checkFAT(io.NewSectionReader(f, v.Offset, v.Size), v.Size)
+	if err == nil {
+		files, err = readFAT(bits, file.New(f, true), v)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s (vfat): %w", v, err)
+	}
+	t := fatFS{FS: files}
+	if access == ReadWrite {
+		t.image, t.volume = f, v
+	}
+	return &Tree{files: t}, nil
+}
+
+// readFAT opens the volume by the one reader for its kind: no other is tried,
+// because the volume was not checked for it.
+func readFAT(bits int, b backend.Storage, v Volume) (fs.FS, error) {
+	switch bits {
+	case 12:
+		return fat12.Read(b, v.Size, v.Offset, 512)
+	case 16:
+		return fat16.Read(b, v.Size, v.Offset, 512)
+	}
+	return fat32.Read(b, v.Size, v.Offset, 512)
+}
+
+// fatFS keeps two known faults of the library away from its callers: a panic
+// on a damaged volume, and an error for reading an empty file.
+type fatFS struct {
+	fs.FS
+	image  *os.File // nil if it is not to be written to
+	volume Volume   // of the image
+}
+
+func (t fatFS) Open(name string) (f fs.File, err error) {
+	defer recovered(&err)
+	if f, err = t.FS.Open(name); err != nil {
+		return nil, err
+	}
+	return &fatFile{File: f, tree: t, name: name}, nil
+}
+
+// fatFile is an open file or directory of a FAT volume.
+type fatFile struct {
+	fs.File
+	tree fatFS
+	name string
+	list []fs.DirEntry // what is still to be given of the directory
+	read bool          // it is known what is in the directory
+}
+
+func (f *fatFile) Read(b []byte) (n int, err error) {
+	defer recovered(&err)
+	return f.File.Read(b)
+}
+
+func (f *fatFile) Seek(offset int64, whence int) (at int64, err error) {
+	defer recovered(&err)
+	s, ok := f.File.(io.Seeker)
+	if !ok {
+		return 0, errors.ErrUnsupported
+	}
+	return s.Seek(offset, whence)
+}
+
+// ReadDir implements [fs.ReadDirFile]. The library takes a directory as a whole,
+// of 65,536 entries at most.
+func (f *fatFile) ReadDir(n int) (list []fs.DirEntry, err error) {
+	if !f.read {
+		if f.list, err = f.tree.ReadDir(f.name); err != nil {
+			return nil, err
+		}
+		f.read = true
+	}
+	if n <= 0 {
+		list, f.list = f.list, nil
+		return list, nil
+	}
+	if len(f.list) == 0 {
+		return nil, io.EOF
+	}
+	n = min(n, len(f.list))
+	list, f.list = f.list[:n], f.list[n:]
+	return list, nil
+}
+
+func (t fatFS) ReadFile(name string) (b []byte, err error) {
+	defer recovered(&err)
+	fi, err := fs.Stat(t.FS, name)
+	if err != nil {
+		return nil, err
+	}
+	if fi.Size() == 0 {
+		return nil, nil
+	}
+	return fs.ReadFile(t.FS, name)
+}
+
+func (t fatFS) Stat(name string) (fi fs.FileInfo, err error) {
+	defer recovered(&err)
+	return fs.Stat(t.FS, name)
+}
+
+func (t fatFS) ReadDir(name string) (list []fs.DirEntry, err error) {
+	defer recovered(&err)
+	return fs.ReadDir(t.FS, name)
+}
+
+// overwrite puts b where the content of a file is. The FAT and the directories
+// stay as they are, so that no fault in them becomes worse.
+func (t fatFS) overwrite(name string, b []byte) (err error) {
+	defer recovered(&err)
+	if t.image == nil {
+		return &fs.PathError{Op: "write", Path: name, Err: fs.ErrPermission}
+	}
+	ranges, err := t.ranges(name, int64(len(b)))
+	for _, r := range ranges {
+		n := min(uint64(len(b)), r.Length)
+		if _, err := t.image.WriteAt(b[:n], t.volume.Offset+int64(r.Offset)); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return err
+}
+
+// ranges is where in the volume the content of a file is, which has to be of
+// that size.
+func (t fatFS) ranges(name string, size int64) ([]fat12.DiskRange, error) {
+	f, err := t.FS.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	file, ok := f.(*fat12.File) // which all three readers give
+	if !ok || fi.IsDir() || fi.Size() != size {
+		return nil, fmt.Errorf("write %s: %d bytes do not take the place of %d", name, size, fi.Size())
+	}
+	if size == 0 {
+		return nil, nil // an empty file has no cluster
+	}
+	ranges, err := file.GetDiskRanges()
+	if err != nil {
+		return nil, err
+	}
+	var room uint64
+	for _, r := range ranges {
+		if room += r.Length; r.Offset+r.Length > uint64(t.volume.Size) {
+			return nil, fmt.Errorf("write %s: its clusters lie outside the volume", name)
+		}
+	}
+	if room < uint64(size) {
+		return nil, fmt.Errorf("write %s: its clusters have no room for %d bytes", name, size)
+	}
+	return ranges, nil
+}
+
+func recovered(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("read vfat: damaged: %v", r)
+	}
+}
