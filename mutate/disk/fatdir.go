@@ -14,6 +14,9 @@ const (
 	// maxDirectories bounds all directories of a volume together: 8,192 of them in the
 	// largest ordinary clusters.
 	maxDirectories = 256 << 20
+	// maxParts is of how many entries a long name may be. The library joins them
+	// one by one, in a time that is the square of their number.
+	maxParts = 20
 )
 
 // directories finds the directories of a FAT volume whose chains are known to
@@ -26,6 +29,7 @@ type directories struct {
 	cluster int64  // bytes
 	data    int64  // where the first cluster is, which has number 2
 	total   int64  // bytes of directories
+	parts   int    // of the long name that is being read
 	seen    []bool
 	todo    []uint32 // first clusters
 }
@@ -68,6 +72,7 @@ func (d *directories) chain(first uint32) error {
 	if d.total += length; d.total > maxDirectories {
 		return fmt.Errorf("its directories are larger than %d MiB", maxDirectories>>20)
 	}
+	d.parts = 0
 	for c := first; c >= 2 && c < d.end; c = d.next(c) {
 		more, err := d.entries(d.data+int64(c-2)*d.cluster, d.cluster)
 		if err != nil || !more {
@@ -87,14 +92,26 @@ func (d *directories) entries(at, size int64) (more bool, err error) {
 	const (
 		last, deleted      = 0, 0xe5 // in place of a name's first letter
 		longName, isFolder = 0x0f, 0x10
+		firstPart          = 0x40 // of a long name, in its number
 	)
 	le := binary.LittleEndian
 	for ; len(b) >= 32; b = b[32:] {
 		switch attributes := b[11]; {
 		case b[0] == last:
 			return false, nil
-		case b[0] != deleted && attributes != longName && attributes&isFolder != 0:
-			d.add(uint32(le.Uint16(b[20:]))<<16 | uint32(le.Uint16(b[26:])))
+		case b[0] == deleted:
+		case attributes == longName:
+			if b[0]&firstPart != 0 {
+				d.parts = 0
+			}
+			if d.parts++; d.parts > maxParts {
+				return false, fmt.Errorf("a name in its directories is longer than any can be")
+			}
+		default:
+			d.parts = 0
+			if attributes&isFolder != 0 {
+				d.add(uint32(le.Uint16(b[20:]))<<16 | uint32(le.Uint16(b[26:])))
+			}
 		}
 	}
 	return true, nil

@@ -117,3 +117,25 @@ func TestFATOfManyDirectories(t *testing.T) {
 		}
 	}
 }
+
+// TestFATLongNames: a name is of 20 parts at most, also across two clusters.
+func TestFATLongNames(t *testing.T) {
+	part := slot("\x01", 0x0f, 0)
+	for _, tc := range []struct {
+		name  string
+		text  string
+		sound bool
+	}{
+		{"the longest", slot("\x54", 0x0f, 0) + strings.Repeat(part, 19) + folder(0), true},
+		{"one part more", slot("\x54", 0x0f, 0) + strings.Repeat(part, 20) + folder(0), false},
+		{"two names", strings.Repeat(strings.Repeat(part, 20)+folder(0), 2), true},
+		{"a name that begins anew", strings.Repeat(part, 20) + slot("\x54", 0x0f, 0) + strings.Repeat(part, 19), true},
+		{"around a deleted one", strings.Repeat(part, 10) + slot("\xe5", 0x0f, 0) + strings.Repeat(part, 11), false},
+	} {
+		v := ofClusters(30000)
+		v.content = map[int]string{0: folder(10), 10: tc.text}
+		if err := v.check(v.size(), v.chain(10, 4)...); (err == nil) != tc.sound {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+}
