@@ -41,8 +41,14 @@ func checkFAT(r io.ReaderAt, size int64) (bits int, err error) {
 		perFAT = int64(le.Uint32(b[36:]))
 	}
 	if sector < 512 || sector > 4096 || sector&(sector-1) != 0 || perCluster == 0 || reserved == 0 || copies == 0 ||
-		copies > 4 || perFAT == 0 || sectors*sector > size {
+		perFAT == 0 || sectors*sector > size {
 		return 0, fmt.Errorf("its boot sector is damaged")
+	}
+	if copies != 2 { // the library takes the second for files, or files for the second
+		return 0, fmt.Errorf("it has %d FATs, and only those with two can be read", copies)
+	}
+	if root := le.Uint32(b[44:]); large && root != 2 {
+		return 0, fmt.Errorf("its root directory is at cluster %d, and only one at cluster 2 can be read", root)
 	}
 	data := sectors - reserved - copies*perFAT - (rootEntries*32+sector-1)/sector
 	clusters := data / perCluster
@@ -69,7 +75,7 @@ func checkFAT(r io.ReaderAt, size int64) (bits int, err error) {
 	if err := noCircle(next, end); err != nil {
 		return 0, err
 	}
-	root := (reserved + 2*perFAT) * sector // where the library looks, however many copies there are
+	root := (reserved + copies*perFAT) * sector
 	d := directories{r: r, next: next, end: end, cluster: perCluster * sector, data: root}
 	if bits != 32 {
 		d.data += (rootEntries*32 + sector - 1) / sector * sector

@@ -71,6 +71,7 @@ type volume struct {
 	perCluster, reserved, copies int
 	rootEntries, sectors, perFAT int
 	fat32                        bool
+	root                         uint32         // its cluster, in FAT32
 	content                      map[int]string // of clusters; of cluster 0, the root's own place
 }
 
@@ -83,7 +84,7 @@ const (
 
 // ofClusters is a sound volume of that many clusters.
 func ofClusters(n int) volume {
-	v := volume{sector: 512, perCluster: 1, reserved: 1, copies: 2, rootEntries: 16, perFAT: (n+2)*4/512 + 1}
+	v := volume{sector: 512, perCluster: 1, reserved: 1, copies: 2, rootEntries: 16, root: 2, perFAT: (n+2)*4/512 + 1}
 	v.sectors, v.fat32 = v.reserved+v.copies*v.perFAT+1+n, n >= firstFAT32
 	return v
 }
@@ -117,6 +118,7 @@ func (v volume) check(size int64, entries ...entry) error {
 		le.PutUint16(head[22:], uint16(v.perFAT))
 	} else {
 		le.PutUint32(head[36:], uint32(v.perFAT))
+		le.PutUint32(head[44:], v.root)
 	}
 	clusters := 0
 	if v.perCluster > 0 && v.sector > 0 {
@@ -170,9 +172,8 @@ func TestFATThatCannotBe(t *testing.T) {
 		{"no sector to a cluster", with(func(v *volume) { v.perCluster = 0 }), false},
 		{"128 sectors to a cluster", with(func(v *volume) { v.perCluster = 128 }), true},
 		{"no FAT", with(func(v *volume) { v.copies = 0 }), false},
-		{"one FAT", with(func(v *volume) { v.copies = 1 }), true},
-		{"four FATs", with(func(v *volume) { v.copies = 4 }), true},
-		{"five FATs", with(func(v *volume) { v.copies = 5 }), false},
+		{"one FAT", with(func(v *volume) { v.copies = 1 }), false},
+		{"three FATs", with(func(v *volume) { v.copies = 3 }), false},
 		{"a FAT of no sectors", with(func(v *volume) { v.perFAT = 0 }), false},
 		{"no room for clusters", with(func(v *volume) { v.sectors = v.reserved + v.copies*v.perFAT + 1 }), false},
 		{"room for one cluster", with(func(v *volume) { v.sectors = v.reserved + v.copies*v.perFAT + 2 }), true},
@@ -184,6 +185,7 @@ func TestFATThatCannotBe(t *testing.T) {
 		{"one more", ofClusters(4<<20 + 1), false},
 		{"the smallest FAT16", ofClusters(firstFAT16), true},
 		{"the smallest FAT32", ofClusters(firstFAT32), true},
+		{"a root directory behind something else", with(func(v *volume) { v.fat32, v.root = true, 3 }), false},
 	} {
 		if err := tc.volume.check(tc.volume.size()); (err == nil) != tc.sound {
 			t.Errorf("%s: %v", tc.name, err)
@@ -262,7 +264,7 @@ func TestFATLargerThanItsClusters(t *testing.T) {
 		for perFAT, sound := range map[int]bool{
 			tc.need: true, tc.need + 8: true, 2*tc.need + spare: true, 2*tc.need + spare + 1: false, 60000: false,
 		} {
-			v := volume{sector: 512, perCluster: 1, reserved: 1, copies: 2, rootEntries: 16, perFAT: perFAT, fat32: tc.fat32}
+			v := volume{sector: 512, perCluster: 1, reserved: 1, copies: 2, rootEntries: 16, perFAT: perFAT, fat32: tc.fat32, root: 2}
 			v.sectors = v.reserved + v.copies*perFAT + 1 + tc.clusters
 			if err := v.check(v.size()); (err == nil) != sound {
 				t.Errorf("%d sectors of FAT for %d clusters, FAT32 %t: %v", perFAT, tc.clusters, tc.fat32, err)
@@ -273,7 +275,7 @@ func TestFATLargerThanItsClusters(t *testing.T) {
 
 // TestFATSmallerThanItsClusters: clusters without an entry in the FAT are in no chain.
 func TestFATSmallerThanItsClusters(t *testing.T) {
-	v := volume{sector: 512, perCluster: 1, reserved: 1, copies: 1, rootEntries: 16, perFAT: 1, sectors: 3000}
+	v := volume{sector: 512, perCluster: 1, reserved: 1, copies: 2, rootEntries: 16, perFAT: 1, sectors: 3000}
 	if err := v.check(v.size()); err != nil {
 		t.Errorf("it is refused: %v", err)
 	}
