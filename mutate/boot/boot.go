@@ -58,14 +58,21 @@ func clean(s string) string {
 func read(tree fs.FS, name string) string { return etc.ReadUpTo(tree, path.Clean(name), maxFile) }
 
 // expand puts in what GRUB knows of variables: those of its environment block.
+// What becomes longer than a kernel takes is no command line: a long variable
+// could be named many times.
 func expand(s string, environment map[string]string) string {
 	var words []string
+	length := 0
 	for _, w := range strings.Fields(s) {
 		if name, ok := strings.CutPrefix(w, "$"); ok {
 			w = environment[strings.Trim(name, "{}")]
 		}
 		if w != "" && !strings.Contains(w, "$") {
 			words = append(words, w)
+			length += len(w) + len(" ")
+		}
+		if length > maxCommandLine+len(" ") {
+			return ""
 		}
 	}
 	return strings.Join(words, " ")

@@ -2,6 +2,7 @@ package boot
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -125,6 +126,39 @@ func TestNoDirectoryOfEntries(t *testing.T) {
 	files["boot/loader/entries/more.conf"] = "options ro\n"
 	if got := commandLineOf(files); got != "" {
 		t.Errorf("CommandLine = %q of one entry more", got)
+	}
+}
+
+// TestCostOfHostileFiles: files that are made to be costly are read at a cost
+// that grows as they do.
+func TestCostOfHostileFiles(t *testing.T) {
+	lines := strings.Repeat("options aaaaaaaaaaa\n", maxFile/len("options aaaaaaaaaaa\n"))
+	variables := strings.Repeat("$a ", maxCommandLine/len("$a "))
+	for _, tc := range []struct {
+		name  string
+		files map[string]string
+	}{
+		{"an entry of many lines", map[string]string{"boot/loader/entries/a.conf": lines}},
+		{"large entries", map[string]string{"boot/loader/entries/a.conf": "options ro\n" + lines[:maxFile/2],
+			"boot/loader/entries/b.conf": lines[:maxFile/2], "boot/loader/entries/c.conf": "options ro\nversion 1\n"}},
+		{"a variable named many times", map[string]string{"boot/loader/entries/a.conf": "options " + variables,
+			"boot/grub/grubenv": "a=" + strings.Repeat("x", maxFile-2)}},
+		{"a variable named many times in GRUB's file", map[string]string{
+			"boot/grub/grub.cfg": "menuentry a {\nlinux /v " + variables + "\n}\n",
+			"boot/grub/grubenv":  "a=" + strings.Repeat("x", maxFile-2)}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			line := commandLineOf(tc.files)
+			runtime.ReadMemStats(&after)
+			if line != "" {
+				t.Errorf("CommandLine has %d bytes", len(line))
+			}
+			if used := after.TotalAlloc - before.TotalAlloc; used > 256<<20 {
+				t.Errorf("it took %d MiB", used>>20)
+			}
+		})
 	}
 }
 

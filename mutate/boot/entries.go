@@ -29,12 +29,17 @@ func entryOptions(tree fs.FS, dir string) string {
 		return ""
 	}
 	var entries []entry
+	total := 0
 	for _, file := range files {
 		id, ok := strings.CutSuffix(file, ".conf")
 		if !ok {
 			continue
 		}
-		if e := parseEntry(read(tree, path.Join(dir, "loader/entries", file))); e.options != "" {
+		text := read(tree, path.Join(dir, "loader/entries", file))
+		if total += len(text); total > maxFile {
+			return "" // entries have some hundred bytes
+		}
+		if e := parseEntry(text); e.options != "" {
 			e.id = id
 			entries = append(entries, e)
 		}
@@ -60,6 +65,8 @@ func entryOptions(tree fs.FS, dir string) string {
 	return expand(best.options, environment)
 }
 
+// parseEntry reads an entry. Of options it takes no more than it needs to be
+// longer than a kernel takes, because adding a line copies those before it.
 func parseEntry(text string) (e entry) {
 	for line := range strings.Lines(text) {
 		key, value, _ := strings.Cut(strings.TrimSpace(strings.ReplaceAll(line, "\t", " ")), " ")
@@ -68,7 +75,9 @@ func parseEntry(text string) (e entry) {
 		case "version":
 			e.version = value
 		case "options":
-			e.options = strings.TrimSpace(e.options + " " + value) // there may be several
+			if len(e.options) <= maxCommandLine {
+				e.options = strings.TrimSpace(e.options + " " + value) // there may be several
+			}
 		}
 	}
 	return e
