@@ -129,13 +129,17 @@ func (t fatFS) ReadDir(name string) (list []fs.DirEntry, err error) {
 
 // overwrite puts b where the content of a file is. The FAT and the directories
 // stay as they are, so that no fault in them becomes worse.
-func (t fatFS) overwrite(name string, b []byte) (err error) {
+func (t fatFS) overwrite(name string, b []byte, offset int64) (err error) {
 	defer recovered(&err)
 	if t.image == nil {
 		return &fs.PathError{Op: "write", Path: name, Err: fs.ErrPermission}
 	}
-	ranges, err := t.ranges(name, int64(len(b)))
+	skip := uint64(offset)
+	ranges, err := t.ranges(name, offset+int64(len(b)))
 	for _, r := range ranges {
+		before := min(skip, r.Length)
+		skip -= before
+		r.Offset, r.Length = r.Offset+before, r.Length-before
 		n := min(uint64(len(b)), r.Length)
 		if _, err := t.image.WriteAt(b[:n], t.volume.Offset+int64(r.Offset)); err != nil {
 			return err
@@ -146,7 +150,7 @@ func (t fatFS) overwrite(name string, b []byte) (err error) {
 }
 
 // ranges is where in the volume the content of a file is, which has to be of
-// that size.
+// that size at least.
 func (t fatFS) ranges(name string, size int64) ([]fat12.DiskRange, error) {
 	f, err := t.FS.Open(name)
 	if err != nil {
@@ -158,8 +162,8 @@ func (t fatFS) ranges(name string, size int64) ([]fat12.DiskRange, error) {
 		return nil, err
 	}
 	file, ok := f.(*fat12.File) // which all three readers give
-	if !ok || fi.IsDir() || fi.Size() != size {
-		return nil, fmt.Errorf("write %s: %d bytes do not take the place of %d", name, size, fi.Size())
+	if !ok || fi.IsDir() || fi.Size() < size {
+		return nil, fmt.Errorf("write %s: it has no %d bytes, but %d", name, size, fi.Size())
 	}
 	if size == 0 {
 		return nil, nil // an empty file has no cluster

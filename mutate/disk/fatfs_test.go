@@ -31,13 +31,19 @@ func TestOverwriteFAT(t *testing.T) {
 			tree := openTree(t, v, f, disk.ReadWrite)
 			want := map[string]string{"EFI/[Ab]/grub.cfg": "new b\n", "empty": "", "pieces": fresh}
 			for name, text := range want {
-				if err := tree.Overwrite(name, []byte(text)); err != nil {
+				if err := tree.Overwrite(name, []byte(text), 0); err != nil {
 					t.Error(err)
 				}
 			}
+			const offset = 9997 // in the hole, and beyond
+			if err := tree.Overwrite("pieces", []byte(old[:8000]), offset); err != nil {
+				t.Error(err)
+			}
+			fresh = fresh[:offset] + old[:8000] + fresh[offset+8000:]
+			want["pieces"] = fresh
 			want["EFI/a/grub.cfg"], want["wall"] = "old a\n", "wall"
 			for _, name := range []string{"wall", "empty", "missing", "EFI"} {
-				if err := tree.Overwrite(name, []byte("other")); err == nil {
+				if err := tree.Overwrite(name, []byte("other"), 0); err == nil {
 					t.Errorf("%s takes 5 bytes", name)
 				}
 			}
@@ -80,7 +86,7 @@ func TestOverwriteOutsideFAT(t *testing.T) {
 		t.Fatal(err)
 	}
 	tree := openTree(t, v, f, disk.ReadWrite)
-	if err := tree.Overwrite("file", make([]byte, 100)); err == nil || !strings.Contains(err.Error(), "outside the volume") {
+	if err := tree.Overwrite("file", make([]byte, 100), 0); err == nil || !strings.Contains(err.Error(), "outside the volume") {
 		t.Errorf("Overwrite = %v", err)
 	}
 	if after, err := os.Stat(f.Name()); err != nil || after.Size() != before.Size() {

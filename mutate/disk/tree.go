@@ -103,30 +103,31 @@ func (m mountedTree) open(name string, flags uint64) (*os.File, error) {
 	}
 }
 
-// Overwrite replaces the bytes of an existing file and keeps everything else
-// of it: owner, mode, links, and that it is immutable (chattr(1)): that is meant
-// for the system's own programs. On FAT b has to be as long as the file is.
-func (t *Tree) Overwrite(name string, b []byte) error {
+// Overwrite replaces bytes of an existing file from an offset on and keeps
+// everything else of it: the bytes before and behind, owner, mode, links, and
+// that it is immutable (chattr(1)): that is meant for the system's own programs.
+// On FAT the file has to have those bytes already.
+func (t *Tree) Overwrite(name string, b []byte, offset int64) error {
 	var err error
 	switch files := t.files.(type) {
 	case mountedTree:
-		err = files.overwrite(name, b)
+		err = files.overwrite(name, b, offset)
 	case fatFS:
-		err = files.overwrite(name, b)
+		err = files.overwrite(name, b, offset)
 	}
 	return err
 }
 
-func (m mountedTree) overwrite(name string, b []byte) error {
+func (m mountedTree) overwrite(name string, b []byte, offset int64) error {
 	restore, err := m.makeWritable(name)
 	if err != nil {
 		return err
 	}
-	f, err := m.open(name, unix.O_WRONLY|unix.O_TRUNC)
+	f, err := m.open(name, unix.O_WRONLY)
 	if err != nil {
 		return errors.Join(err, restore())
 	}
-	_, err = f.Write(b)
+	_, err = f.WriteAt(b, offset)
 	return errors.Join(err, f.Sync(), f.Close(), restore())
 }
 

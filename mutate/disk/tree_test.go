@@ -30,7 +30,7 @@ func TestReadOnlyChangesNoByte(t *testing.T) {
 			if _, err := tree.ReadFile("etc/fstab"); err != nil {
 				t.Error(err)
 			}
-			if err := tree.Overwrite("etc/fstab", []byte("changed")); !errors.Is(err, fs.ErrPermission) && err == nil {
+			if err := tree.Overwrite("etc/fstab", []byte("changed"), 0); !errors.Is(err, fs.ErrPermission) && err == nil {
 				t.Error("Overwrite of a read-only volume succeeds")
 			}
 			if err := tree.Close(); err != nil {
@@ -149,16 +149,21 @@ func TestOverwriteKeepsOwnerAndMode(t *testing.T) {
 		"sif usr/lib/os-release mode 0104751")
 	f := open(t, path, os.O_RDWR)
 	tree := openTree(t, volume(t, f, 1), f, disk.ReadWrite)
-	for _, content := range []string{strings.Repeat("long\n", 10000), "short\n"} {
+	long := strings.Repeat("long\n", 10000)
+	for _, tc := range []struct {
+		content string
+		offset  int64
+		want    string
+	}{{long, 0, long}, {"short\n", 5, "long\nshort\n" + long[11:]}} {
 		// Through a link, which must stay one.
-		if err := tree.Overwrite("etc/os-release", []byte(content)); err != nil {
+		if err := tree.Overwrite("etc/os-release", []byte(tc.content), tc.offset); err != nil {
 			t.Fatal(err)
 		}
-		if b, err := tree.ReadFile("usr/lib/os-release"); err != nil || string(b) != content {
-			t.Errorf("the file holds %.20q, %v; want %.20q", b, err, content)
+		if b, err := tree.ReadFile("usr/lib/os-release"); err != nil || string(b) != tc.want {
+			t.Errorf("the file holds %d bytes %.20q, %v; want %d, %.20q", len(b), b, err, len(tc.want), tc.want)
 		}
 	}
-	if err := tree.Overwrite("etc/missing", nil); !errors.Is(err, fs.ErrNotExist) {
+	if err := tree.Overwrite("etc/missing", nil, 0); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Overwrite of a missing file: %v", err)
 	}
 	if err := tree.Close(); err != nil {
@@ -185,7 +190,7 @@ func TestOverwriteImmutable(t *testing.T) {
 	debugfs(t, path+firstRoot, "sif usr/lib/os-release flags 0x80030") // extents, immutable, append-only
 	f := open(t, path, os.O_RDWR)
 	tree := openTree(t, volume(t, f, 1), f, disk.ReadWrite)
-	if err := tree.Overwrite("etc/os-release", []byte("ID=new\n")); err != nil {
+	if err := tree.Overwrite("etc/os-release", []byte("ID=new\n"), 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := tree.Close(); err != nil {
@@ -276,7 +281,7 @@ func TestFAT(t *testing.T) {
 			if _, err := tree.ReadFile("missing"); err == nil {
 				t.Error("a missing file can be read")
 			}
-			if err := tree.Overwrite("empty.txt", nil); !errors.Is(err, fs.ErrPermission) {
+			if err := tree.Overwrite("empty.txt", nil, 0); !errors.Is(err, fs.ErrPermission) {
 				t.Errorf("Overwrite: %v, want %v", err, fs.ErrPermission)
 			}
 		})

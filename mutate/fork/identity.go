@@ -118,11 +118,11 @@ func rewriteReferences(ctx context.Context, i *disk.Image, id record.Identity) e
 
 // rewriteVolume opens a volume for writing only if one of its files is stale.
 func rewriteVolume(ctx context.Context, i *disk.Image, v disk.Volume, id record.Identity) error {
-	changed, err := staleFiles(ctx, i, v, id)
-	if err != nil || len(changed) == 0 {
+	stale, err := stalePlaces(ctx, i, v, id)
+	if err != nil || len(stale) == 0 {
 		return err
 	}
-	err = overwrite(i, v, changed)
+	err = overwrite(i, v, stale)
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		return fault.New(fault.Image, "the image's own filesystem is full: use a larger base",
@@ -133,28 +133,28 @@ func rewriteVolume(ctx context.Context, i *disk.Image, v disk.Volume, id record.
 	return nil
 }
 
-// staleFiles gives the files of a volume that name an old partition UUID, with
-// the content they should have.
-func staleFiles(ctx context.Context, i *disk.Image, v disk.Volume, id record.Identity) (map[string][]byte, error) {
+// stalePlaces gives the places in the files of a volume that name an old
+// partition UUID, with the bytes they should have.
+func stalePlaces(ctx context.Context, i *disk.Image, v disk.Volume, id record.Identity) ([]refs.Patch, error) {
 	tree, err := i.Tree(v)
 	if err != nil {
 		return nil, err
 	}
-	changed := map[string][]byte{}
-	err = refs.Files{FS: tree, FAT: v.FS == "vfat"}.Rename(ctx, id.Partitions, func(name string, b []byte) error {
-		changed[name] = b
+	var stale []refs.Patch
+	err = refs.Files{FS: tree, FAT: v.FS == "vfat"}.Rename(ctx, id.Partitions, func(p refs.Patch) error {
+		stale = append(stale, p)
 		return nil
 	})
-	return changed, err
+	return stale, err
 }
 
-func overwrite(i *disk.Image, v disk.Volume, files map[string][]byte) error {
+func overwrite(i *disk.Image, v disk.Volume, patches []refs.Patch) error {
 	tree, err := i.Write(v)
 	if err != nil {
 		return err
 	}
-	for name, b := range files {
-		if err := tree.Overwrite(name, b); err != nil {
+	for _, p := range patches {
+		if err := tree.Overwrite(p.File, p.Bytes, p.Offset); err != nil {
 			return errors.Join(err, tree.Close())
 		}
 	}

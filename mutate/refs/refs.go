@@ -9,6 +9,8 @@ package refs
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"regexp"
@@ -79,27 +81,45 @@ func (f Files) References(ctx context.Context) ([]Reference, error) {
 	})
 }
 
+// Patch is bytes that take the place of as many in a file.
+type Patch struct {
+	File   string // below the root of its volume
+	Offset int64
+	Bytes  []byte
+}
+
 // Rename puts other partition UUIDs in place of those that the files name.
-// write gets each changed file; partUUIDs maps old, in lower case, to new, of the
-// same length. A UUID is only replaced where the text says that it is a
-// partition's: a filesystem may have the same, as in disks that NixOS makes. It
-// is an error of class [fault.Image] if a file would have to change that must
-// not, because it is signed, or if there is too much to look into.
-func (f Files) Rename(ctx context.Context, partUUIDs map[string]string, write func(name string, b []byte) error) error {
+// write gets what changes; a file keeps its length, and may get several patches.
+// partUUIDs maps old, in lower case, to new, of the same length. A UUID is only
+// replaced where the text says that it is a partition's: a filesystem may have
+// the same, as in disks that NixOS makes. It is an error of class [fault.Image]
+// if a file would have to change that must not, because it is signed, or if
+// there is too much to look into or to change.
+func (f Files) Rename(ctx context.Context, partUUIDs map[string]string, write func(Patch) error) error {
+	for old, fresh := range partUUIDs {
+		if len(old) != len(fresh) {
+			return fmt.Errorf("rename the partition %s to %s: there is no room for another length", old, fresh)
+		}
+	}
 	renamed := func(text string) string { return rename(text, partUUIDs) }
 	err := f.eachText(ctx, func(name, before string) error {
 		if after := renamed(before); after != before {
-			return write(name, []byte(after))
+			return write(Patch{name, 0, []byte(after)})
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
+	total := 0 // several names may lead to one file
 	return f.eachUKI(ctx, func(name string, u uki) error {
-		b, err := u.rewrite(f.FS, name, renamed)
-		if err == nil && b != nil {
-			err = write(name, b)
+		patches, err := u.rename(name, renamed)
+		for _, p := range patches {
+			if total += len(p.Bytes); total > maxTotal {
+				return tooMuch("the kernel command lines that change, up to that of %s, have more than %d MiB",
+					name, maxTotal>>20)
+			}
+			err = errors.Join(err, write(p))
 		}
 		return err
 	})

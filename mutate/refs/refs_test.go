@@ -117,7 +117,7 @@ func TestReferencesOfAllFiles(t *testing.T) {
 
 func TestRenameRefusesWhatIsTooLarge(t *testing.T) {
 	files := fstest.MapFS{"boot/grub/grub.cfg": {Data: make([]byte, 8<<20+1), Mode: 0o644}}
-	err := refs.Files{FS: files}.Rename(t.Context(), nil, func(string, []byte) error { return nil })
+	err := refs.Files{FS: files}.Rename(t.Context(), nil, func(refs.Patch) error { return nil })
 	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "boot/grub/grub.cfg has 8388609 bytes") {
 		t.Errorf("Rename = %v, want one about the image", err)
 	}
@@ -157,7 +157,7 @@ func TestBounds(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			f := refs.Files{FS: tc.files}
 			_, err := f.References(t.Context())
-			renameErr := f.Rename(t.Context(), nil, func(string, []byte) error { return nil })
+			renameErr := f.Rename(t.Context(), nil, func(refs.Patch) error { return nil })
 			for _, err := range []error{err, renameErr} {
 				refused := fault.Of(err) == fault.Image && strings.Contains(err.Error(), tc.want)
 				if tc.want == "" && err != nil || tc.want != "" && !refused {
@@ -188,12 +188,22 @@ func TestReferencesInFAT(t *testing.T) {
 	}
 }
 
-// rename gives the files that Rename writes.
+// rename gives the files that Rename changes, as they become.
 func rename(t *testing.T, files fs.FS, uuids map[string]string) map[string]string {
 	t.Helper()
 	written := map[string]string{}
-	err := refs.Files{FS: files}.Rename(t.Context(), uuids,
-		func(name string, b []byte) error { written[name] = string(b); return nil })
+	err := refs.Files{FS: files}.Rename(t.Context(), uuids, func(p refs.Patch) error {
+		b := []byte(written[p.File])
+		if len(b) == 0 {
+			var err error
+			if b, err = fs.ReadFile(files, p.File); err != nil {
+				return err
+			}
+		}
+		copy(b[p.Offset:p.Offset+int64(len(p.Bytes))], p.Bytes)
+		written[p.File] = string(b)
+		return nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

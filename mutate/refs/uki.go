@@ -1,13 +1,12 @@
 package refs
 
 import (
+	"bufio"
 	"bytes"
 	"debug/pe"
 	"encoding/binary"
-	"fmt"
 	"io"
 	"io/fs"
-	"slices"
 
 	"github.com/imgmut/imgmut/mutate/fault"
 )
@@ -38,11 +37,9 @@ const (
 	maxProfiles    = 32
 )
 
-// maxHead is how much of the start of a PE file is read to find its sections.
-const maxHead = 64 << 10
-
 // readUKI reads the command lines of a PE file; it has none if it is no such
-// file.
+// file. It reads the header itself, because debug/pe also reads symbols and
+// relocations, which firmware ignores: a fault in them must not hide what boots.
 func readUKI(t fs.FS, name string) (u uki) {
 	f, err := t.Open(name)
 	if err != nil {
@@ -53,82 +50,90 @@ func readUKI(t fs.FS, name string) (u uki) {
 	if !ok {
 		return u
 	}
-	head, err := io.ReadAll(io.LimitReader(r, maxHead))
-	if err != nil || len(head) < 0x40 {
+	var dos struct {
+		Magic  [2]byte
+		_      [0x3a]byte
+		Header uint32 // where the header of the program is
+	}
+	if binary.Read(r, binary.LittleEndian, &dos) != nil || string(dos.Magic[:]) != "MZ" {
 		return u
 	}
-	// Symbols, which no image for firmware needs, could lie anywhere in the file
-	// and be of any number: debug/pe is to look for none.
-	if header := int64(binary.LittleEndian.Uint32(head[0x3c:])); header+20 <= int64(len(head)) {
-		clear(head[header+12 : header+20])
-	}
-	program, err := pe.NewFile(bytes.NewReader(head))
-	if err != nil {
+	if _, err := r.Seek(int64(dos.Header), io.SeekStart); err != nil {
 		return u
 	}
-	u.signed = isSigned(program)
-	for _, s := range program.Sections {
-		if s.Name != ".cmdline" || len(u.lines) == maxProfiles {
-			continue
-		}
-		text := make([]byte, min(s.Size, s.VirtualSize, maxCommandLine))
-		if _, err := r.Seek(int64(s.Offset), io.SeekStart); err != nil {
+	var sections []pe.SectionHeader32
+	sections, u.signed = readHeader(bufio.NewReader(r))
+	for _, s := range sections {
+		text := make([]byte, min(s.SizeOfRawData, s.VirtualSize, maxCommandLine))
+		if _, err := r.Seek(int64(s.PointerToRawData), io.SeekStart); err != nil {
 			continue
 		}
 		if _, err := io.ReadFull(r, text); err != nil {
 			continue
 		}
 		text, _, _ = bytes.Cut(text, []byte{0})
-		u.lines = append(u.lines, commandLine{string(text), int64(s.Offset)})
+		u.lines = append(u.lines, commandLine{string(text), int64(s.PointerToRawData)})
 	}
 	return u
 }
 
-// isSigned looks for a certificate table (PE Format, "The Attribute Certificate
-// Table").
-func isSigned(program *pe.File) bool {
-	const security = pe.IMAGE_DIRECTORY_ENTRY_SECURITY
-	switch h := program.OptionalHeader.(type) {
-	case *pe.OptionalHeader64:
-		return h.DataDirectory[security].Size > 0
-	case *pe.OptionalHeader32:
-		return h.DataDirectory[security].Size > 0
+// readHeader reads which sections of a program hold a command line, and whether
+// it is signed. What the header says beyond the end of the file is not there.
+func readHeader(r io.Reader) (sections []pe.SectionHeader32, signed bool) {
+	var h struct {
+		Signature [4]byte
+		pe.FileHeader
 	}
-	return false
+	if binary.Read(r, binary.LittleEndian, &h) != nil || string(h.Signature[:]) != "PE\x00\x00" {
+		return nil, false
+	}
+	optional := make([]byte, h.SizeOfOptionalHeader)
+	if _, err := io.ReadFull(r, optional); err != nil {
+		return nil, false
+	}
+	for range h.NumberOfSections {
+		var b [40]byte // a pe.SectionHeader32
+		if _, err := io.ReadFull(r, b[:]); err != nil || len(sections) == maxProfiles {
+			break
+		}
+		var s pe.SectionHeader32
+		if string(b[:len(s.Name)]) != ".cmdline" {
+			continue // of the many that there may be, few are decoded
+		}
+		if _, err := binary.Decode(b[:], binary.LittleEndian, &s); err == nil {
+			sections = append(sections, s)
+		}
+	}
+	return sections, isSigned(optional)
 }
 
-// maxUKI is the largest unified kernel image that is changed, in bytes.
-const maxUKI = 512 << 20
+// isSigned looks for a certificate table (PE Format, "The Attribute Certificate
+// Table").
+func isSigned(optional []byte) bool {
+	directories := 96 // of a program of 32 bits
+	if len(optional) > 2 && binary.LittleEndian.Uint16(optional) == 0x20b {
+		directories = 112
+	}
+	const entry, size = 8, 4 // bytes of a directory's entry, and of the address in it, before the size
+	at := directories + entry*pe.IMAGE_DIRECTORY_ENTRY_SECURITY + size
+	return at+4 <= len(optional) && binary.LittleEndian.Uint32(optional[at:]) > 0 &&
+		binary.LittleEndian.Uint32(optional[directories-4:]) > pe.IMAGE_DIRECTORY_ENTRY_SECURITY
+}
 
-// rewrite gives the bytes of the file with what change makes of its command
-// lines, nil if that is nothing. change must keep lengths.
-func (u uki) rewrite(t fs.FS, name string, change func(string) string) ([]byte, error) {
-	stale := slices.ContainsFunc(u.lines, func(l commandLine) bool { return change(l.text) != l.text })
-	if !stale {
-		return nil, nil
-	}
-	if u.signed {
-		return nil, fault.New(fault.Image,
-			"name the partition by what is in it, with UUID= or LABEL=, or sign when the image is made",
-			"%s is signed, and its kernel command line names a partition by its UUID, which every image has anew", name)
-	}
-	fi, err := fs.Stat(t, name)
-	if err != nil {
-		return nil, err
-	}
-	if fi.Size() > maxUKI {
-		return nil, fmt.Errorf("change the kernel command line in %s: %d bytes are too many for a kernel", name, fi.Size())
-	}
-	b, err := fs.ReadFile(t, name)
-	if err != nil {
-		return nil, err
-	}
+// rename gives what is to be written into the file so that its command lines are
+// what change makes of them.
+func (u uki) rename(name string, change func(string) string) (patches []Patch, err error) {
 	for _, l := range u.lines {
 		fresh := change(l.text)
-		if len(fresh) != len(l.text) || l.offset+int64(len(fresh)) > int64(len(b)) {
-			return nil, fmt.Errorf("change the kernel command line in %s: it has no room", name)
+		switch {
+		case fresh == l.text:
+			continue
+		case u.signed:
+			return nil, fault.New(fault.Image,
+				"name the partition by what is in it, with UUID= or LABEL=, or sign when the image is made",
+				"%s is signed, and its kernel command line names a partition by its UUID, which every image has anew", name)
 		}
-		copy(b[l.offset:], fresh)
+		patches = append(patches, Patch{name, l.offset, []byte(fresh)})
 	}
-	return b, nil
+	return patches, nil
 }

@@ -74,7 +74,7 @@ func TestUKI(t *testing.T) {
 
 	files = fstest.MapFS{ukiName: {Data: uki(true, lines...)}}
 	err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: fresh},
-		func(string, []byte) error { return nil })
+		func(refs.Patch) error { return nil })
 	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), ukiName+" is signed") || fault.Mend(err) == "" {
 		t.Errorf("Rename of a signed image = %v, want one about the image", err)
 	}
@@ -160,7 +160,9 @@ func TestUKISections(t *testing.T) {
 			"LABEL=abcdef"},
 		{"a header far behind", peFile(0xff00-0x200, 0x20000, pe64(), section{".cmdline", 512, 512, 0x11000, line}),
 			"LABEL=abcdef"},
-		{"a header too far behind", peFile(0x10000, 0x20000, pe64(), section{".cmdline", 512, 512, 0x11000, line}), ""},
+		{"a header very far behind", peFile(0x80000, 0x90000, pe64(), section{".cmdline", 512, 512, 0x11000, line}),
+			"LABEL=abcdef"},
+		{"a header beyond the file", peFile(0x40, 0x3000, pe64(), section{".cmdline", 512, 512, 0x2000, line})[:0x50], ""},
 		{"too short for a header", []byte("MZ")[:2], ""},
 		{"short", make([]byte, 0x3f), ""},
 		{"no PE", make([]byte, 0x40), ""},
@@ -197,13 +199,16 @@ func TestUKIThatCannotChange(t *testing.T) {
 		{"of 32 bits and signed", peFile(0x40, 0x3000, signed32, text), fresh, "is signed"},
 		{"to the end of the file", peFile(0x40, 0x2000+14+36, pe64(), section{".cmdline", 50, 50, 0x2000, text.text}),
 			fresh, ""},
-		{"by something longer", peFile(0x40, 0x3000, pe64(), text), fresh + "5", "it has no room"},
-		{"by something shorter", peFile(0x40, 0x3000, pe64(), text), fresh[1:], "it has no room"},
+		{"by something longer", peFile(0x40, 0x3000, pe64(), text), fresh + "5", "no room for another length"},
+		{"by something shorter", peFile(0x40, 0x3000, pe64(), text), fresh[1:], "no room for another length"},
 	} {
 		files := fstest.MapFS{ukiName: {Data: bytes.Clone(tc.image)}}
 		var got []byte
-		err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: tc.becomes},
-			func(_ string, b []byte) error { got = b; return nil })
+		err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: tc.becomes}, func(p refs.Patch) error {
+			got = bytes.Clone(tc.image)
+			copy(got[p.Offset:], p.Bytes)
+			return nil
+		})
 		switch {
 		case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want) || got != nil):
 			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
@@ -213,8 +218,9 @@ func TestUKIThatCannotChange(t *testing.T) {
 	}
 }
 
-// TestUKITooLargeToChange is about a file that would not fit in memory.
-func TestUKITooLargeToChange(t *testing.T) {
+// TestUKIsThatAreLarge: of a file that would not fit in memory, no more is kept
+// than what changes, whatever number of names it has.
+func TestUKIsThatAreLarge(t *testing.T) {
 	const old = "3f519074-8e2c-4da0-b143-2c7ea5f90803"
 	dir := t.TempDir()
 	name := filepath.Join(dir, ukiName)
@@ -225,13 +231,41 @@ func TestUKITooLargeToChange(t *testing.T) {
 	if err := os.WriteFile(name, image, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(name, 512<<20+1); err != nil {
+	if err := os.Truncate(name, 1<<40); err != nil {
 		t.Fatal(err)
 	}
+	for i := range 10 {
+		if err := os.Symlink("debian.efi", filepath.Join(dir, fmt.Sprintf("EFI/Linux/%d.efi", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []refs.Patch
 	err := refs.Files{FS: os.DirFS(dir)}.Rename(t.Context(), map[string]string{old: strings.ToUpper(old)},
-		func(string, []byte) error { return nil })
-	if err == nil || !strings.Contains(err.Error(), "536870913 bytes are too many") {
-		t.Errorf("Rename = %v", err)
+		func(p refs.Patch) error { got = append(got, p); return nil })
+	want := refs.Patch{File: ukiName, Offset: 0x2000, Bytes: []byte("root=PARTUUID=" + strings.ToUpper(old))}
+	if err != nil || len(got) != 11 {
+		t.Fatalf("Rename = %v and gives %d patches, want one for each of 11 names", err, len(got))
+	}
+	if diff := cmp.Diff(want, got[10]); diff != "" {
+		t.Errorf("patch (-want +got):\n%s", diff)
+	}
+}
+
+// TestUKIsOfManyNames: the bytes that change are bounded together.
+func TestUKIsOfManyNames(t *testing.T) {
+	const old, fresh = "3f519074-8e2c-4da0-b143-2c7ea5f90803", "00000000-1111-4222-8333-444444444444"
+	const size = 64 << 10
+	text := "root=PARTUUID=" + old + strings.Repeat(" ", size-len("root=PARTUUID=")-len(old))
+	image := peFile(0x40, 0x20000, pe64(), section{".cmdline", size, size, 0x2000, text})
+	files := fstest.MapFS{}
+	for i := range 32<<20/size + 1 {
+		files[fmt.Sprintf("EFI/Linux/%d.efi", i)] = &fstest.MapFile{Data: image}
+	}
+	given := 0
+	err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: fresh},
+		func(p refs.Patch) error { given += len(p.Bytes); return nil })
+	if fault.Of(err) != fault.Image || !strings.Contains(fmt.Sprint(err), "more than 32 MiB") || given != 32<<20 {
+		t.Errorf("Rename = %v after %d bytes, want the bound of 32 MiB", err, given)
 	}
 }
 
@@ -246,13 +280,19 @@ func FuzzUKI(f *testing.F) {
 	f.Fuzz(func(t *testing.T, image []byte) {
 		files := fstest.MapFS{ukiName: {Data: image}}
 		references(t, refs.Files{FS: files})
-		there := map[string][]byte{}
-		err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: fresh},
-			func(name string, b []byte) error { there[name] = b; return nil })
-		if err != nil || len(there) == 0 || bytes.Contains(image, []byte(fresh)) {
+		there, changed := bytes.Clone(image), false
+		err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: fresh}, func(p refs.Patch) error {
+			if p.Offset+int64(len(p.Bytes)) > int64(len(image)) {
+				t.Fatalf("a patch of %d bytes at %d, of %d", len(p.Bytes), p.Offset, len(image))
+			}
+			copy(there[p.Offset:], p.Bytes)
+			changed = true
+			return nil
+		})
+		if err != nil || !changed || bytes.Contains(image, []byte(fresh)) {
 			return
 		}
-		back := rename(t, fstest.MapFS{ukiName: {Data: there[ukiName]}}, map[string]string{fresh: old})
+		back := rename(t, fstest.MapFS{ukiName: {Data: there}}, map[string]string{fresh: old})
 		if !sameButCase(back[ukiName], string(image)) {
 			t.Fatalf("there and back are %d bytes of %d, or others", len(back[ukiName]), len(image))
 		}
