@@ -25,7 +25,7 @@ func (l *Layout) Resolve(spec string) (*Volume, bool) {
 		return l.find(func(v *Volume) bool { return v.Slot == slot && slot != 0 })
 	}
 	tag, value, ok := strings.Cut(spec, "=")
-	value = etc.Unescape(strings.Trim(value, `"`))
+	value = strings.Trim(value, `"`)
 	if !ok || value == "" {
 		return nil, false
 	}

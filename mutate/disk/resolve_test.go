@@ -23,7 +23,7 @@ func TestResolve(t *testing.T) {
 		"LABEL=esp":                         0,
 		"LABEL=my root":                     2,
 		`LABEL="my root"`:                   2,
-		`LABEL=my\040root`:                  2,
+		`LABEL=my\040root`:                  0, // escapes are of fstab, not of a name
 		"PARTUUID=3F519074-8E2C-4DA0-B143-2C7EA5F90803": 2,
 		"PARTLABEL=root":              2,
 		`PARTLABEL="EFI System"`:      1,

@@ -24,6 +24,7 @@ func TestParseFstab(t *testing.T) {
 			[]etc.Mount{{"LABEL=x", "/x", "xfs", []string{"ro"}}, {"LABEL=y", "/y", "xfs", []string{"ro"}}}},
 		{"white space in a path", `LABEL=x /my\040disk\011\134040 ext4`,
 			[]etc.Mount{{"LABEL=x", "/my disk\t\\040", "ext4", nil}}},
+		{"escapes in what is mounted", `PARTUUID=a\055b\040c /x xfs`, []etc.Mount{{"PARTUUID=a-b c", "/x", "xfs", nil}}},
 		{"no octal number", `LABEL=x /a\777\08\ ext4`, []etc.Mount{{"LABEL=x", `/a\777\08\`, "ext4", nil}}},
 		{"too few fields", "UUID=x /\nUUID=y\n", nil},
 	} {

@@ -27,7 +27,7 @@ func ParseFstab(text string) []Mount {
 		if len(f) < 3 || strings.HasPrefix(f[0], "#") {
 			continue
 		}
-		m := Mount{Spec: f[0], Mountpoint: Unescape(f[1]), FS: f[2]}
+		m := Mount{Spec: Unescape(f[0]), Mountpoint: Unescape(f[1]), FS: f[2]}
 		if len(f) > 3 {
 			m.Options = strings.Split(f[3], ",")
 		}
@@ -36,7 +36,8 @@ func ParseFstab(text string) []Mount {
 	return mounts
 }
 
-// Unescape undoes \040 and the like, by which fstab writes white space.
+// Unescape undoes \040 and the like, by which fstab writes white space, and may
+// write any other byte.
 func Unescape(s string) string {
 	return octal.ReplaceAllStringFunc(s, func(e string) string {
 		n, err := strconv.ParseUint(e[1:], 8, 8)

@@ -26,7 +26,7 @@ func FuzzParseFstab(f *testing.F) {
 			if m.Spec == "" || m.Mountpoint == "" || m.FS == "" {
 				t.Fatalf("%+v lacks a field", m)
 			}
-			fmt.Fprintf(&b, "%s\t%s %s", m.Spec, inOctal(m.Mountpoint), m.FS)
+			fmt.Fprintf(&b, "%s\t%s %s", inOctal(m.Spec), inOctal(m.Mountpoint), m.FS)
 			if m.Options != nil {
 				b.WriteString(" " + strings.Join(m.Options, ",") + " 0 0")
 			}
@@ -38,10 +38,10 @@ func FuzzParseFstab(f *testing.F) {
 	})
 }
 
-// inOctal writes a path as fstab(5) wants white space to be written.
-func inOctal(path string) string {
+// inOctal writes a field as fstab(5) wants white space to be written.
+func inOctal(field string) string {
 	var b strings.Builder
-	for _, c := range []byte(path) {
+	for _, c := range []byte(field) {
 		if c > ' ' && c < 0x7f && c != '\\' {
 			b.WriteByte(c)
 		} else {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/refs"
 )
 
@@ -61,4 +62,34 @@ func sameButCase(a, b string) bool {
 		}
 	}
 	return true
+}
+
+// FuzzRenameInFstab: an fstab keeps its length, and what it says to mount changes
+// only as the same text without escapes does.
+func FuzzRenameInFstab(f *testing.F) {
+	uuids := map[string]string{"3f519074-8e2c-4da0-b143-2c7ea5f90803": "00000000-1111-4222-8333-444444444444"}
+	for _, seed := range []string{
+		`PARTUUID=3f519074\0558e2c-4da0-b143-2c7ea5f90803 / ext4`, `/dev/disk/by\055partuuid/\063f519074-8e2c \777 \40 \`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		got, ok := rename(t, fstest.MapFS{"etc/fstab": file(text)}, uuids)["etc/fstab"]
+		if !ok {
+			return
+		}
+		if len(got) != len(text) {
+			t.Fatalf("%q has another length than %q", got, text)
+		}
+		before, after := etc.ParseFstab(text), etc.ParseFstab(got)
+		if len(before) != len(after) {
+			t.Fatalf("%q has other lines than %q", got, text)
+		}
+		for i, m := range before {
+			plain := rename(t, fstest.MapFS{"cmdline.txt": file(m.Spec)}, uuids)
+			if want, ok := plain["cmdline.txt"]; ok && want != after[i].Spec || !ok && m.Spec != after[i].Spec {
+				t.Fatalf("%q becomes %q", m.Spec, after[i].Spec)
+			}
+		}
+	})
 }

@@ -12,11 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"regexp"
 	"strings"
-
-	"github.com/imgmut/imgmut/mutate/etc"
 )
 
 // Files are the files of one volume.
@@ -40,7 +37,7 @@ type Reference struct {
 var refFiles = []string{
 	"etc/fstab", "etc/crypttab", "etc/kernel/cmdline", "etc/default/grub", "etc/default/grub.d/*.cfg",
 	"boot/loader/entries/*.conf", "boot/grub/grub.cfg", "boot/grub2/grub.cfg", "boot/extlinux/extlinux.conf",
-	"boot/cmdline.txt",
+	"boot/cmdline.txt", "boot/refind_linux.conf", "refind_linux.conf",
 	"loader/entries/*.conf", "grub/grub.cfg", "grub2/grub.cfg", "extlinux/extlinux.conf", "cmdline.txt",
 	"EFI/*/grub.cfg", "boot/grub/grubenv", "boot/grub2/grubenv", "grub/grubenv", "grub2/grubenv",
 	"boot/grub/custom.cfg", "boot/grub2/custom.cfg", "grub/custom.cfg", "grub2/custom.cfg",
@@ -63,7 +60,7 @@ func (f Files) References(ctx context.Context) ([]Reference, error) {
 		}
 	}
 	err := f.eachText(ctx, func(name, text string) error {
-		if path.Base(name) == "fstab" {
+		if isFstab(name) {
 			refs = append(refs, fstabReferences(name, text)...)
 		} else {
 			add(name, text)
@@ -103,7 +100,11 @@ func (f Files) Rename(ctx context.Context, partUUIDs map[string]string, write fu
 	}
 	renamed := func(text string) string { return rename(text, partUUIDs) }
 	err := f.eachText(ctx, func(name, before string) error {
-		if after := renamed(before); after != before {
+		after := renamed(before)
+		if isFstab(name) {
+			after = renameEscaped(after, renamed)
+		}
+		if after != before {
 			return write(Patch{name, 0, []byte(after)})
 		}
 		return nil
@@ -141,16 +142,6 @@ func rename(text string, partUUIDs map[string]string) string {
 	}
 	b.WriteString(text[rest:])
 	return b.String()
-}
-
-func fstabReferences(name, text string) []Reference {
-	var refs []Reference
-	for _, m := range etc.ParseFstab(text) {
-		if named := specs(m.Spec); len(named) == 1 {
-			refs = append(refs, Reference{name, named[0], !m.Has("nofail") && !m.Has("noauto")})
-		}
-	}
-	return refs
 }
 
 // mayName says whether a closer look at a text is worth it: a stranger's can be

@@ -51,6 +51,17 @@ func TestReferences(t *testing.T) {
 				{File: "etc/fstab", Spec: "PARTUUID=696d676d-01", Needed: true},
 			}},
 		{"fstab, quoted", "etc/fstab", "UUID=\"1A2B-3C4D\"\t/boot/efi\tvfat\n", needed("etc/fstab", "UUID=1A2B-3C4D")},
+		{"fstab, with escapes", "etc/fstab", `PARTUUID=696d676d\05501 / ext4` + "\n" +
+			`/dev/disk/by\055partuuid/696d676d-02 /a ext4` + "\n" + `\114ABEL=my\040disk /b ext4` + "\n" +
+			`/dev/disk/by-label/my\x20disk /c ext4` + "\n" + `server:/LABEL=x /d nfs` + "\n",
+			needed("etc/fstab", "PARTUUID=696d676d-01", "PARTUUID=696d676d-02", "LABEL=my disk", "LABEL=my disk")},
+		{"fstab, of what no volume is called", "etc/fstab",
+			"UUID=$x / ext4\n" + `PARTUUID=a\b /b ext4` + "\nLABEL= /c ext4\n",
+			needed("etc/fstab", "UUID=$x", `PARTUUID=a\b`, "LABEL=")},
+		{"rEFInd", "boot/refind_linux.conf", `"Boot" "root=PARTUUID=696d676d-01 ro"` + "\n",
+			needed("boot/refind_linux.conf", "PARTUUID=696d676d-01")},
+		{"rEFInd on a volume for /boot", "refind_linux.conf", `"Boot" "root=LABEL=a"` + "\n",
+			needed("refind_linux.conf", "LABEL=a")},
 		{"crypttab", "etc/crypttab",
 			"# UUID=no\nhome UUID=" + uuid + " none luks\nswap /dev/disk/by-label/swap /dev/urandom swap\n",
 			needed("etc/crypttab", "UUID="+uuid, "LABEL=swap")},
@@ -248,5 +259,31 @@ func TestRename(t *testing.T) {
 				t.Errorf("Rename writes %q, want %q", got, want)
 			}
 		})
+	}
+}
+
+// TestRenameInFstab: an fstab may write any byte as an octal number. Each keeps
+// its form, and the file its length.
+func TestRenameInFstab(t *testing.T) {
+	uuids := map[string]string{"696d676d-01": "12345678-01"}
+	for in, want := range map[string]string{
+		`PARTUUID=696d676d\05501 / ext4`:                    `PARTUUID=12345678\05501 / ext4`,
+		`/dev/disk/by\055partuuid/\066\0716d676d-01 /a xfs`: `/dev/disk/by\055partuuid/\061\062345678-01 /a xfs`,
+		`\120ARTUUID=696D676D-01 /my\040disk ext4 x=\134`:   `\120ARTUUID=12345678-01 /my\040disk ext4 x=\134`,
+		`tmpfs /x tmpfs x=/dev/disk/by-partuuid\057696d676d-01,size=1`: `tmpfs /x tmpfs ` +
+			`x=/dev/disk/by-partuuid\05712345678-01,size=1`,
+		`LABEL=696d676d\05501 / ext4`: "",
+	} {
+		if want != "" {
+			want = "# \\055\n" + want + "\n"
+		}
+		got := rename(t, fstest.MapFS{"etc/fstab": file("# \\055\n" + in + "\n")}, uuids)["etc/fstab"]
+		if got != want {
+			t.Errorf("Rename of %s writes %q, want %q", in, got, want)
+		}
+	}
+	const plain = `title PARTUUID=696d676d\05501`
+	if got := rename(t, fstest.MapFS{"loader/entries/a.conf": file(plain)}, uuids); len(got) > 0 {
+		t.Errorf("Rename of a file in which that is no escape writes %q", got)
 	}
 }
