@@ -149,14 +149,11 @@ func (d *dataReader) drain() error {
 
 // read sends the bytes of a file.
 func (s *server) read(name string) error {
-	f, size, err := openRegular(name)
+	f, err := openRegular(name, maxRead)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if size > maxRead {
-		return fmt.Errorf("read %s: %d bytes, more than the %d that are read at once", name, size, maxRead)
-	}
 	buf := make([]byte, MaxData)
 	for {
 		n, err := f.Read(buf)
