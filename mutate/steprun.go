@@ -41,17 +41,40 @@ func (s *scopedGuest) Run(ctx context.Context, c agent.Command) error {
 	err := s.Exec(ctx, c, s.network, s.out.write)
 	var exit *agent.ExitError
 	if errors.As(err, &exit) && s.timeout > 0 && time.Now().After(s.deadline) {
-		exit.Reason = fmt.Sprintf("the step was still running after %s", s.timeout)
+		exit.Reason = s.overtime()
 	}
 	return err
 }
 
 // Put implements [step.Guest].
 func (s *scopedGuest) Put(ctx context.Context, write func(*tar.Writer) error) error {
-	if s.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, s.deadline, fmt.Errorf("still copying after %s", s.timeout))
-		defer cancel()
-	}
+	ctx, done := s.within(ctx)
+	defer done()
 	return s.Guest.Put(ctx, write)
+}
+
+// ReadFile implements [step.Guest].
+func (s *scopedGuest) ReadFile(ctx context.Context, name string) ([]byte, error) {
+	ctx, done := s.within(ctx)
+	defer done()
+	return s.Guest.ReadFile(ctx, name)
+}
+
+// Stat implements [step.Guest].
+func (s *scopedGuest) Stat(ctx context.Context, name string) (*agent.Stat, error) {
+	ctx, done := s.within(ctx)
+	defer done()
+	return s.Guest.Stat(ctx, name)
+}
+
+// within ends what the agent cannot end, with the step's time.
+func (s *scopedGuest) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.timeout == 0 {
+		return ctx, func() {}
+	}
+	return context.WithDeadlineCause(ctx, s.deadline, errors.New(s.overtime()))
+}
+
+func (s *scopedGuest) overtime() string {
+	return fmt.Sprintf("the step was still running after %s", s.timeout)
 }
