@@ -1,9 +1,9 @@
 package agent
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,7 +16,8 @@ import (
 // covering are files of the image that have other content while a command
 // runs. The content is in the files themselves, not mounted over them: so a
 // command can write, replace or remove them as on the real system, and what it
-// did stays. What it left alone gets back what it had.
+// did stays. What it left alone gets back what it had, by whatever name it has
+// become known: what the cover says is the machine's and not the image's.
 //
 // A crash in between leaves no trace: a layer is made only when a step has
 // ended well, and the fork is thrown away otherwise.
@@ -26,6 +27,7 @@ type covering struct{ files []covered }
 type covered struct {
 	path   string // with all links resolved
 	cover  Cover
+	file   *os.File    // for reading: open for writing, it could not be executed
 	after  unix.Stat_t // of the file with the cover's content
 	before *original   // nil if there was no file
 	made   []string    // directories that were missing, outermost first
@@ -45,8 +47,10 @@ type times struct{ atime, mtime unix.Timespec }
 
 func timesOf(st *unix.Stat_t) times { return times{st.Atim, st.Mtim} }
 
-func (t times) set(path string) error {
-	return unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{t.atime, t.mtime}, unix.AT_SYMLINK_NOFOLLOW)
+// set sets those of path, or of what dir is if path is empty.
+func (t times) set(dir int, path string) error {
+	const flags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_EMPTY_PATH
+	return unix.UtimesNanoAt(dir, path, []unix.Timespec{t.atime, t.mtime}, flags)
 }
 
 // maxCovered bounds a file of the image that is covered, in bytes.
@@ -74,6 +78,7 @@ func (f *covering) cover(c Cover, j *job) error {
 	err = d.put()
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS) {
 		if _, err := os.Lstat(path); err == nil {
+			d.file.Close()
 			j.Binds = append(j.Binds, c)
 			return nil
 		}
@@ -117,7 +122,7 @@ func (d *covered) put() error {
 	if err != nil {
 		return err
 	}
-	return unix.Lstat(d.path, &d.after)
+	return unix.Fstat(int(d.file.Fd()), &d.after)
 }
 
 func (d *covered) create() error {
@@ -131,29 +136,38 @@ func (d *covered) create() error {
 	if d.made, err = makeParents(dir, 0o755); err != nil {
 		return err
 	}
-	return write(d.path, d.cover)
+	if err := write(d.path, d.cover); err != nil {
+		return err
+	}
+	d.file, err = os.Open(d.path)
+	return err
 }
 
 func (d *covered) overwrite(st *unix.Stat_t) error {
-	content, err := readRegular(d.path, maxCovered)
+	f, err := openRegular(d.path, maxCovered)
+	if err != nil {
+		return err
+	}
+	d.file = f.file
+	content, err := io.ReadAll(f)
 	if err != nil {
 		return err
 	}
 	was := original{content: content, mode: st.Mode & 0o7777, times: timesOf(st)}
 	caps := make([]byte, 64)
-	if n, err := unix.Lgetxattr(d.path, "security.capability", caps); err == nil {
+	if n, err := unix.Fgetxattr(int(d.file.Fd()), "security.capability", caps); err == nil {
 		was.caps = caps[:n]
 	}
-	if err := overwrite(d.path, []byte(d.cover.Content)); err != nil {
+	if err := d.write([]byte(d.cover.Content)); err != nil {
 		return err
 	}
 	d.before = &was
-	return unix.Chmod(d.path, d.cover.Mode)
+	return d.file.Chmod(fs.FileMode(d.cover.Mode))
 }
 
-// overwrite changes the content of a file and nothing else of it.
-func overwrite(path string, content []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+// write changes the content of the file and nothing else of it, wherever it is.
+func (d *covered) write(content []byte) error {
+	f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", d.file.Fd()), os.O_WRONLY|os.O_TRUNC, 0)
 	if err != nil {
 		return err
 	}
@@ -173,43 +187,49 @@ func (f *covering) restore() error {
 }
 
 func (d *covered) restore() error {
+	if d.file == nil {
+		return nil
+	}
+	defer d.file.Close()
 	var st unix.Stat_t
-	if err := unix.Lstat(d.path, &st); err == unix.ENOENT || err == unix.ENOTDIR {
-		return nil // the command removed it
-	} else if err != nil {
+	if err := unix.Fstat(int(d.file.Fd()), &st); err != nil {
 		return err
 	}
-	if st.Dev != d.after.Dev || st.Ino != d.after.Ino {
-		return nil // or put another in its place
+	if st.Nlink == 0 {
+		return nil // the command removed it, or put another in its place
 	}
-	content, err := readRegular(d.path, maxCovered)
-	if err != nil || !bytes.Equal(content, []byte(d.cover.Content)) {
+	content, err := io.ReadAll(io.NewSectionReader(d.file, 0, int64(len(d.cover.Content))+1))
+	if err != nil || string(content) != d.cover.Content {
 		return nil // or wrote to it
 	}
 	if d.before == nil {
 		return d.remove(&st)
 	}
-	if err := overwrite(d.path, d.before.content); err != nil {
+	if err := d.write(d.before.content); err != nil {
 		return err
 	}
 	if d.before.caps != nil && st.Uid == d.after.Uid {
-		if err := unix.Lsetxattr(d.path, "security.capability", d.before.caps, 0); err != nil {
+		if err := unix.Fsetxattr(int(d.file.Fd()), "security.capability", d.before.caps, 0); err != nil {
 			return err
 		}
 	}
 	if st.Mode == d.after.Mode {
-		if err := unix.Chmod(d.path, d.before.mode); err != nil {
+		if err := unix.Fchmod(int(d.file.Fd()), d.before.mode); err != nil {
 			return err
 		}
 	}
-	return d.before.times.set(d.path)
+	return d.before.times.set(int(d.file.Fd()), "")
 }
 
 // remove removes a file that the image did not have, and the directories that
-// were made for it.
+// were made for it. One that the command moved, or gave another name or other
+// permissions, is the command's, and stays without the content.
 func (d *covered) remove(st *unix.Stat_t) error {
-	if st.Mode != d.after.Mode || st.Nlink != 1 || st.Uid != d.after.Uid || st.Gid != d.after.Gid {
-		return nil // the command wrote to it, so it stays
+	var at unix.Stat_t
+	err := unix.Lstat(d.path, &at)
+	if err != nil || at.Dev != st.Dev || at.Ino != st.Ino ||
+		st.Mode != d.after.Mode || st.Nlink != 1 || st.Uid != d.after.Uid || st.Gid != d.after.Gid {
+		return d.write(nil)
 	}
 	var dir unix.Stat_t
 	parent := filepath.Dir(d.path)
@@ -232,7 +252,7 @@ func (d *covered) remove(st *unix.Stat_t) error {
 	if len(d.made) == 0 && later(dir.Mtim, d.after.Mtim) {
 		return nil // the command changed the directory after us
 	}
-	return d.parent.set(parent)
+	return d.parent.set(unix.AT_FDCWD, parent)
 }
 
 // clockGrain is how far the time of a directory may be from that of a file in it

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -208,6 +210,81 @@ func TestCoverKeepsWhatTheCommandDid(t *testing.T) {
 			}
 			if got != tc.want {
 				t.Errorf("left is %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestCoverFollowsTheFile: what a cover says is not in the image by any name that
+// a command gave the file.
+func TestCoverFollowsTheFile(t *testing.T) {
+	fixtures.Require(t, fixtures.Root)
+	move := func(d string) error { return os.Rename(d+"/file", d+"/other") }
+	link := func(d string) error { return os.Link(d+"/file", d+"/other") }
+	for _, tc := range []struct {
+		name    string
+		image   string // content; none if empty
+		command func(d string) error
+		want    map[string]string // content of all there is
+	}{
+		{"moved", "old", move, map[string]string{"other": "old"}},
+		{"moved, with another in its place", "old", func(d string) error {
+			return errors.Join(move(d), os.WriteFile(d+"/file", []byte("new"), 0o644))
+		}, map[string]string{"file": "new", "other": "old"}},
+		{"moved and made unreadable", "old", func(d string) error {
+			return errors.Join(move(d), os.Chmod(d+"/other", 0), os.Chown(d+"/other", 12, 34))
+		}, map[string]string{"other": "old"}},
+		{"moved and written", "old", func(d string) error {
+			return errors.Join(move(d), os.WriteFile(d+"/other", []byte("new"), 0o644))
+		}, map[string]string{"other": "new"}},
+		{"linked", "old", link, map[string]string{"file": "old", "other": "old"}},
+		{"linked and removed", "old", func(d string) error {
+			return errors.Join(link(d), os.Remove(d+"/file"))
+		}, map[string]string{"other": "old"}},
+		{"moved where there was none", "", move, map[string]string{"other": ""}},
+		{"linked where there was none", "", link, map[string]string{"file": "", "other": ""}},
+		{"written elsewhere", "old", func(d string) error {
+			return os.WriteFile(d+"/other", []byte("the machine's"), 0o644) // a copy is the command's
+		}, map[string]string{"file": "old", "other": "the machine's"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := imageDir(t)
+			if tc.image != "" {
+				put(t, dir+"/file", tc.image)
+			}
+			var f covering
+			err := f.cover(Cover{Path: dir + "/file", Content: "the machine's", Mode: 0o644}, new(job))
+			if err := errors.Join(err, tc.command(dir), f.restore()); err != nil {
+				t.Fatal(err)
+			}
+			got := map[string]string{}
+			names, _ := filepath.Glob(dir + "/*")
+			for _, name := range names {
+				b, err := os.ReadFile(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got[filepath.Base(name)] = string(b)
+			}
+			if !maps.Equal(got, tc.want) {
+				t.Errorf("left is %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestCoverCanBeExecuted: a covered program runs.
+func TestCoverCanBeExecuted(t *testing.T) {
+	for name, image := range map[string]string{"covered": "#!/bin/false\n", "new": ""} {
+		t.Run(name, func(t *testing.T) {
+			program := imageDir(t) + "/program"
+			if image != "" {
+				put(t, program, image)
+			}
+			var f covering
+			err := f.cover(Cover{Path: program, Content: "#!/bin/sh\n", Mode: 0o755}, new(job))
+			if err := errors.Join(err, exec.Command(program).Run(), f.restore()); err != nil {
+				t.Error(err)
 			}
 		})
 	}
