@@ -105,7 +105,8 @@ steps:
 }
 
 // TestNetworkNamespaces: the agent is never in the machine's network, and no
-// process of the guest is if no step needs it.
+// process of the guest is if no step needs it. A step that does not need it sees
+// the same of it in both cases.
 func TestNetworkNamespaces(t *testing.T) {
 	l := newLab(t)
 	machine, err := os.Readlink("/proc/self/ns/net")
@@ -121,7 +122,7 @@ func TestNetworkNamespaces(t *testing.T) {
 name: networks
 base: `+fixtures.Image(t, "debian-12")+`
 steps:
-  - run: echo ready; sleep 5
+  - run: echo has $(ls /sys/class/net); echo ready; sleep 5
   - {run: "true", network: `+tc.network+`}
 `))
 			var errs lockedBuffer
@@ -135,6 +136,9 @@ steps:
 				if time.Now().After(deadline) {
 					t.Fatalf("the step does not start:\n%s", errs.String())
 				}
+			}
+			if !strings.Contains(errs.String(), "| has lo\n") {
+				t.Errorf("/sys/class/net has not loopback alone:\n%s", errs.String())
 			}
 			found := map[string]string{}
 			for _, pid := range descendants(cmd.Process.Pid) {

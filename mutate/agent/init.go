@@ -140,7 +140,7 @@ func enterMounts() error {
 	var err error
 	onOwnThread(func() {
 		if err = unix.Unshare(unix.CLONE_NEWNS); err == nil {
-			proc, err = newProc()
+			proc, err = newKernelFS("proc", 0)
 		}
 	})
 	if err != nil {

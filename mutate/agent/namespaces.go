@@ -50,7 +50,7 @@ func inFresh(path string) bool {
 func prepareGuest() error {
 	// A proc with nothing mounted on it, without which no other can be mounted
 	// from a user namespace below.
-	proc, err := newProc()
+	proc, err := newKernelFS("proc", 0)
 	if err != nil {
 		return err
 	}
@@ -94,10 +94,32 @@ func prepareGuest() error {
 }
 
 // makeSys shows of /sys what systemd-nspawn shows with a private network, so that
-// a step sees the same whether others of the run need the network or not.
+// a step sees the same whether others of the run need the network or not. A sysfs
+// shows the interfaces of the network namespace in which it was mounted, so this
+// one is mounted in a new one and covers the machine's.
 func makeSys() error {
 	var st unix.Statfs_t
 	if err := unix.Statfs("/sys", &st); err != nil || st.Type != unix.SYSFS_MAGIC {
+		return err
+	}
+	var sys *os.File
+	var err error
+	onOwnThread(func() {
+		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return
+		}
+		// Never closed: a namespace that nobody holds is gone, with its loopback.
+		if _, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			return
+		}
+		sys, err = newKernelFS("sysfs", unix.MOUNT_ATTR_RDONLY)
+	})
+	if err != nil {
+		return err
+	}
+	defer sys.Close()
+	// Trees can be taken only from what is mounted somewhere.
+	if err := attach(sys, "/sys"); err != nil {
 		return err
 	}
 	shown := map[string]*os.File{}
@@ -109,6 +131,9 @@ func makeSys() error {
 		}
 		shown[dir] = os.NewFile(uintptr(fd), dir)
 		defer shown[dir].Close()
+	}
+	if err := unix.Unmount("/sys", unix.MNT_DETACH); err != nil {
+		return err
 	}
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	if err := unix.Mount("tmpfs", "/sys", "tmpfs", flags, "mode=0555"); err != nil {
@@ -159,25 +184,29 @@ func makeMounts() error {
 	return nil
 }
 
-// newProc makes a proc of the process ids that the calling thread has, not yet
-// mounted anywhere.
-func newProc() (*os.File, error) {
-	ctx, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
+// newKernelFS makes a proc or a sysfs that is not yet mounted anywhere. The one
+// shows the process ids that the calling thread has, the other its network
+// namespace.
+func newKernelFS(kind string, attributes int) (*os.File, error) {
+	fd, err := func() (int, error) {
+		ctx, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
+		if err != nil {
+			return -1, err
+		}
+		defer unix.Close(ctx)
+		if err := unix.FsconfigSetString(ctx, "source", kind); err != nil {
+			return -1, err
+		}
+		if err := unix.FsconfigCreate(ctx); err != nil {
+			return -1, err
+		}
+		attributes |= unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+		return unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, attributes)
+	}()
 	if err != nil {
-		return nil, fmt.Errorf("open a new proc: %w", err)
+		return nil, fmt.Errorf("make a new %s: %w", kind, err)
 	}
-	defer unix.Close(ctx)
-	if err := unix.FsconfigSetString(ctx, "source", "proc"); err != nil {
-		return nil, fmt.Errorf("make a new proc: %w", err)
-	}
-	if err := unix.FsconfigCreate(ctx); err != nil {
-		return nil, fmt.Errorf("make a new proc: %w", err)
-	}
-	fd, err := unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("mount a new proc: %w", err)
-	}
-	return os.NewFile(uintptr(fd), "proc"), nil
+	return os.NewFile(uintptr(fd), kind), nil
 }
 
 // attach mounts what is not yet mounted anywhere.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"os"
@@ -228,6 +229,23 @@ func interfaces() (string, error) {
 		}
 	}
 	return "", errNothing
+}
+
+func interfacesInSys() (string, error) {
+	all, err := os.ReadDir("/sys/class/net")
+	for _, i := range all {
+		if i.Name() != "lo" {
+			return i.Name(), nil
+		}
+	}
+	found, _ := filepath.Glob("/sys/devices/*/*/net/*")
+	virtual, _ := filepath.Glob("/sys/devices/virtual/net/*")
+	for _, path := range append(found, virtual...) {
+		if filepath.Base(path) != "lo" {
+			return path, nil
+		}
+	}
+	return "", cmp.Or(err, errNothing)
 }
 
 func hypervisor() (string, error) {

@@ -57,6 +57,7 @@ var attacks = []struct {
 	{"the machine's loopback", loopback},
 	{"the machine's abstract sockets", abstractSocket},
 	{"interfaces of the machine", interfaces},
+	{"interfaces of the machine in sysfs", interfacesInSys},
 	{"the hypervisor", hypervisor},
 	{"rings of system calls", rings},
 	{"reboot", reboot},
