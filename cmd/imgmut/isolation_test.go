@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/agent"
 )
@@ -38,11 +40,11 @@ func listeners(t *testing.T) (port, socket string) {
 	}
 	t.Cleanup(func() { tcp.Close() })
 	socket = fmt.Sprintf("imgmut-test-%d-%d", os.Getpid(), time.Now().UnixNano())
-	unix, err := net.Listen("unix", "@"+socket) // abstract
+	abstract, err := net.Listen("unix", "@"+socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Close() })
+	t.Cleanup(func() { abstract.Close() })
 	_, port, _ = net.SplitHostPort(tcp.Addr().String())
 	return port, socket
 }
@@ -102,6 +104,59 @@ steps:
 		t.Errorf("%d attacks told how they ended:\n%s", len(results), stderr)
 	}
 	l.wantClean()
+}
+
+// TestOutputHandedOut: a step that hands its output to another process of the
+// machine ends all the same.
+func TestOutputHandedOut(t *testing.T) {
+	l := newLab(t)
+	image := fixtures.Image(t, "debian-12")
+	program := attackProgram(t)
+	socket := fmt.Sprintf("@imgmut-test-%d-%d", os.Getpid(), time.Now().UnixNano())
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	taken := make(chan []byte, 1)
+	ended := make(chan struct{})
+	go func() {
+		defer close(taken)
+		c, err := listener.AcceptUnix()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		rights := make([]byte, 100)
+		_, n, _, _, err := c.ReadMsgUnix(make([]byte, 1), rights)
+		if err != nil {
+			t.Error(err)
+		}
+		taken <- rights[:n]
+		c.Write([]byte("x"))
+		<-ended
+	}()
+	defer close(ended)
+	recipe := filepath.Join(filepath.Dir(program), "recipe.yaml")
+	err = os.WriteFile(recipe, fmt.Appendf(nil, `version: 1
+name: handed
+base: %s
+steps:
+  - copy: {from: attack, to: /usr/local/bin/attack, mode: "0755"}
+  - {run: [attack, give, "%s"], network: true, timeout: 20s}
+`, image, strings.TrimPrefix(socket, "@")), 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, stderr := l.run(0, "apply", recipe)
+	messages, err := unix.ParseSocketControlMessage(<-taken)
+	if err != nil || len(messages) != 1 || !strings.Contains(stderr, "| given: <nil>") {
+		t.Fatalf("the output was not handed out: %v\n%s", err, stderr)
+	}
+	files, _ := unix.ParseUnixRights(&messages[0])
+	for _, fd := range files {
+		unix.Close(fd)
+	}
 }
 
 // TestNetworkNamespaces: the agent is never in the machine's network, and no

@@ -48,7 +48,9 @@
 // same whether the one before it ran just now or came from a layer.
 //
 // What remains: a command with the network is in the machine's network namespace,
-// and so reaches what listens on the machine's loopback and abstract sockets. All
+// and so reaches what listens on the machine's loopback and abstract sockets. It
+// can hand descriptors over to a process there that helps it: with one of a
+// directory that process changes the image also during later steps. All
 // is one kernel, and one filter of system calls, that of systemd-nspawn. And a
 // proc that a command mounts by itself shows the machine's kernel command line.
 package agent

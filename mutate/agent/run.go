@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -124,7 +126,13 @@ func (s *server) runJob(ctx context.Context, j job, req launch) (*ExitStatus, er
 	case <-ctx.Done():
 		return nil, errHostGone // and so is the guest with all that runs, in a moment
 	}
+	// All processes of the command are gone, but not all who may hold the other end:
+	// one that has the network can have handed it to somebody else on the machine.
+	output.SetReadDeadline(time.Now())
 	err = errors.Join(err, <-copied)
+	if err == nil {
+		err = s.output(pending(output))
+	}
 	switch {
 	case err != nil:
 		return nil, err
@@ -135,7 +143,7 @@ func (s *server) runJob(ctx context.Context, j job, req launch) (*ExitStatus, er
 	case answer.Status.TimedOut:
 		return answer.Status, nil
 	}
-	ran, err := readReport(said)
+	ran, err := readReport(pending(said))
 	if ran == nil && err == nil {
 		return answer.Status, nil // init was killed, and its own status is all there is
 	}
@@ -167,9 +175,9 @@ func jobFile(j job) (*os.File, error) {
 // readReport reads what an init that has ended said of its command. It says
 // nothing if it was killed. The command can have it say what it likes: that is
 // about the command, and no more than text.
-func readReport(f *os.File) (*ExitStatus, error) {
+func readReport(said io.Reader) (*ExitStatus, error) {
 	var r report
-	if err := json.NewDecoder(io.LimitReader(f, MaxData)).Decode(&r); err != nil {
+	if err := json.NewDecoder(io.LimitReader(said, MaxData)).Decode(&r); err != nil {
 		return nil, nil
 	}
 	if r.Error != "" {
@@ -196,7 +204,8 @@ func (e *initError) Unwrap() error {
 	return e.Errno
 }
 
-// output sends what the program prints, in pieces as it prints them.
+// output sends what the program prints, in pieces as it prints them, until there
+// is no more or r has a deadline.
 func (s *server) output(r io.Reader) error {
 	buf := make([]byte, 64<<10)
 	for {
@@ -206,11 +215,43 @@ func (s *server) output(r io.Reader) error {
 				return err
 			}
 		}
-		if err == io.EOF {
+		if err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("read output: %w", err)
 		}
 	}
+}
+
+// pending gives what is in a pipe now, and waits for no more.
+func pending(pipe *os.File) io.Reader {
+	p := pipeReader{pipe}
+	n := 0 // as it stays if that cannot be told
+	p.control(func(fd int) (err error) {
+		n, err = unix.IoctlGetInt(fd, unix.TIOCINQ) // FIONREAD by another name
+		return err
+	})
+	return io.LimitReader(p, int64(n))
+}
+
+// pipeReader reads from a pipe that does not block, and ends where it is empty.
+type pipeReader struct{ pipe *os.File }
+
+func (p pipeReader) Read(b []byte) (n int, err error) {
+	err = p.control(func(fd int) (err error) { n, err = unix.Read(fd, b); return err })
+	if n == 0 && err == nil || err == unix.EAGAIN {
+		err = io.EOF
+	}
+	return max(n, 0), err
+}
+
+func (p pipeReader) control(f func(fd int) error) error {
+	raw, err := p.pipe.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = f(int(fd)) })
+	return cmp.Or(err, failed)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -77,4 +78,21 @@ func find() {
 		left = left || strings.Contains(string(b), "sleep")
 	}
 	report("process", left)
+}
+
+// give hands its output, and the report of its init, to whoever listens on a socket.
+func give(socket string) {
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket})
+	if err != nil {
+		fmt.Println("not given:", err)
+		return
+	}
+	fds := []int{1}
+	if report, err := os.OpenFile("/proc/1/fd/4", os.O_WRONLY, 0); err == nil {
+		fds = append(fds, int(report.Fd()))
+	}
+	if _, _, err := c.WriteMsgUnix([]byte("x"), unix.UnixRights(fds...), nil); err == nil {
+		_, err = c.Read(make([]byte, 1)) // it has them
+	}
+	fmt.Println("given:", err)
 }

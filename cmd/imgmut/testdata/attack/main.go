@@ -85,6 +85,8 @@ func main() {
 				tell(a.name, a.run)
 			}
 		}
+	case os.Args[1] == "give":
+		give("@" + os.Args[2])
 	case os.Args[1] == "leave":
 		leave()
 	case os.Args[1] == "find":
