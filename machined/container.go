@@ -141,6 +141,11 @@ type (
 	}
 )
 
+// memoryShare is how much of the machine's memory a container may have, so that
+// one which takes it without end leaves enough to end it. It holds where the
+// memory controller is in the unified hierarchy of cgroups.
+const memoryShare = math.MaxUint32 / 4 * 3 // of MaxUint32
+
 // properties are those of the transient unit. They mirror the distribution's
 // systemd-nspawn@.service.
 func (c *Container) properties(nspawn string, mode Mode) []sd.Property {
@@ -165,6 +170,7 @@ func (c *Container) properties(nspawn string, mode Mode) []sd.Property {
 		prop("TimeoutStopUSec", uint64(10e6)),
 		prop("OOMPolicy", "continue"), // a killed step must not take the container along
 		prop("TasksMax", uint64(16384)),
+		prop("MemoryMaxScale", uint32(memoryShare)),
 		// Sockets to the machine's hypervisor or its guests know no network
 		// namespaces, and io_uring makes sockets past this filter.
 		prop("RestrictAddressFamilies", filter{false, []string{"AF_VSOCK"}}),

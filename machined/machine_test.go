@@ -14,6 +14,10 @@ import (
 	"testing"
 	"time"
 
+	sd "github.com/coreos/go-systemd/v22/dbus"
+	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
+
 	"github.com/imgmut/imgmut/fixtures"
 )
 
@@ -151,6 +155,30 @@ func TestContainerRuns(t *testing.T) {
 				t.Errorf("Root() after the end = %v, want ErrNoMachine", err)
 			}
 		})
+	}
+}
+
+// A container may have much of the machine's memory, and not all.
+func TestMemoryIsBounded(t *testing.T) {
+	h := openTestHost(t)
+	c := payloadContainer(t, makeImage(t, false), "copy")
+	run := mustStart(t, h, c)
+	var machine unix.Sysinfo_t
+	if err := unix.Sysinfo(&machine); err != nil {
+		t.Fatal(err)
+	}
+	total := machine.Totalram * uint64(machine.Unit)
+	var limit uint64
+	unit := h.conns.bus.Object(systemdName, systemdPath+"/unit/"+dbus.ObjectPath(sd.PathBusEscape(c.Name+".service")))
+	if err := property(t.Context(), unit, systemdName+".Service", "MemoryMax", &limit); err != nil {
+		t.Fatal(err)
+	}
+	if limit < 1<<20 || limit > total/100*76 { // less than three quarters where something bounds the machine
+		t.Errorf("MemoryMax is %d, the machine has %d", limit, total)
+	}
+	_ = run.stdin.Close()
+	if err := run.machine.Wait(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
