@@ -44,6 +44,16 @@ type report struct {
 	Status *ExitStatus   `json:",omitempty"`
 }
 
+// maxError bounds the text of an error, in bytes: a report has to fit into a pipe,
+// because it is read when init has ended.
+const maxError = 4 << 10
+
+func (r *report) fail(err error) {
+	errors.As(err, &r.Errno)
+	r.Error = err.Error()
+	r.Error = r.Error[:min(len(r.Error), maxError)]
+}
+
 // Init is process 1 of a command's own process ids: it shows them in /proc,
 // runs the command, and reaps what is left to it. When it ends the kernel ends
 // all others. It has no more rights than the command, so it does no harm that the
@@ -61,13 +71,11 @@ func Init() error {
 	// What ends the command's session must not end this before the command has
 	// had its time. Not ignored, because that the command would inherit.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
-	var r report
 	status, err := runJob()
+	r := report{Status: status}
 	if err != nil {
-		errors.As(err, &r.Errno)
-		r.Error = err.Error()
+		r.fail(err)
 	}
-	r.Status = status
 	return json.NewEncoder(os.NewFile(initReport, "report")).Encode(r)
 }
 

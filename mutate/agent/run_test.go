@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -101,5 +102,19 @@ func TestPending(t *testing.T) {
 	}
 	if b, err := io.ReadAll(reader); err != nil || len(b) != 0 {
 		t.Errorf("%q, %v: what is written later is not waited for", b, err)
+	}
+}
+
+// TestReportFitsIntoAPipe: whatever a recipe names, nobody waits for an init that
+// cannot say what is wrong with it.
+func TestReportFitsIntoAPipe(t *testing.T) {
+	const leastPipe = 1 << 16 // pipe(7)
+	for _, char := range []string{"a", "\x01", "\xff", "\u2028"} {
+		var r report
+		r.fail(&os.PathError{Op: "fork/exec", Path: "/" + strings.Repeat(char, leastPipe), Err: unix.ENAMETOOLONG})
+		b, err := json.Marshal(r)
+		if err != nil || len(b) >= leastPipe || r.Errno != unix.ENAMETOOLONG {
+			t.Errorf("%q: %d bytes, errno %v, %v", char, len(b), r.Errno, err)
+		}
 	}
 }
