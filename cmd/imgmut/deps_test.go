@@ -30,7 +30,7 @@ var ourImports = map[string][]string{
 	"mutate/deliver": {
 		"mutate/content", "mutate/fault", "mutate/lock", "mutate/mount", "mutate/record", "mutate/reflink", "mutate/store",
 	},
-	"mutate/fork":      {"mutate/disk", "mutate/fault", "mutate/gpt", "mutate/record", "mutate/refs", "mutate/tool"},
+	"mutate/fork":      {"mutate/disk", "mutate/fault", "mutate/gpt", "mutate/record", "mutate/refs"},
 	"mutate/guest":     {"mutate/agent", "mutate/fault", "mutate/mount"},
 	"mutate/catalog":   {"mutate/fault", "mutate/record", "mutate/store"},
 	"mutate/record":    {"mutate/content", "mutate/disk"},
