@@ -60,6 +60,14 @@ func (gs *guests) start(ctx context.Context, file string, readOnly, network bool
 		gs.note("the image labels its files for SELinux, which steps cannot: " +
 			"have it relabel at its first start (touch /.autorelabel)")
 	}
+	f, err := os.Open(file)
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	defer f.Close()
+	opened := make(chan *disk.Tree, 1) // while the guest starts
+	go func() { opened <- openESP(gs.layout, f) }()
 	g, err := guest.Start(ctx, h, guest.Config{
 		Spec: guest.Spec{
 			Name: "imgmut-" + strings.ReplaceAll(uuid.NewString(), "-", "")[:12], Image: file,
@@ -67,13 +75,12 @@ func (gs *guests) start(ctx context.Context, file string, readOnly, network bool
 		},
 		Agent: gs.Agent, Mountpoints: fork.Mountpoints(gs.layout), Resolv: string(resolv), Ended: unlock,
 	})
+	esp := <-opened
 	if err != nil {
 		return nil, err
 	}
 	gs.closing = append(gs.closing, g.Kill)
-	if g.Cmdline, err = commandLine(gs.layout, g.Root(), file); err != nil {
-		return nil, err
-	}
+	g.Cmdline = commandLine(gs.layout, g.Root(), esp)
 	return g, nil
 }
 
@@ -87,30 +94,36 @@ func disarm(l *disk.Layout, file string) error {
 	return errors.Join(l.Disarm(f), f.Close())
 }
 
-// commandLine is the kernel's command line as the image's boot loader gives it.
+// commandLine is the kernel's command line as the image's boot loader gives it,
+// in the files below root or in the EFI system partition, which may be nil.
 // Programs in a step copy it into new loader entries, so that of the machine on
 // which the image is built would be in the way of its start.
-func commandLine(l *disk.Layout, root *os.File, file string) (string, error) {
+func commandLine(l *disk.Layout, root *os.File, esp *disk.Tree) string {
 	trees := []fs.FS{disk.TreeAt(root)}
-	if esp, ok := l.Find(disk.ESP); ok && esp.FS == "vfat" {
-		f, err := os.Open(file)
-		if err != nil {
-			return "", err
-		}
-		defer f.Close()
-		// If it cannot be read, verify will tell of it.
-		if tree, err := esp.Open(f, disk.ReadOnly); err == nil {
-			defer tree.Close()
-			trees = append(trees, tree)
-		}
+	if esp != nil {
+		trees = append(trees, esp)
 	}
 	if line := boot.CommandLine(trees...); line != "" {
-		return line, nil
+		return line
 	}
 	if v, _ := l.Find(disk.Root); v.UUID != "" {
-		return "root=UUID=" + v.UUID + " ro", nil
+		return "root=UUID=" + v.UUID + " ro"
 	}
-	return "ro", nil
+	return "ro"
+}
+
+// openESP opens the EFI system partition of an image if it has one that can be
+// read. It needs no close, but f open while it is read. Of another, verify will tell.
+func openESP(l *disk.Layout, f *os.File) *disk.Tree {
+	esp, ok := l.Find(disk.ESP)
+	if !ok || esp.FS != "vfat" {
+		return nil
+	}
+	tree, err := esp.Open(f, disk.ReadOnly)
+	if err != nil {
+		return nil
+	}
+	return tree
 }
 
 // stopLater stops a guest behind what comes next.

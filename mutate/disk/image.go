@@ -23,6 +23,7 @@ type Image struct {
 	mu     sync.Mutex
 	trees  map[int]*Tree // by slot
 	roles  func() error
+	adding sync.Mutex // of roles to Layout, once the volumes are mounted, which takes longer
 }
 
 // Open looks into an image that is not known yet. note is told if another
@@ -95,8 +96,8 @@ func (i *Image) Write(v Volume) (*Tree, error) {
 
 // Volumes are the image's, as they are known now: roles may be found meanwhile.
 func (i *Image) Volumes() []Volume {
-	i.mu.Lock()
-	defer i.mu.Unlock()
+	i.adding.Lock()
+	defer i.adding.Unlock()
 	return slices.Clone(i.Layout.Volumes)
 }
 

@@ -22,6 +22,8 @@ func (i *Image) findRoles() error {
 		return err
 	}
 	tree := i.trees[root.Slot]
+	i.adding.Lock()
+	defer i.adding.Unlock()
 	root.Role, root.Mountpoint = Root, "/"
 	l.OS, l.SELinux = osName(tree), usesSELinux(tree)
 	if l.Arch, err = machineArch(tree); err != nil {
