@@ -14,6 +14,8 @@ import (
 	"io/fs"
 	"regexp"
 	"strings"
+
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // Files are the files of one volume.
@@ -49,6 +51,21 @@ var refFiles = []string{
 // optional are those of refFiles that may name a volume that is not there: a
 // disk that is added later, a swap partition that was removed.
 var optional = regexp.MustCompile(`\.(mount|automount|swap)$|/conf\.d/`)
+
+// inInitrd are those of refFiles that go into the initrd when it is made. imgmut
+// does not look into initrds.
+var inInitrd = regexp.MustCompile(`^etc/(initramfs-tools/conf|dracut\.conf)\.d/`)
+
+// uncommented is a text without the lines that are comments.
+func uncommented(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(strings.TrimSpace(line), "#") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
 
 // References lists where the files name volumes. It is an error of class
 // [fault.Image] if there is too much to look into.
@@ -90,8 +107,8 @@ type Patch struct {
 // partUUIDs maps old, in lower case, to new, of the same length. A UUID is only
 // replaced where the text says that it is a partition's: a filesystem may have
 // the same, as in disks that NixOS makes. It is an error of class [fault.Image]
-// if a file would have to change that must not, because it is signed, or if
-// there is too much to look into or to change.
+// if a file would have to change that cannot, because it is signed or because an
+// initrd has a copy of what it says, or if there is too much to look into or to change.
 func (f Files) Rename(ctx context.Context, partUUIDs map[string]string, write func(Patch) error) error {
 	for old, fresh := range partUUIDs {
 		if len(old) != len(fresh) {
@@ -104,10 +121,14 @@ func (f Files) Rename(ctx context.Context, partUUIDs map[string]string, write fu
 		if isFstab(name) {
 			after = renameEscaped(after, renamed)
 		}
-		if after != before {
-			return write(Patch{name, 0, []byte(after)})
+		switch {
+		case after == before:
+			return nil
+		case inInitrd.MatchString(name) && uncommented(after) != uncommented(before):
+			return fault.New(fault.Image, "name the volume by UUID=, its filesystem's, which stays as it is",
+				"%s names a partition by its UUID, which every image has anew, and the copy of that in the initrd cannot change", name)
 		}
-		return nil
+		return write(Patch{name, 0, []byte(after)})
 	})
 	if err != nil {
 		return err

@@ -262,6 +262,28 @@ func TestRename(t *testing.T) {
 	}
 }
 
+// TestRenameRefusesWhatIsInAnInitrd: the image would wait at its start for a
+// partition that nothing has.
+func TestRenameRefusesWhatIsInAnInitrd(t *testing.T) {
+	const a, b = "3f519074-8e2c-4da0-b143-2c7ea5f90803", "2e408f63-7d1b-4c9f-a032-1b6d94e8f702"
+	for name, tc := range map[string]struct {
+		in      string
+		refused bool
+	}{
+		"etc/initramfs-tools/conf.d/resume":  {"RESUME=PARTUUID=" + a + "\n", true},
+		"etc/initramfs-tools/conf.d/other":   {"RESUME=UUID=" + a + "\n", false},
+		"etc/initramfs-tools/conf.d/comment": {" # RESUME=PARTUUID=" + a + "\nRESUME=none\n", false},
+		"etc/dracut.conf.d/resume.conf":      {`add_device+=" /dev/disk/by-partuuid/` + a + ` "`, true},
+		"etc/kernel/cmdline":                 {"resume=PARTUUID=" + a + "\n", false},
+	} {
+		err := refs.Files{FS: fstest.MapFS{name: file(tc.in)}}.Rename(t.Context(), map[string]string{a: b},
+			func(p refs.Patch) error { return nil })
+		if !tc.refused && err != nil || tc.refused && (fault.Of(err) != fault.Image || !strings.Contains(err.Error(), name)) {
+			t.Errorf("%s: %v, want refused: %t", name, err, tc.refused)
+		}
+	}
+}
+
 // TestRenameInFstab: an fstab may write any byte as an octal number. Each keeps
 // its form, and the file its length.
 func TestRenameInFstab(t *testing.T) {
