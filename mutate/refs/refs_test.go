@@ -162,6 +162,7 @@ func TestBounds(t *testing.T) {
 		{"many", entries(200, 100), ""},
 		{"as much as is looked into", entries(4, 8<<20), ""},
 		{"more bytes", entries(5, 8<<20), "more than 32 MiB"},
+		{"as many files", entries(1024, 0), ""},
 		{"more files", entries(1025, 0), "more than 1024 files"},
 		{"more entries", entries(4097, 0), "more than 4096 entries"},
 	} {
@@ -182,6 +183,37 @@ func TestBounds(t *testing.T) {
 	cancel(cause)
 	if _, err := (refs.Files{FS: entries(2, 0)}).References(ctx); !errors.Is(err, cause) {
 		t.Errorf("interrupted, and References = %v", err)
+	}
+}
+
+// TestReferencesInNoFile: what has the name of such a file or directory and is
+// none says nothing.
+func TestReferencesInNoFile(t *testing.T) {
+	for name, f := range map[string]refs.Files{
+		"a link to nowhere":         {FS: fstest.MapFS{"boot/loader/entries/a.conf": {Data: []byte("b"), Mode: fs.ModeSymlink}}},
+		"a large pipe":              {FS: fstest.MapFS{"boot/loader/entries/a.conf": {Data: make([]byte, 9<<20), Mode: fs.ModeNamedPipe}}},
+		"a file for a directory":    {FS: fstest.MapFS{"boot/loader/entries": file("UUID=x")}},
+		"a file for one, on a FAT":  {FS: fstest.MapFS{"EFI": file("UUID=x")}, FAT: true},
+		"a directory for a file":    {FS: fstest.MapFS{"etc/fstab/UUID=x": file("UUID=x")}},
+		"a file in another's place": {FS: fstest.MapFS{"loader/x.conf": file("UUID=x")}},
+	} {
+		if found := references(t, f); len(found) > 0 {
+			t.Errorf("%s: %v", name, found)
+		}
+	}
+}
+
+// TestReferencesOnOneLine are all found, of each form.
+func TestReferencesOnOneLine(t *testing.T) {
+	files := fstest.MapFS{"boot/grub/grub.cfg": file("a /dev/disk/by-uuid/11 b /dev/disk/by-uuid/22 UUID=33 c=LABEL=d UUID=44\n")}
+	got := map[string]bool{}
+	for _, r := range references(t, refs.Files{FS: files}) {
+		got[r.Spec] = true
+	}
+	for _, want := range []string{"UUID=11", "UUID=22", "UUID=33", "UUID=44", "LABEL=d"} {
+		if !got[want] {
+			t.Errorf("%s is not found, but %v", want, got)
+		}
 	}
 }
 

@@ -178,6 +178,47 @@ func TestUKISections(t *testing.T) {
 	}
 }
 
+// TestNoUKI: a file without both marks of a program has no command line.
+func TestNoUKI(t *testing.T) {
+	image := uki(false, "root=LABEL=a")
+	for at, mark := range map[int]string{0: "MZ", 0x40: "PE"} {
+		if string(image[at:at+2]) != mark {
+			t.Fatalf("no %s at %#x", mark, at)
+		}
+		b := bytes.Clone(image)
+		copy(b[at:], "no")
+		if found := references(t, refs.Files{FS: fstest.MapFS{ukiName: {Data: b}}}); len(found) > 0 {
+			t.Errorf("without %s: %v", mark, found)
+		}
+	}
+}
+
+// TestSignedByTheTable: an image is signed if the table of certificates is within
+// the header, and among the tables that the header counts.
+func TestSignedByTheTable(t *testing.T) {
+	const old, fresh = "3f519074-8e2c-4da0-b143-2c7ea5f90803", "00000000-1111-4222-8333-444444444444"
+	const end = 112 + 8*pe.IMAGE_DIRECTORY_ENTRY_SECURITY + 8 // of its entry
+	for _, tc := range []struct {
+		length int
+		tables uint32
+		signed bool
+	}{
+		{240, 16, true}, {end, 16, true}, {end - 1, 16, false}, {end - 4, 16, false},
+		{240, pe.IMAGE_DIRECTORY_ENTRY_SECURITY + 1, true}, {240, pe.IMAGE_DIRECTORY_ENTRY_SECURITY, false},
+	} {
+		h := pe64()
+		h.DataDirectory[pe.IMAGE_DIRECTORY_ENTRY_SECURITY].Size, h.NumberOfRvaAndSizes = 1, tc.tables
+		var optional bytes.Buffer
+		binary.Write(&optional, binary.LittleEndian, h)
+		image := peFile(0x40, 0x3000, optional.Bytes()[:tc.length], section{".cmdline", 512, 512, 0x2000, "root=PARTUUID=" + old})
+		err := refs.Files{FS: fstest.MapFS{ukiName: {Data: image}}}.Rename(t.Context(), map[string]string{old: fresh},
+			func(refs.Patch) error { return nil })
+		if (err != nil) != tc.signed {
+			t.Errorf("a header of %d bytes and %d tables: %v, want signed: %t", tc.length, tc.tables, err, tc.signed)
+		}
+	}
+}
+
 // TestUKIThatCannotChange: a signature covers all of the file, and the text has
 // no other place to be.
 func TestUKIThatCannotChange(t *testing.T) {
