@@ -205,12 +205,13 @@ func TestReferencesInNoFile(t *testing.T) {
 
 // TestReferencesOnOneLine are all found, of each form.
 func TestReferencesOnOneLine(t *testing.T) {
-	files := fstest.MapFS{"boot/grub/grub.cfg": file("a /dev/disk/by-uuid/11 b /dev/disk/by-uuid/22 UUID=33 c=LABEL=d UUID=44\n")}
+	files := fstest.MapFS{"boot/grub/grub.cfg": file("a /dev/disk/by-uuid/11 b /dev/disk/by-uuid/22 UUID=33 c=LABEL=d UUID=44\n" +
+		"search.fs_uuid 1A2B-3C4D root; search.fs_uuid 5E6F-7A8B root\n")}
 	got := map[string]bool{}
 	for _, r := range references(t, refs.Files{FS: files}) {
 		got[r.Spec] = true
 	}
-	for _, want := range []string{"UUID=11", "UUID=22", "UUID=33", "UUID=44", "LABEL=d"} {
+	for _, want := range []string{"UUID=11", "UUID=22", "UUID=33", "UUID=44", "LABEL=d", "UUID=1A2B-3C4D", "UUID=5E6F-7A8B"} {
 		if !got[want] {
 			t.Errorf("%s is not found, but %v", want, got)
 		}
