@@ -32,8 +32,8 @@ func TestForksAskForNoPanic(t *testing.T) {
 			const at = 1 << 20 // of a partition
 			device := path + "?offset=1048576"
 			truncate(t, path, 32<<20)
-			program(t, "", "mke2fs", append(c.mkfs, "-q", "-F", "-E", "offset=1048576", path, "16M")...)
-			program(t, "", "tune2fs", append(c.tune, device)...)
+			fixtures.Program(t, "", "mke2fs", append(c.mkfs, "-q", "-F", "-E", "offset=1048576", path, "16M")...)
+			fixtures.Program(t, "", "tune2fs", append(c.tune, device)...)
 			if c.options != "" {
 				debugfs(t, device, "set_super_value mount_opts "+c.options)
 			}
@@ -47,7 +47,7 @@ func TestForksAskForNoPanic(t *testing.T) {
 			l := &disk.Layout{Table: disk.GPT, Volumes: []disk.Volume{{Slot: 1, Offset: at, Size: 16 << 20, FS: c.mkfs[1]}}}
 
 			asks := func() bool {
-				return strings.Contains(strings.ToLower(program(t, "", "dumpe2fs", "-h", fork+"?offset=1048576")), "panic")
+				return strings.Contains(strings.ToLower(fixtures.Program(t, "", "dumpe2fs", "-h", fork+"?offset=1048576")), "panic")
 			}
 			if !asks() {
 				t.Fatal("the base does not ask for a panic")
@@ -58,7 +58,7 @@ func TestForksAskForNoPanic(t *testing.T) {
 			if asks() {
 				t.Error("the fork still asks for a panic")
 			}
-			program(t, "", "e2fsck", "-f", "-n", fork+"?offset=1048576") // which checks the checksum
+			fixtures.Program(t, "", "e2fsck", "-f", "-n", fork+"?offset=1048576") // which checks the checksum
 			if err := l.Rearm(f, base); err != nil {
 				t.Fatal(err)
 			}
@@ -79,7 +79,7 @@ func TestOtherForksAreLeftAlone(t *testing.T) {
 	fixtures.Require(t, fixtures.Tools)
 	path := filepath.Join(t.TempDir(), "image.raw")
 	truncate(t, path, 16<<20)
-	program(t, "", "mke2fs", "-q", "-F", "-t", "ext4", "-e", "continue", path)
+	fixtures.Program(t, "", "mke2fs", "-q", "-F", "-t", "ext4", "-e", "continue", path)
 	f := open(t, path, os.O_RDONLY) // so that writing fails
 	for _, fs := range []string{"ext4", "xfs", "vfat", ""} {
 		l := &disk.Layout{Table: disk.Bare, Volumes: []disk.Volume{{Size: 16 << 20, FS: fs}}}

@@ -22,11 +22,11 @@ func TestOverwriteFAT(t *testing.T) {
 			f, v := fat(t, bits, size, files)
 			at := fmt.Sprintf("%s@@%d", f.Name(), v.Offset)
 			// A file that fills the hole which another left is in pieces.
-			program(t, strings.Repeat("h", 10000), "mcopy", "-i", at, "-", "::hole")
-			program(t, "wall", "mcopy", "-i", at, "-", "::wall")
-			program(t, "", "mdel", "-i", at, "::hole")
+			fixtures.Program(t, strings.Repeat("h", 10000), "mcopy", "-i", at, "-", "::hole")
+			fixtures.Program(t, "wall", "mcopy", "-i", at, "-", "::wall")
+			fixtures.Program(t, "", "mdel", "-i", at, "::hole")
 			old, fresh := strings.Repeat("0123456789", 50001), strings.Repeat("abcdefghij", 50001)
-			program(t, old, "mcopy", "-i", at, "-", "::pieces")
+			fixtures.Program(t, old, "mcopy", "-i", at, "-", "::pieces")
 
 			tree := openTree(t, v, f, disk.ReadWrite)
 			want := map[string]string{"EFI/[Ab]/grub.cfg": "new b\n", "empty": "", "pieces": fresh}
@@ -52,12 +52,12 @@ func TestOverwriteFAT(t *testing.T) {
 					t.Errorf("%s holds %d bytes, %v, not the %d that it should", name, len(b), err, len(text))
 				}
 			}
-			if got := program(t, "", "mtype", "-i", at, "::pieces"); got != fresh {
+			if got := fixtures.Program(t, "", "mtype", "-i", at, "::pieces"); got != fresh {
 				t.Errorf("mtype has %d other bytes", len(got))
 			}
 			alone := f.Name() + ".fat"
-			program(t, "", "dd", "if="+f.Name(), "of="+alone, "bs=1M", "skip=1", "status=none")
-			program(t, "", "fsck.vfat", "-n", alone)
+			fixtures.Program(t, "", "dd", "if="+f.Name(), "of="+alone, "bs=1M", "skip=1", "status=none")
+			fixtures.Program(t, "", "fsck.vfat", "-n", alone)
 		})
 	}
 }

@@ -1,9 +1,7 @@
 package disk_test
 
 import (
-	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -46,21 +44,6 @@ func clone(t *testing.T, layout string) string {
 	return path
 }
 
-// program runs a program and gives what it printed.
-func program(t *testing.T, stdin, name string, args ...string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "MTOOLS_SKIP_CHECK=1")
-	cmd.Stdin = strings.NewReader(stdin)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", cmd, err, out)
-	}
-	return string(out)
-}
-
 // The ext4 filesystems of the layout two-roots, as debugfs and e2fsck take them.
 const (
 	firstRoot  = "?offset=1048576"
@@ -71,7 +54,7 @@ const (
 // error and exits with 0, so what it says is looked at.
 func debugfs(t *testing.T, device string, commands ...string) string {
 	t.Helper()
-	out := program(t, strings.Join(commands, "\n")+"\n", "debugfs", "-w", "-f", "-", device)
+	out := fixtures.Program(t, strings.Join(commands, "\n")+"\n", "debugfs", "-w", "-f", "-", device)
 	for _, fault := range []string{"not found", "Unknown", "while ", "Usage", "Invalid"} {
 		if strings.Contains(out, fault) {
 			t.Fatalf("debugfs %s: %s", device, out)

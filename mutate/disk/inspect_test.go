@@ -97,7 +97,7 @@ func placed(t *testing.T, path string, volumes []disk.Volume) {
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(program(t, "", "sfdisk", "--json", path)), &s); err != nil {
+	if err := json.Unmarshal([]byte(fixtures.Program(t, "", "sfdisk", "--json", path)), &s); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(s.PartitionTable.Partitions); n != len(volumes) {
@@ -128,7 +128,7 @@ func TestInspectTypedRoot(t *testing.T) {
 	for _, tc := range []struct{ slot, guid string }{{"1", x86}, {"2", x86}, {"2", arm}} {
 		t.Run(tc.slot+" "+tc.guid, func(t *testing.T) {
 			path := clone(t, "two-roots")
-			program(t, "", "sfdisk", "--quiet", "--part-type", path, tc.slot, tc.guid)
+			fixtures.Program(t, "", "sfdisk", "--quiet", "--part-type", path, tc.slot, tc.guid)
 			for _, fs := range []string{firstRoot, secondRoot} {
 				debugfs(t, path+fs, "cd usr/bin", "write /bin/sh sh")
 			}
@@ -144,7 +144,7 @@ func TestInspectTypedRoot(t *testing.T) {
 	t.Run("both", func(t *testing.T) {
 		path := clone(t, "two-roots")
 		for _, slot := range []string{"1", "2"} {
-			program(t, "", "sfdisk", "--quiet", "--part-type", path, slot, x86)
+			fixtures.Program(t, "", "sfdisk", "--quiet", "--part-type", path, slot, x86)
 		}
 		if _, err := inspect(t, open(t, path, os.O_RDONLY)); fault.Of(err) != fault.Image {
 			t.Errorf("Inspect: %v, want an error about the image", err)
@@ -166,7 +166,7 @@ func TestInspectInvalid(t *testing.T) {
 			"qemu-img convert"},
 		{"no operating system", func(t *testing.T, path string) {
 			truncate(t, path, 16<<20)
-			program(t, "", "mkfs.ext4", "-q", "-F", path)
+			fixtures.Program(t, "", "mkfs.ext4", "-q", "-F", path)
 		}, "no filesystem that holds an operating system", "qemu-img convert"},
 		{"encrypted", func(t *testing.T, path string) {
 			b := make([]byte, 4096)
@@ -178,12 +178,12 @@ func TestInspectInvalid(t *testing.T) {
 		}, "LUKS", "imgmut works on a root of"},
 		{"a damaged filesystem", func(t *testing.T, path string) {
 			truncate(t, path, 16<<20)
-			program(t, "", "mkfs.ext4", "-q", "-F", "-b", "4096", path)
+			fixtures.Program(t, "", "mkfs.ext4", "-q", "-F", "-b", "4096", path)
 			clobber(t, path, 4096, 4096) // the places of all other metadata
 		}, "the image has no usable root: mount", "e2fsck"},
 		{"a filesystem with a wrong checksum", func(t *testing.T, path string) {
 			truncate(t, path, 320<<20)
-			program(t, "", "mkfs.xfs", "-q", path)
+			fixtures.Program(t, "", "mkfs.xfs", "-q", path)
 			clobber(t, path, 512, 2048) // AGF, AGI and AGFL of the first group
 		}, "the image has no usable root: mount", "xfs_repair"},
 		{"truncated", func(t *testing.T, path string) {
@@ -192,7 +192,7 @@ func TestInspectInvalid(t *testing.T) {
 		}, "", ""},
 		{"no program", func(t *testing.T, path string) {
 			fixtures.Clone(t, fixtures.Image(t, "two-roots"), path)
-			program(t, "", "sfdisk", "--quiet", "--delete", path, "2")
+			fixtures.Program(t, "", "sfdisk", "--quiet", "--delete", path, "2")
 		}, "no program that tells its architecture", "whole"},
 		{"root in a subvolume", func(t *testing.T, path string) {
 			dir := t.TempDir()
@@ -203,7 +203,7 @@ func TestInspectInvalid(t *testing.T) {
 				t.Fatal(err)
 			}
 			truncate(t, path, 128<<20)
-			program(t, "", "mkfs.btrfs", "-q", "--rootdir", dir, path)
+			fixtures.Program(t, "", "mkfs.btrfs", "-q", "--rootdir", dir, path)
 		}, `the subvolume "@"`, "imgmut works on a root of"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

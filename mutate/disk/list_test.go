@@ -22,7 +22,7 @@ func image(t *testing.T, script string) string {
 	path := filepath.Join(t.TempDir(), "image.raw")
 	truncate(t, path, 32<<20)
 	if script != "" {
-		program(t, script, "sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", path)
+		fixtures.Program(t, script, "sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", path)
 	}
 	return path
 }
@@ -40,8 +40,8 @@ func TestList(t *testing.T) {
 		want         disk.Layout
 	}{
 		{"GPT", gpt, func(t *testing.T, path string) {
-			program(t, "", "mkfs.vfat", "--offset", "2048", "-i", "1A2B3C4D", "-n", "EFI", path, "4096")
-			program(t, "", "mkfs.ext4", "-q", "-F", "-E", "offset=8388608", "-U", rootUUID, "-L", `a b\c`, path, "16M")
+			fixtures.Program(t, "", "mkfs.vfat", "--offset", "2048", "-i", "1A2B3C4D", "-n", "EFI", path, "4096")
+			fixtures.Program(t, "", "mkfs.ext4", "-q", "-F", "-E", "offset=8388608", "-U", rootUUID, "-L", `a b\c`, path, "16M")
 		}, disk.Layout{Table: disk.GPT, Volumes: []disk.Volume{
 			{Slot: 1, Offset: 2048 * 512, Size: 8192 * 512, Type: esp, PartUUID: "aaaaaaaa-0000-4000-8000-000000000001",
 				PartLabel: "EFI System", FS: "vfat", UUID: "1A2B-3C4D", Label: "EFI"},
@@ -53,15 +53,15 @@ func TestList(t *testing.T) {
 			func(t *testing.T, path string) {
 				out := filepath.Join(t.TempDir(), "swap")
 				truncate(t, out, 8192*512)
-				program(t, "", "mkswap", "-q", "-U", bootUUID, out)
-				program(t, "", "dd", "if="+out, "of="+path, "bs=512", "seek=2048", "conv=notrunc", "status=none")
+				fixtures.Program(t, "", "mkswap", "-q", "-U", bootUUID, out)
+				fixtures.Program(t, "", "dd", "if="+out, "of="+path, "bs=512", "seek=2048", "conv=notrunc", "status=none")
 			}, disk.Layout{Table: disk.MBR, Volumes: []disk.Volume{
 				{Slot: 2, Offset: 2048 * 512, Size: 8192 * 512, Type: "0x82", PartUUID: "5ec0ffee-02", FS: "swap", UUID: bootUUID},
 				{Slot: 3, Offset: 16384 * 512, Size: 49152 * 512, Type: "0x05", PartUUID: "5ec0ffee-03"},
 				{Slot: 5, Offset: 18432 * 512, Size: 2048 * 512, Type: "0x83", PartUUID: "5ec0ffee-05"},
 			}}},
 		{"one filesystem", "", func(t *testing.T, path string) {
-			program(t, "", "mkfs.ext4", "-q", "-F", "-U", rootUUID, path)
+			fixtures.Program(t, "", "mkfs.ext4", "-q", "-F", "-U", rootUUID, path)
 		}, disk.Layout{Table: disk.Bare, Volumes: []disk.Volume{{Size: 32 << 20, FS: "ext4", UUID: rootUUID}}}},
 		{"nothing", "", func(*testing.T, string) {}, disk.Layout{Table: disk.Bare, Volumes: []disk.Volume{{Size: 32 << 20}}}},
 	} {
@@ -103,12 +103,12 @@ func TestListRefuses(t *testing.T) {
 			func(t *testing.T, path string) { truncate(t, path, 1<<20) },
 			"truncated", "download the image again"},
 		{"marks of two filesystems", "label: gpt\nstart=2048, size=32768\n", func(t *testing.T, path string) {
-			program(t, "", "mkfs.ext4", "-q", "-F", "-E", "offset=1048576", path, "16M")
+			fixtures.Program(t, "", "mkfs.ext4", "-q", "-F", "-E", "offset=1048576", path, "16M")
 			fat := filepath.Join(t.TempDir(), "fat")
 			truncate(t, fat, 16<<20)
-			program(t, "", "mkfs.vfat", fat)
+			fixtures.Program(t, "", "mkfs.vfat", fat)
 			// ext4 begins after the boot sector.
-			program(t, "", "dd", "if="+fat, "of="+path, "bs=512", "seek=2048", "count=1", "conv=notrunc", "status=none")
+			fixtures.Program(t, "", "dd", "if="+fat, "of="+path, "bs=512", "seek=2048", "count=1", "conv=notrunc", "status=none")
 		}, "partition 1 holds the marks of more than one filesystem", "wipefs"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

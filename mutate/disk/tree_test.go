@@ -179,7 +179,7 @@ func TestOverwriteKeepsOwnerAndMode(t *testing.T) {
 			t.Errorf("debugfs does not say %q:\n%s", want, out)
 		}
 	}
-	program(t, "", "e2fsck", "-fn", path+firstRoot)
+	fixtures.Program(t, "", "e2fsck", "-fn", path+firstRoot)
 }
 
 // TestOverwriteImmutable: chattr +i is meant for the system's own programs, and
@@ -203,7 +203,7 @@ func TestOverwriteImmutable(t *testing.T) {
 			t.Errorf("debugfs does not say %q:\n%s", want, out)
 		}
 	}
-	program(t, "", "e2fsck", "-fn", path+firstRoot)
+	fixtures.Program(t, "", "e2fsck", "-fn", path+firstRoot)
 }
 
 func TestNothingIsLeft(t *testing.T) {
@@ -295,7 +295,7 @@ func fat(t *testing.T, bits string, size int64, files map[string]string) (*os.Fi
 	dir := t.TempDir()
 	fat, src := filepath.Join(dir, "fat"), filepath.Join(dir, "src")
 	truncate(t, fat, size)
-	program(t, "", "mkfs.vfat", "-F", bits, fat)
+	fixtures.Program(t, "", "mkfs.vfat", "-F", bits, fat)
 	for name, content := range files {
 		path := filepath.Join(src, name)
 		if strings.HasSuffix(name, "/") {
@@ -315,7 +315,7 @@ func fat(t *testing.T, bits string, size int64, files map[string]string) (*os.Fi
 	if err != nil {
 		t.Fatal(err)
 	}
-	program(t, "", "mcopy", append(append([]string{"-s", "-i", fat}, entries...), "::")...)
+	fixtures.Program(t, "", "mcopy", append(append([]string{"-s", "-i", fat}, entries...), "::")...)
 	b, err := os.ReadFile(fat)
 	if err != nil {
 		t.Fatal(err)
@@ -335,7 +335,7 @@ func TestFATOfFixture(t *testing.T) {
 	f := open(t, path, os.O_RDONLY)
 	tree := openTree(t, volume(t, f, 1), f, disk.ReadOnly)
 	const name = "loader/entries/debian.conf"
-	want := program(t, "", "mtype", "-i", path+"@@1M", "::"+name)
+	want := fixtures.Program(t, "", "mtype", "-i", path+"@@1M", "::"+name)
 	if b, err := tree.ReadFile(name); err != nil || string(b) != want {
 		t.Errorf("ReadFile(%s) = %q, %v; mtype says %q", name, b, err, want)
 	}

@@ -1,15 +1,12 @@
 package fork
 
 import (
-	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -19,22 +16,6 @@ import (
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/gpt"
 )
-
-// program runs a program of the machine and gives what it printed.
-func program(t *testing.T, stdin, name string, args ...string) string {
-	t.Helper()
-	fixtures.Require(t, fixtures.Tools)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "MTOOLS_SKIP_CHECK=1")
-	cmd.Stdin = strings.NewReader(stdin)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", cmd, err, out)
-	}
-	return string(out)
-}
 
 // partitioned makes an image of 64 MiB with the table that sfdisk makes of a
 // script.
@@ -387,4 +368,11 @@ func writeFile(t *testing.T, name, text string) {
 	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// program runs a program that is asked for a second opinion.
+func program(t *testing.T, stdin, name string, args ...string) string {
+	t.Helper()
+	fixtures.Require(t, fixtures.Tools)
+	return fixtures.Program(t, stdin, name, args...)
 }

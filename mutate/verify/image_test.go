@@ -3,11 +3,9 @@ package verify_test
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/content"
@@ -16,21 +14,6 @@ import (
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/verify"
 )
-
-// program runs a program with that input and gives what it printed.
-func program(t *testing.T, stdin, name string, args ...string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "MTOOLS_SKIP_CHECK=1")
-	cmd.Stdin = strings.NewReader(stdin)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", cmd, err, out)
-	}
-	return string(out)
-}
 
 func open(t *testing.T, path string) *os.File {
 	t.Helper()
@@ -90,17 +73,17 @@ func small(t *testing.T) string {
 	if err := os.Truncate(fat, 64<<20); err != nil {
 		t.Fatal(err)
 	}
-	program(t, "", "mkfs.vfat", "-F", "32", "-i", "1A2B3C4D", fat)
-	program(t, "file\n", "mcopy", "-i", fat, "-", "::file.txt")
-	program(t, "", "dd", "if="+fat, "of="+path, "bs=1M", "seek=65", "conv=notrunc", "status=none")
-	program(t, "", "sfdisk", "--quiet", "--part-type", path, "2", "c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
+	fixtures.Program(t, "", "mkfs.vfat", "-F", "32", "-i", "1A2B3C4D", fat)
+	fixtures.Program(t, "file\n", "mcopy", "-i", fat, "-", "::file.txt")
+	fixtures.Program(t, "", "dd", "if="+fat, "of="+path, "bs=1M", "seek=65", "conv=notrunc", "status=none")
+	fixtures.Program(t, "", "sfdisk", "--quiet", "--part-type", path, "2", "c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 	return path
 }
 
 // debugfs changes the root of a small image without the kernel.
 func debugfs(t *testing.T, path string, commands ...string) {
 	t.Helper()
-	out := program(t, strings.Join(commands, "\n")+"\n", "debugfs", "-w", "-f", "-", path+"?offset=1048576")
+	out := fixtures.Program(t, strings.Join(commands, "\n")+"\n", "debugfs", "-w", "-f", "-", path+"?offset=1048576")
 	for _, fault := range []string{"not found", "Unknown", "while ", "Usage", "Invalid"} {
 		if strings.Contains(out, fault) {
 			t.Fatalf("debugfs: %s", out)
