@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate/thread"
 )
 
 // Descriptors of an init: what to run, how it ended, and the launcher's word.
@@ -146,7 +148,7 @@ func enterMounts() error {
 	defer word.Close()
 	var proc *os.File
 	var err error
-	onOwnThread(func() {
+	thread.Own(func() {
 		if err = unix.Unshare(unix.CLONE_NEWNS); err == nil {
 			proc, err = newKernelFS("proc", 0)
 		}

@@ -7,13 +7,14 @@ import (
 	"math"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate/thread"
 )
 
 // Words by which the binary is started for this package's work: by
@@ -147,7 +148,7 @@ func (l *launcher) run(req launch, files []*os.File) (*ExitStatus, error) {
 	if !req.Network {
 		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWNET
 	}
-	onOwnThread(func() { err = startInNamespaces(cmd, word, theirs) })
+	thread.Own(func() { err = startInNamespaces(cmd, word, theirs) })
 	if err != nil {
 		return nil, err
 	}
@@ -258,27 +259,6 @@ func identityMap(file string) (ids []syscall.SysProcIDMap, err error) {
 		ids = append(ids, syscall.SysProcIDMap{ContainerID: first, HostID: first, Size: int(n)})
 	}
 	return ids, nil
-}
-
-// onOwnThread calls f on a thread that is never used again, because a thread
-// cannot leave a namespace. It ends with the goroutine, unless it is the main
-// thread: that would stay.
-func onOwnThread(f func()) {
-	done := make(chan struct{})
-	var call func()
-	call = func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends here
-		if unix.Gettid() == os.Getpid() {
-			defer runtime.UnlockOSThread()
-			go call() // on another: this one is taken until that is done
-			<-done
-			return
-		}
-		defer close(done)
-		f()
-	}
-	go call()
-	<-done
 }
 
 // socketPair makes a socket whose two ends exchange whole messages.

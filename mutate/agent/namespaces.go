@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate/thread"
 )
 
 // fresh are the filesystems that are no part of the image, and through which one
@@ -104,7 +106,7 @@ func makeSys() error {
 	}
 	var sys *os.File
 	var err error
-	onOwnThread(func() {
+	thread.Own(func() {
 		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return
 		}
