@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,22 +19,23 @@ import (
 // keeps it, and the kernel detaches it when the mount ends.
 type Device struct {
 	*os.File
+	number int // N of /dev/loopN
 }
 
 // LoopOptions say how a file is attached.
 type LoopOptions struct {
 	Offset, Size int64 // bytes of the file to show; Size 0 is all that follows
 	ReadOnly     bool
+	SectorSize   int  // bytes; 0 is 512
+	whole        bool // a disk that will have partitions: see [AttachDisk]
 }
-
-const sectorSize = 512
 
 // ErrNoLoop says that the machine has no loop devices: no /dev/loop-control.
 var ErrNoLoop = fault.New(fault.Host,
 	"modprobe loop, or give the container /dev/loop-control and the loop devices (imgmut doctor)",
 	"this machine has no loop devices")
 
-// Loop shows f as a block device with 512-byte sectors.
+// Loop shows f as a block device.
 func Loop(f *os.File, o LoopOptions) (*Device, error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) {
@@ -43,13 +45,16 @@ func Loop(f *os.File, o LoopOptions) (*Device, error) {
 		return nil, fmt.Errorf("attach %s to a loop device: %w", f.Name(), err)
 	}
 	defer control.Close()
-	config := unix.LoopConfig{Fd: uint32(f.Fd()), Size: sectorSize, Info: unix.LoopInfo64{
+	config := unix.LoopConfig{Fd: uint32(f.Fd()), Size: uint32(cmp.Or(o.SectorSize, 512)), Info: unix.LoopInfo64{
 		Offset: uint64(o.Offset), Sizelimit: uint64(o.Size), Flags: unix.LO_FLAGS_AUTOCLEAR,
 	}}
 	mode := os.O_RDWR
 	if o.ReadOnly {
 		config.Info.Flags |= unix.LO_FLAGS_READ_ONLY
 		mode = os.O_RDONLY
+	}
+	if o.whole {
+		config.Info.Flags |= unix.LO_FLAGS_PARTSCAN // without it there can be no partitions
 	}
 	copy(config.Info.File_name[:len(config.Info.File_name)-1], f.Name())
 	// Between asking for a free number and taking it another process may come
@@ -66,12 +71,20 @@ func Loop(f *os.File, o LoopOptions) (*Device, error) {
 		if err != nil {
 			return nil, fmt.Errorf("attach %s: %w", f.Name(), err)
 		}
-		err = unix.IoctlLoopConfigure(int(dev.Fd()), &config)
+		if o.whole {
+			// udev leaves a locked disk alone. It would else have the kernel read the
+			// table anew, which drops the partitions where that knows no such table, and
+			// put the UUIDs of a fork into the machine's /dev/disk.
+			err = unix.Flock(int(dev.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		}
 		if err == nil {
-			return &Device{dev}, nil
+			err = unix.IoctlLoopConfigure(int(dev.Fd()), &config)
+		}
+		if err == nil {
+			return &Device{dev, n}, nil
 		}
 		dev.Close()
-		if !errors.Is(err, unix.EBUSY) {
+		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("attach %s to %s: %w", f.Name(), dev.Name(), err)
 		}
 	}

@@ -28,30 +28,48 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// supported are the filesystems that imgmut has the kernel mount.
-var supported = []string{"ext2", "ext3", "ext4", "xfs", "btrfs"}
+// drivers are the filesystems that imgmut has the kernel mount, with the kernel's
+// driver of each: that of ext4 reads its predecessors too, whose own many kernels
+// lack.
+var drivers = map[string]string{
+	"ext2": "ext4", "ext3": "ext4", "ext4": "ext4", "xfs": "xfs", "btrfs": "btrfs", "f2fs": "f2fs",
+	"erofs": "erofs", "squashfs": "squashfs", "vfat": "vfat",
+}
 
 // Supported says whether imgmut has the kernel mount that filesystem, by the
 // name that blkid(8) and the kernel have for it.
-func Supported(fs string) bool { return slices.Contains(supported, fs) }
+func Supported(fs string) bool { return drivers[fs] != "" }
+
+// Writable says whether a filesystem that is supported can be changed in place.
+func Writable(fs string) bool { return Supported(fs) && fs != "erofs" && fs != "squashfs" }
 
 // Request says how to mount a block device.
 type Request struct {
 	Device string // path of its node
+	Slot   int    // of the partition, in place of Device, for [Disk.Mount]
 	FS     string
-	// ReadOnly changes no byte of the device, not even to replay a journal.
+	// ReadOnly changes no file. The kernel replays a journal first, or a log tree,
+	// and where the device is read-only as well that is EROFS.
 	ReadOnly bool
-	Options  []string // of the filesystem, "key=value" or "flag"
+	// Unreplayed shows what is on the device without the journal, and changes no byte
+	// of it. It goes with ReadOnly.
+	Unreplayed bool
+	Options    []string // of the filesystem, "key=value" or "flag"
+	// Programs lets the files be run, with the rights that their modes give. Without
+	// it none of them is run or gives rights, whatever it is.
+	Programs bool
+	// Users, if not nil, is a user namespace through which owners are translated.
+	Users *os.File
 }
 
 // Detached mounts a device where nobody sees it (fsmount(2), Linux 5.2) and
 // gives the mount, an O_PATH descriptor of its root directory. Closing it ends
-// the mount. In it no file is a device, or runs as another user, or runs at all.
+// the mount. In it no file is a device.
 func Detached(r Request) (*os.File, error) {
 	if !Supported(r.FS) {
 		return nil, fmt.Errorf("%s is no filesystem that imgmut mounts", r.FS)
 	}
-	c, err := unix.Fsopen(r.FS, unix.FSOPEN_CLOEXEC)
+	c, err := unix.Fsopen(drivers[r.FS], unix.FSOPEN_CLOEXEC)
 	if errors.Is(err, unix.ENODEV) {
 		return nil, fmt.Errorf("this kernel has no %s", r.FS)
 	}
@@ -75,15 +93,31 @@ func Detached(r Request) (*os.File, error) {
 	if err := unix.FsconfigCreate(c); err != nil {
 		return nil, fmt.Errorf("%w%s", err, kernelLog(c))
 	}
-	attrs := unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOATIME
-	if r.ReadOnly {
-		attrs |= unix.MOUNT_ATTR_RDONLY
-	}
-	fd, err := unix.Fsmount(c, unix.FSMOUNT_CLOEXEC, attrs)
+	fd, err := unix.Fsmount(c, unix.FSMOUNT_CLOEXEC, r.attributes())
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), r.Device), nil
+	m := os.NewFile(uintptr(fd), r.Device)
+	if r.Users != nil { // which has to be done before the mount has a place
+		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(r.Users.Fd())}
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+			m.Close()
+			return nil, fmt.Errorf("translate owners: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// attributes are those of the mount, as fsmount(2) has them.
+func (r Request) attributes() int {
+	attributes := unix.MOUNT_ATTR_NODEV
+	if !r.Programs {
+		attributes |= unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOATIME
+	}
+	if r.ReadOnly {
+		attributes |= unix.MOUNT_ATTR_RDONLY
+	}
+	return attributes
 }
 
 // options are those of the request and those that imgmut always wants.
@@ -95,10 +129,15 @@ func (r Request) options() []string {
 	case "xfs":
 		options = append(options, "nouuid") // a fork of it, which has the same UUID, may be mounted
 	}
-	if r.ReadOnly {
+	if r.ReadOnly || !Writable(r.FS) {
 		options = append(options, "ro")
-		if r.FS == "ext3" || r.FS == "ext4" || r.FS == "xfs" {
+	}
+	if r.Unreplayed {
+		switch r.FS {
+		case "ext3", "ext4", "xfs":
 			options = append(options, "norecovery")
+		case "btrfs":
+			options = append(options, "rescue=nologreplay")
 		}
 	}
 	return options
