@@ -20,7 +20,7 @@ var (
 // Keys of the recipe and, beside its kind, of a step.
 var (
 	recipeKeys = []string{"version", "name", "base", "steps", "verify", "register"}
-	stepKeys   = []string{"name", "env", "network", "max-age", "timeout"}
+	stepKeys   = []string{"name", "env", "network", "max-age", "timeout", "hidden"}
 )
 
 // builder makes the Recipe of a tree.
@@ -192,10 +192,11 @@ func (b *builder) step(i int, n *node) {
 		Network *bool             `yaml:"network"`
 		MaxAge  Duration          `yaml:"max-age"`
 		Timeout Duration          `yaml:"timeout"`
+		Hidden  string            `yaml:"hidden"`
 	}
 	fits := b.field(n.only(func(key string) bool { return slices.Contains(stepKeys, key) }), path, &common)
 	s.Name, s.Env, s.Network = common.Name, common.Env, common.Network
-	s.MaxAge, s.Timeout = common.MaxAge.Duration(), common.Timeout.Duration()
+	s.MaxAge, s.Timeout, s.Hidden = common.MaxAge.Duration(), common.Timeout.Duration(), common.Hidden
 	b.r.Steps[i] = s
 	if e, ok := n.get("name"); ok && e.value.isText() && !isLabel(s.Name) {
 		b.add(e.value.pos, at(path, "name"), "", "%q: want one line of at most 64 characters", shorten(s.Name))
@@ -204,6 +205,9 @@ func (b *builder) step(i int, n *node) {
 		if e, ok := n.get(key); ok && fits && d <= 0 {
 			b.add(e.value.pos, at(path, key), "", "%q: want a duration above zero", shorten(e.value.text))
 		}
+	}
+	if e, ok := n.get("hidden"); ok && fits && s.Hidden != HiddenAllow && s.Hidden != HiddenError {
+		b.add(e.value.pos, at(path, "hidden"), "", "%q: want %s or %s", shorten(e.value.text), HiddenAllow, HiddenError)
 	}
 	if e, ok := n.get("env"); ok {
 		b.env(e.value, at(path, "env"))

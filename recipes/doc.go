@@ -5,7 +5,7 @@
 //	base: debian-12      # a store name, a path, or {path: …, sha256: …}
 //	steps:
 //	  - run: apt-get clean
-//	  - name: motd       # a step may have a name, env, network, max-age, timeout
+//	  - name: motd       # a step may have a name, env, network, max-age, timeout, hidden
 //	    write: {path: /etc/motd, content: "hello\n", mode: "0644"}
 //	verify:
 //	  - file: {path: /etc/motd, content: "hello\n"}
@@ -14,7 +14,7 @@
 // # Words
 //
 // The kind of a step is the one key of its mapping that is not name, env,
-// network, max-age or timeout; what stands after it are its options. An
+// network, max-age, timeout or hidden; what stands after it are its options. An
 // assertion is the same without those five. This package knows no kinds: it
 // leaves what follows as [Options], and the package that has a list of [Kinds]
 // decodes them.

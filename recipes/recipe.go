@@ -48,9 +48,19 @@ type Step struct {
 	Network *bool         // nil leaves it to the kind
 	MaxAge  time.Duration // 0 for no limit
 	Timeout time.Duration // of the whole step; 0 for none
+	// Hidden says what becomes of files that the step leaves where the system, once it
+	// has started, has something else mounted: [HiddenAllow], [HiddenError], or "",
+	// which is to be told of them.
+	Hidden  string
 	Options Options
 	Pos     Pos
 }
+
+// What a step may say of files that will be hidden.
+const (
+	HiddenAllow = "allow"
+	HiddenError = "error"
+)
 
 // Assertion is one thing to verify.
 type Assertion struct {

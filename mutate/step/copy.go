@@ -70,6 +70,9 @@ func (c *Copy) from() From {
 // Inputs implements [Inputter].
 func (c *Copy) Inputs() []From { return []From{c.from()} }
 
+// Targets implements [Targeter].
+func (c *Copy) Targets() map[string]string { return map[string]string{"to": c.To} }
+
 // Apply implements [Step].
 func (c *Copy) Apply(ctx context.Context, g Guest, src *Source) error {
 	var files int64 // the mode of regular files, if the recipe says it

@@ -41,6 +41,13 @@ type Inputter interface {
 // recipe's own word ("network: true" beside the step) comes before it.
 type Networker interface{ Network() bool }
 
+// Targeter is a step that says where in the image it writes. It is refused before it
+// runs if that will not be seen when the image has started.
+type Targeter interface {
+	// Targets are absolute paths, by the option that says each.
+	Targets() map[string]string
+}
+
 // Guest is a running image as a step sees it.
 type Guest interface {
 	// Run executes a command and waits for it; [*agent.ExitError] if it ran

@@ -43,6 +43,9 @@ func (w *Write) Validate(o recipes.Options) recipes.Problems {
 	return v.Problems()
 }
 
+// Targets implements [Targeter].
+func (w *Write) Targets() map[string]string { return map[string]string{"path": w.Path} }
+
 // Apply implements [Step].
 func (w *Write) Apply(ctx context.Context, g Guest, src *Source) error {
 	mode, err := agent.ParseMode(cmp.Or(w.Mode, "0644"))
