@@ -40,6 +40,22 @@ func (t *Tree) ReadFile(name string) ([]byte, error) { return fs.ReadFile(t.file
 // Stat implements [fs.StatFS]; it follows symbolic links.
 func (t *Tree) Stat(name string) (fs.FileInfo, error) { return fs.Stat(t.files, name) }
 
+// Lstat implements [fs.ReadLinkFS]. FAT knows no links.
+func (t *Tree) Lstat(name string) (fs.FileInfo, error) {
+	if m, ok := t.files.(mountedTree); ok {
+		return m.lstat(name)
+	}
+	return t.Stat(name)
+}
+
+// ReadLink implements [fs.ReadLinkFS]. An absolute target begins at the tree's root.
+func (t *Tree) ReadLink(name string) (string, error) {
+	if m, ok := t.files.(mountedTree); ok {
+		return m.readLink(name)
+	}
+	return "", &fs.PathError{Op: "readlink", Path: name, Err: fs.ErrInvalid}
+}
+
 // Close ends the mount. Nothing of the volume is in use afterwards, unless a
 // file that was opened from it still is.
 func (t *Tree) Close() error {
@@ -84,13 +100,18 @@ func (m mountedTree) Open(name string) (fs.File, error) {
 	return m.open(name, unix.O_RDONLY|unix.O_NONBLOCK)
 }
 
+// open opens a file so that it never becomes the terminal of the process; with
+// O_PATH it is not opened at all, and the kernel takes no flag that would say so.
 func (m mountedTree) open(name string, flags uint64) (*os.File, error) {
 	if !fs.ValidPath(name) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
 	}
+	if flags&unix.O_PATH == 0 {
+		flags |= unix.O_NOCTTY
+	}
 	for {
 		fd, err := unix.Openat2(int(m.root.Fd()), name, &unix.OpenHow{
-			Flags:   flags | unix.O_CLOEXEC | unix.O_NOCTTY,
+			Flags:   flags | unix.O_CLOEXEC,
 			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 		})
 		if err == unix.EAGAIN || err == unix.EINTR { // a rename raced with the look-up
@@ -101,6 +122,29 @@ func (m mountedTree) open(name string, flags uint64) (*os.File, error) {
 		}
 		return os.NewFile(uintptr(fd), name), nil
 	}
+}
+
+func (m mountedTree) lstat(name string) (fs.FileInfo, error) {
+	f, err := m.open(name, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Stat()
+}
+
+func (m mountedTree) readLink(name string) (string, error) {
+	f, err := m.open(name, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	target := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(int(f.Fd()), "", target)
+	if err != nil { // EINVAL, or ENOENT of old kernels, for what is no link
+		return "", &fs.PathError{Op: "readlink", Path: name, Err: err}
+	}
+	return string(target[:n]), nil
 }
 
 // Overwrite replaces bytes of an existing file from an offset on and keeps
