@@ -93,12 +93,12 @@ func (l *Layout) followTypes() {
 // those places.
 func (l *Layout) followFstab(t *Tree) {
 	for _, m := range etc.ParseFstab(etc.Read(t, "etc/fstab")) {
-		place := path.Clean(m.Mountpoint)
+		place := path.Clean(m.Place)
 		if !path.IsAbs(place) || place == "/" || m.FS == "swap" {
 			continue
 		}
 		starts := !m.Has("noauto") || m.Has("x-systemd.automount")
-		v, ok := l.Resolve(m.Spec)
+		v, ok := l.Resolve(m.What)
 		switch {
 		case ok && starts:
 			l.Mounts = append(l.Mounts, Mounted{place, v.Slot})

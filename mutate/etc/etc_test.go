@@ -8,6 +8,10 @@ import (
 	"github.com/imgmut/imgmut/mutate/etc"
 )
 
+func line(what, place, kind string, options ...string) etc.Mount {
+	return etc.Mount{What: what, Place: place, FS: kind, Options: options}
+}
+
 func TestParseFstab(t *testing.T) {
 	for _, tc := range []struct {
 		name, in string
@@ -16,17 +20,18 @@ func TestParseFstab(t *testing.T) {
 		{"empty", "", nil},
 		{"comments and blank lines", "# a\n\n   \n \t# UUID=x / ext4\n", nil},
 		{"lines that are none before one that is", "# a\n\nUUID=y\nLABEL=x /x xfs\n",
-			[]etc.Mount{{"LABEL=x", "/x", "xfs", nil}}},
+			[]etc.Mount{line("LABEL=x", "/x", "xfs")}},
 		{"all fields", "UUID=x / ext4 errors=remount-ro,noatime 0 1\n",
-			[]etc.Mount{{"UUID=x", "/", "ext4", []string{"errors=remount-ro", "noatime"}}}},
-		{"no options", "LABEL=x\t/x   xfs", []etc.Mount{{"LABEL=x", "/x", "xfs", nil}}},
+			[]etc.Mount{line("UUID=x", "/", "ext4", "errors=remount-ro", "noatime")}},
+		{"no options", "LABEL=x\t/x   xfs", []etc.Mount{line("LABEL=x", "/x", "xfs")}},
 		{"line ends of Windows", "LABEL=x /x xfs ro\r\nLABEL=y /y xfs ro\r\n",
-			[]etc.Mount{{"LABEL=x", "/x", "xfs", []string{"ro"}}, {"LABEL=y", "/y", "xfs", []string{"ro"}}}},
+			[]etc.Mount{line("LABEL=x", "/x", "xfs", "ro"), line("LABEL=y", "/y", "xfs", "ro")}},
 		{"white space in a path", `LABEL=x /my\040disk\011\134040 ext4`,
-			[]etc.Mount{{"LABEL=x", "/my disk\t\\040", "ext4", nil}}},
-		{"escapes in what is mounted", `PARTUUID=a\055b\040c /x xfs`, []etc.Mount{{"PARTUUID=a-b c", "/x", "xfs", nil}}},
-		{"no octal number", `LABEL=x /a\777\08\ ext4`, []etc.Mount{{"LABEL=x", `/a\777\08\`, "ext4", nil}}},
-		{"too few fields", "UUID=x /\nUUID=y\n", nil},
+			[]etc.Mount{line("LABEL=x", "/my disk\t\\040", "ext4")}},
+		{"escapes in what is mounted", `PARTUUID=a\055b\040c /x xfs`, []etc.Mount{line("PARTUUID=a-b c", "/x", "xfs")}},
+		{"no octal number", `LABEL=x /a\777\08\ ext4`, []etc.Mount{line("LABEL=x", `/a\777\08\`, "ext4")}},
+		{"no type", "UUID=x /\nUUID=y\n", []etc.Mount{line("UUID=x", "/", "")}},
+		{"white space that is none", "LABEL=x /a\u00a0b\vc ext4", []etc.Mount{line("LABEL=x", "/a\u00a0b\vc", "ext4")}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if diff := cmp.Diff(tc.want, etc.ParseFstab(tc.in)); diff != "" {

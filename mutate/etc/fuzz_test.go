@@ -23,10 +23,10 @@ func FuzzParseFstab(f *testing.F) {
 		mounts := etc.ParseFstab(text)
 		var b strings.Builder
 		for _, m := range mounts {
-			if m.Spec == "" || m.Mountpoint == "" || m.FS == "" {
+			if m.What == "" || m.Place == "" || m.FS == "" && m.Options != nil {
 				t.Fatalf("%+v lacks a field", m)
 			}
-			fmt.Fprintf(&b, "%s\t%s %s", inOctal(m.Spec), inOctal(m.Mountpoint), m.FS)
+			fmt.Fprintf(&b, "%s\t%s %s", inOctal(m.What), inOctal(m.Place), m.FS)
 			if m.Options != nil {
 				b.WriteString(" " + strings.Join(m.Options, ",") + " 0 0")
 			}

@@ -20,7 +20,7 @@ func isFstab(name string) bool { return path.Base(name) == "fstab" }
 func fstabReferences(name, text string) []Reference {
 	var refs []Reference
 	for _, m := range etc.ParseFstab(text) {
-		if spec, ok := fstabSpec(m.Spec); ok {
+		if spec, ok := fstabSpec(m.What); ok {
 			refs = append(refs, Reference{name, spec, !m.Has("nofail") && !m.Has("noauto")})
 		}
 	}

@@ -86,9 +86,9 @@ func FuzzRenameInFstab(f *testing.F) {
 			t.Fatalf("%q has other lines than %q", got, text)
 		}
 		for i, m := range before {
-			plain := rename(t, fstest.MapFS{"cmdline.txt": file(m.Spec)}, uuids)
-			if want, ok := plain["cmdline.txt"]; ok && want != after[i].Spec || !ok && m.Spec != after[i].Spec {
-				t.Fatalf("%q becomes %q", m.Spec, after[i].Spec)
+			plain := rename(t, fstest.MapFS{"cmdline.txt": file(m.What)}, uuids)
+			if want, ok := plain["cmdline.txt"]; ok && want != after[i].What || !ok && m.What != after[i].What {
+				t.Fatalf("%q becomes %q", m.What, after[i].What)
 			}
 		}
 	})
