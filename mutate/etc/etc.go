@@ -2,6 +2,14 @@
 // os-release(5), and the directories that hold them. A stranger wrote them: a
 // file that is too large for a text counts as missing, a directory is never read
 // further than its caller looks, and a line that cannot be read is passed over.
+//
+// [Mounts] goes further: it reads what systemd reads at a start of the system, and
+// says what would be mounted then. It is systemd's way in small. What fstab
+// says becomes units as by systemd-fstab-generator (generate.go); units are found in the
+// unit path, by their names, aliases and drop-ins (unitpath.go, load.go); of
+// each, only what has to do with mounts is kept (unit.go); and what default.target
+// pulls in starts (start.go). Nothing that a unit would run is run. Tests ask systemd
+// itself whether the same mounts start.
 package etc
 
 import (
@@ -21,20 +29,40 @@ func Read(t fs.FS, name string) string { return ReadUpTo(t, name, MaxText) }
 
 // ReadUpTo is [Read] for files that are larger than usual with that many bytes.
 func ReadUpTo(t fs.FS, name string, most int64) string {
-	f, err := t.Open(name)
+	text, err := readText(t, name, most)
 	if err != nil {
 		return ""
 	}
+	return text
+}
+
+var (
+	errNotRegular = errors.New("not a regular file")
+	errTooLarge   = errors.New("the file is larger than a text of its kind")
+)
+
+// readText is ReadUpTo for those who have to know why there is no text.
+func readText(t fs.FS, name string, most int64) (string, error) {
+	f, err := t.Open(name)
+	if err != nil {
+		return "", err
+	}
 	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() || fi.Size() > most {
-		return ""
+	fi, err := f.Stat()
+	switch {
+	case err != nil:
+		return "", err
+	case !fi.Mode().IsRegular():
+		return "", &fs.PathError{Op: "read", Path: name, Err: errNotRegular}
+	case fi.Size() > most:
+		return "", &fs.PathError{Op: "read", Path: name, Err: errTooLarge}
 	}
 	// What a filesystem says of a size need not be what it gives.
 	b, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err != nil || int64(len(b)) > most {
-		return ""
+	if err == nil && int64(len(b)) > most {
+		err = &fs.PathError{Op: "read", Path: name, Err: errTooLarge}
 	}
-	return string(b)
+	return string(b), err
 }
 
 // ErrTooMany is the error for a directory with more entries than are looked at.
@@ -43,27 +71,42 @@ var ErrTooMany = errors.New("the directory has too many entries")
 // ReadDir lists the names in a directory, sorted. It is [ErrTooMany] if there are
 // more than most: those are not read.
 func ReadDir(t fs.FS, dir string, most int) ([]string, error) {
+	entries, err := readEntries(t, dir, most)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// readEntries is ReadDir with what kind each entry is, and in no order.
+func readEntries(t fs.FS, dir string, most int) ([]fs.DirEntry, error) {
 	f, err := t.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	return readOpenDir(f, dir, most)
+}
+
+func readOpenDir(f fs.File, dir string, most int) ([]fs.DirEntry, error) {
 	d, ok := f.(fs.ReadDirFile)
 	if !ok {
 		return nil, &fs.PathError{Op: "readdir", Path: dir, Err: errors.ErrUnsupported}
 	}
-	var names []string
+	var all []fs.DirEntry
 	for {
-		entries, err := d.ReadDir(most + 1 - len(names))
-		for _, e := range entries {
-			names = append(names, e.Name())
-		}
+		entries, err := d.ReadDir(most + 1 - len(all))
+		all = append(all, entries...)
 		switch {
-		case len(names) > most:
+		case len(all) > most:
 			return nil, &fs.PathError{Op: "readdir", Path: dir, Err: ErrTooMany}
 		case err == io.EOF:
-			slices.Sort(names)
-			return names, nil
+			return all, nil
 		case err != nil:
 			return nil, err
 		}

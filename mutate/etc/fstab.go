@@ -11,7 +11,7 @@ import (
 // Mount is something that the system mounts, or can mount, at its start.
 type Mount struct {
 	What    string   // as it is written, without escapes: UUID=…, /dev/…, tmpfs, server:/path
-	Place   string   // where
+	Place   string   // where; of [Mounts] absolute, clean and without links
 	FS      string   // "" or "auto" if it is left to be found out
 	Options []string // as they are written, those for systemd too
 	From    string   // what says so: "/etc/fstab:3", "/etc/systemd/system/srv-data.mount"

@@ -2,6 +2,7 @@ package etc_test
 
 import (
 	"fmt"
+	"path"
 	"strings"
 	"testing"
 
@@ -66,6 +67,45 @@ func FuzzParseOSRelease(f *testing.F) {
 			if len(v) > 0 && strings.ContainsAny(v[:1]+v[len(v)-1:], `"'`) {
 				t.Fatalf("%q=%q is still quoted", k, v)
 			}
+		}
+	})
+}
+
+// FuzzMounts: of whatever fstab, unit and drop-in, each mount is at a place of its
+// own that is clean and not fresh, needed ones start, and a second look says the same.
+func FuzzMounts(f *testing.F) {
+	for _, seed := range [][3]string{
+		{"UUID=x / ext4 defaults 0 1\na /srv ext4 noauto\n", mount("/srv"), "[Mount]\nOptions=ro\n"},
+		{"a /a\\040b x-systemd.automount\n", "[Unit]\nWants=a.mount \\\n # x\n b.mount\nRequiresMountsFor=%S/x\n[Mount]\nWhere=/srv", "[X"},
+		{"a /l/../x ext4 x-systemd.required-by=x@y.service",
+			service("Requires=x@%i.service -.mount"), "\ufeff[Service]\r\nStateDirectory='a b':c\r\n"},
+	} {
+		f.Add(seed[0], seed[1], seed[2])
+	}
+	f.Fuzz(func(t *testing.T, fstab, unit, dropIn string) {
+		tree := image(map[string]string{
+			"etc/fstab": fstab, "l": "-> /srv/../etc", "e/srv.mount": unit, "u/x@.service": unit, "u/srv.mount": mount("/srv"),
+			"u/-.mount": unit, "e/srv.mount.d/x.conf": dropIn, "u/mount.d/x.conf": unit, "u/x@.service.d/y.conf": dropIn,
+			"u/default.target": "[Unit]\nWants=x@y.service\nRequires=srv.mount\n", "u/local-fs.target": "[Unit]\n",
+		})
+		list, err := etc.Mounts(tree)
+		if err != nil {
+			if len(fstab) < 256 {
+				t.Fatal(err)
+			}
+			return
+		}
+		places := map[string]bool{}
+		for _, m := range list {
+			if m.What == "" || !path.IsAbs(m.Place) || path.Clean(m.Place) != m.Place || places[m.Place] || m.From == "" || m.Needed && !m.Starts ||
+				strings.HasPrefix(m.Place+"/", "/proc/") || strings.HasPrefix(m.Place+"/", "/run/") {
+				t.Fatalf("%+v", m)
+			}
+			places[m.Place] = true
+		}
+		again, err := etc.Mounts(tree)
+		if diff := cmp.Diff(list, again); diff != "" || err != nil {
+			t.Fatalf("looked at again: %v (-first +second):\n%s", err, diff)
 		}
 	})
 }

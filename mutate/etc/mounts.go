@@ -1,0 +1,67 @@
+package etc
+
+import (
+	"cmp"
+	"io/fs"
+	"path"
+	"slices"
+)
+
+// Mounts lists what the system of a tree mounts, or can mount, at its start: by
+// its fstab and its mount units, with what systemd makes of them. It is sorted by
+// Place, of which each comes once: a unit in /etc stands before a line of fstab, and
+// that before a unit in /usr. What is masked is none, and neither is what is
+// mounted below /proc, /sys, /dev and /run, which are fresh at each start.
+//
+// A mount starts that is pulled in, by whatever way, by default.target, or by
+// sysinit.target, basic.target, local-fs.target or remote-fs.target: that the last is
+// enabled is left to the first start. Conditions count only if they
+// ask for paths of the tree. What the kernel's command line, other generators
+// (systemd-gpt-auto-generator, zfs) and programs mount is not looked at, and
+// neither is what is started later, as by a timer or the first connection to a socket.
+//
+// The tree is that of a started system: a /usr that is a volume of its own has to
+// be in it. The error is [ErrTooMuch], or that of a file that cannot be read.
+func Mounts(tree fs.FS) ([]Mount, error) {
+	f := newFiles(tree)
+	made, err := generate(f)
+	if err != nil {
+		return nil, err
+	}
+	p, err := openUnitPath(f, made)
+	if err != nil {
+		return nil, err
+	}
+	s := newSystem(f, p)
+	if err := s.boot(); err != nil {
+		return nil, err
+	}
+	return s.list()
+}
+
+// list gives the mounts, started or not. systemd mounts nothing on a link, though a
+// line of fstab may name one: that was followed.
+func (s *system) list() ([]Mount, error) {
+	var mounts []Mount
+	for place, name := range s.mounts {
+		u, err := s.load(name)
+		if err != nil {
+			return nil, err
+		}
+		if u == nil || isFresh(place) {
+			continue
+		}
+		m, _ := u.mount()
+		real, err := s.files.follow(place)
+		if err := skipAbsent(err); err != nil {
+			return nil, err
+		}
+		if path.Join("/", real) == m.Place && s.conditionsHold(u) {
+			j := s.job(u)
+			m.Starts, m.Needed = j.starts, j.needed
+		}
+		mounts = append(mounts, m)
+	}
+	slices.SortFunc(mounts, func(a, b Mount) int { return cmp.Compare(a.Place, b.Place) })
+	return mounts, nil
+}
