@@ -7,31 +7,41 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	sd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
-	"golang.org/x/sys/unix"
 )
 
-// Container describes a container to start over an image.
+// Container describes a container to start over a tree of files.
 type Container struct {
 	// Name is the machine's name, and "NAME.service" is the unit. It must be
 	// a host name of at most 64 bytes and unique on the host.
 	Name string
-	// Image is the absolute path of the raw image file. A private host sees
-	// only what is below one of [Options.Paths].
-	Image    string
-	ReadOnly bool // mount the image read-only
+	// Directory is the absolute path of the tree's root, as Launcher makes it or, if
+	// there is none, as the host sees it: a private one sees only what is below one
+	// of [Options.Paths].
+	Directory string
+	ReadOnly  bool
+	// Launcher, if not empty, is run in place of systemd-nspawn: a command line that
+	// gets that of systemd-nspawn as further arguments, and has to execute it in the
+	// same process. It can make mounts that only the container sees. It runs as the
+	// machine's root, its standard input is Stdin.
+	Launcher []string
+	// RuntimeDirectory, if not empty, is the name of a directory below /run that is
+	// made for the container and removed with it, however it ends.
+	RuntimeDirectory string
 	// Command runs as process 2 of the container, below a stub that reaps.
 	// Its first word is a path in the container. When it ends, so does all
 	// else that runs there.
 	Command []string
 	Binds   []Bind
-	// PrivateUsers gives the container a user namespace with ids of its own,
-	// by an id-mapped mount: file ownership in the image stays as it is.
-	// Without it the container's root is the machine's.
-	PrivateUsers bool
+	// UserShift and Users give the container a user namespace: id n in it is
+	// UserShift+n on the machine, for every n below Users. The tree's owners have to
+	// be so already, as those of an id-mapped mount are. With no Users the container's
+	// root is the machine's.
+	UserShift, Users uint32
 	// PrivateNetwork gives the container a network namespace of its own, with
 	// nothing but loopback. Without it the container has the machine's network.
 	PrivateNetwork bool
@@ -63,8 +73,8 @@ func (c *Container) check() error {
 	if len(c.Name) > 64 || !machineName.MatchString(c.Name) {
 		errs = append(errs, fmt.Errorf("name %q: want a host name of at most 64 bytes", c.Name))
 	}
-	if !filepath.IsAbs(c.Image) {
-		errs = append(errs, fmt.Errorf("image %q: want an absolute path", c.Image))
+	if !filepath.IsAbs(c.Directory) {
+		errs = append(errs, fmt.Errorf("directory %q: want an absolute path", c.Directory))
 	}
 	if len(c.Command) == 0 {
 		errs = append(errs, errors.New("no command"))
@@ -82,10 +92,10 @@ func (c *Container) check() error {
 func (c *Container) nspawnArgs() []string {
 	args := []string{
 		"--quiet",
-		"--settings=no", // NAME.nspawn next to the image is not ours
+		"--settings=no", // NAME.nspawn next to the directory is not ours
 		"--keep-unit", "--register=yes",
 		"--machine=" + c.Name,
-		"--image=" + c.Image,
+		"--directory=" + c.Directory,
 		"--as-pid2",
 		"--console=pipe",
 		// The defaults of these three write into the image.
@@ -98,10 +108,10 @@ func (c *Container) nspawnArgs() []string {
 	if len(c.AddCapabilities) > 0 {
 		args = append(args, "--capability="+strings.Join(c.AddCapabilities, ","))
 	}
-	if c.PrivateUsers {
-		// Not "auto", which changes every owner in the image where it
-		// cannot map.
-		args = append(args, "--private-users=pick", "--private-users-ownership=map")
+	if c.Users > 0 {
+		// Not "auto", which changes every owner in the tree where it cannot map, and
+		// not "map", which cannot map what is mapped already before Linux 6.15.
+		args = append(args, fmt.Sprintf("--private-users=%d:%d", c.UserShift, c.Users), "--private-users-ownership=off")
 	} else {
 		args = append(args, "--private-users=no")
 	}
@@ -130,12 +140,7 @@ type (
 		Flags []string
 	}
 	deviceRule struct{ Node, Access string } // a(ss)
-	bindPath   struct {                      // a(ssbt)
-		Source, Target string
-		Optional       bool
-		Flags          uint64
-	}
-	filter struct { // (bas)
+	filter     struct {                      // (bas)
 		Allow bool
 		Names []string
 	}
@@ -148,25 +153,22 @@ const memoryShare = math.MaxUint32 / 4 * 3 // of MaxUint32
 
 // properties are those of the transient unit. They mirror the distribution's
 // systemd-nspawn@.service.
-func (c *Container) properties(nspawn string, mode Mode) []sd.Property {
+func (c *Container) properties(nspawn string) []sd.Property {
 	environment := []string{
-		// Without it systemd 252 opens a reflinked XFS file with 4096-byte
-		// sectors on Linux 6.14 and later, and finds no partitions.
-		"SYSTEMD_LOOP_DIRECT_IO=0",
 		"SYSTEMD_LOG_TARGET=console", // to Stderr
 		"LC_ALL=C",                   // and not in the language of the machine's PID 1
 	}
+	argv := slices.Concat(c.Launcher, []string{nspawn}, c.nspawnArgs())
 	props := []sd.Property{
 		prop("Description", "imgmut container "+c.Name),
-		prop("Type", "notify"), // started means: registered and about to run Command
-		prop("ExecStartEx", []execCommand{{nspawn, append([]string{nspawn}, c.nspawnArgs()...),
-			[]string{"no-env-expand"}}}), // or PID 1 would expand $NAME in Command
+		prop("Type", "notify"),                                                         // started means: registered and about to run Command
+		prop("ExecStartEx", []execCommand{{argv[0], argv, []string{"no-env-expand"}}}), // or PID 1 would expand $NAME in Command
 		prop("Environment", append(environment, c.Environment...)),
 		prop("Slice", "machine.slice"),
 		prop("Delegate", true), // nspawn makes cgroups below the unit's
 		prop("KillMode", "mixed"),
 		prop("CollectMode", "inactive-or-failed"), // leave no failed unit behind
-		prop("TimeoutStartUSec", uint64(300e6)),   // fsck of a large image takes a while
+		prop("TimeoutStartUSec", uint64(60e6)),
 		prop("TimeoutStopUSec", uint64(10e6)),
 		prop("OOMPolicy", "continue"), // a killed step must not take the container along
 		prop("TasksMax", uint64(16384)),
@@ -178,18 +180,10 @@ func (c *Container) properties(nspawn string, mode Mode) []sd.Property {
 		// The container's root may make device nodes; this is what stops it
 		// from using the machine's disks.
 		prop("DevicePolicy", "closed"),
-		prop("DeviceAllow", []deviceRule{
-			{"/dev/loop-control", "rw"}, {"block-loop", "rw"}, {"block-blkext", "rw"},
-			{"char-pts", "rw"}, {"/dev/net/tun", "rwm"}, {"/dev/fuse", "rwm"},
-			{"/dev/mapper/control", "rw"}, {"block-device-mapper", "rw"},
-		}),
+		prop("DeviceAllow", []deviceRule{{"char-pts", "rw"}}),
 	}
-	if mode == System {
-		props = append(props,
-			prop("Wants", []string{"modprobe@loop.service"}), prop("After", []string{"modprobe@loop.service"}),
-			// When systemd-nspawn is killed, its directories stay in /tmp. This
-			// one is removed with the unit. A private host has a /tmp of its own.
-			prop("PrivateTmp", true), prop("BindPaths", c.pathsInTmp()))
+	if c.RuntimeDirectory != "" {
+		props = append(props, prop("RuntimeDirectory", []string{c.RuntimeDirectory}), prop("RuntimeDirectoryMode", uint32(0o700)))
 	}
 	for _, std := range []struct {
 		name string
@@ -206,24 +200,6 @@ func (c *Container) properties(nspawn string, mode Mode) []sd.Property {
 		props = append(props, prop(std.name+"FileDescriptor", dbus.UnixFD(fd)))
 	}
 	return props
-}
-
-// pathsInTmp are what systemd-nspawn needs of the /tmp and /var/tmp that
-// PrivateTmp= hides. What does not exist is left out, for systemd-nspawn to
-// complain of.
-func (c *Container) pathsInTmp() []bindPath {
-	paths := []string{c.Image}
-	for _, b := range c.Binds {
-		paths = append(paths, b.Source)
-	}
-	var binds []bindPath
-	for _, path := range paths {
-		real, err := filepath.EvalSymlinks(path)
-		if err == nil && (strings.HasPrefix(real, "/tmp/") || strings.HasPrefix(real, "/var/tmp/")) {
-			binds = append(binds, bindPath{Source: real, Target: real, Flags: unix.MS_REC})
-		}
-	}
-	return binds
 }
 
 func prop(name string, value any) sd.Property {

@@ -124,10 +124,6 @@ func openSystem(ctx context.Context) (*Host, error) {
 	if _, err := os.Lstat("/run/systemd/system"); err != nil {
 		return nil, fmt.Errorf("the machine was not booted with systemd: %w", err)
 	}
-	// Without udevd systemd-nspawn refuses images.
-	if _, err := os.Lstat("/run/udev/control"); err != nil {
-		return nil, fmt.Errorf("systemd-udevd is not running: %w", err)
-	}
 	return newHost(ctx, System, "", nil)
 }
 

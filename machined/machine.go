@@ -69,7 +69,7 @@ func (m *Machine) start(ctx context.Context, c *Container, nspawn string) (creat
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	done := make(chan string, 1) // go-systemd blocks on it, holding a lock
-	props := c.properties(nspawn, m.host.mode)
+	props := c.properties(nspawn)
 	_, err = m.host.conns.jobs.StartTransientUnitContext(call, m.unit.name, "fail", props, done)
 	runtime.KeepAlive(c) // the descriptors are open until they have been sent
 	if err != nil {

@@ -21,7 +21,6 @@ const minVersion = 252
 var (
 	systemdPaths  = []string{"/usr/lib/systemd/systemd", "/lib/systemd/systemd"}
 	machinedPaths = []string{"/usr/lib/systemd/systemd-machined", "/lib/systemd/systemd-machined"}
-	udevdPaths    = []string{"/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd"}
 	nspawnPaths   = []string{"/usr/bin/systemd-nspawn", "/bin/systemd-nspawn"}
 	daemonPaths   = []string{"/usr/bin/dbus-daemon", "/bin/dbus-daemon"}
 	brokerPaths   = []string{"/usr/bin/dbus-broker-launch"}
@@ -120,7 +119,6 @@ func privateChecks() []Check {
 	return []Check{
 		programCheck("systemd", systemdPaths, "install systemd", Private),
 		programCheck("systemd-machined", machinedPaths, mendContainer, Private),
-		programCheck("systemd-udevd", udevdPaths, "install udev (Debian, Ubuntu) or systemd-udev (Fedora)", Private),
 		programCheck("dbus-daemon or dbus-broker", buses, "install dbus or dbus-broker", Private),
 		cgroupCheck(),
 	}
@@ -243,13 +241,10 @@ func parseVersion(s string) (int, error) {
 }
 
 // unitPrograms are the command lines in the embedded units.
-type unitPrograms struct{ Bus, Machined, Udevd string }
+type unitPrograms struct{ Bus, Machined string }
 
 func findUnitPrograms() (p unitPrograms, err error) {
 	if p.Machined, err = findProgram(machinedPaths); err != nil {
-		return p, err
-	}
-	if p.Udevd, err = findProgram(udevdPaths); err != nil {
 		return p, err
 	}
 	if daemon, err := findProgram(daemonPaths); err == nil {

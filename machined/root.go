@@ -260,12 +260,6 @@ var hidingMounts = []mount{
 	// (systemd's main.c), though no unit asks for it.
 	{source: "/proc/sys", target: "/proc/sys", flags: unix.MS_BIND},
 	{target: "/proc/sys", flags: unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY | safely},
-	// The distribution's rules would put the guest's partitions into
-	// /dev/disk, activate its LVM and assemble its RAID, on the machine.
-	// systemd-nspawn needs a udevd that answers, not its rules.
-	{source: insideEmpty, target: "/usr/lib/udev/rules.d", flags: unix.MS_BIND, optional: true},
-	{source: insideEmpty, target: "/usr/local/lib/udev/rules.d", flags: unix.MS_BIND, optional: true},
-	{source: insideEmpty, target: "/etc/udev/rules.d", flags: unix.MS_BIND, optional: true},
 	// PID 1 takes the keyboard request signal of tty0.
 	{source: "/dev/null", target: "/dev/tty0", flags: unix.MS_BIND, optional: true},
 }

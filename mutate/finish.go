@@ -48,15 +48,8 @@ func (b *build) settle(i *disk.Image) error {
 	if n := len(b.plan.steps); n == 0 || b.plan.steps[n-1].record.Settled {
 		return nil
 	}
-	for _, m := range fork.Mounts(i.Layout) {
-		v := m.Volume
-		tree, err := i.Write(v)
-		if err != nil {
-			return fmt.Errorf("replay the journal of %s: %w", v, err)
-		}
-		if err := tree.Close(); err != nil {
-			return err
-		}
+	if err := i.Change(func([]disk.Placed) error { return nil }); err != nil {
+		return fmt.Errorf("replay journals: %w", err)
 	}
 	return nil
 }
@@ -143,15 +136,12 @@ func (b *build) makeImage(ctx context.Context, base *os.File, id record.Identity
 		return err
 	}
 	if err = b.settle(i); err == nil {
-		err = fork.Identify(ctx, i, base, id)
+		err = fork.Identify(ctx, i, base, id, b.note)
 	}
 	if err = errors.Join(err, i.Close()); err != nil {
 		return fmt.Errorf("give %s its identity: %w", b.plan.recipe.Name, err)
 	}
-	if err := mount.WaitReleased(ctx, b.imageFile()); err != nil {
-		return err
-	}
-	return layout.Rearm(f, base) // when no mount writes the superblock behind it
+	return mount.WaitReleased(ctx, b.imageFile())
 }
 
 // verifyAndSum verifies the image and sums its bytes. It is a [*VerifyError] if the

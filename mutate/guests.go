@@ -3,7 +3,7 @@ package mutate
 import (
 	"context"
 	"errors"
-	"io/fs"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -11,9 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/imgmut/imgmut/mutate/boot"
 	"github.com/imgmut/imgmut/mutate/disk"
-	"github.com/imgmut/imgmut/mutate/fork"
 	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/record"
@@ -27,104 +25,77 @@ type guests struct {
 	*Engine
 	run     *store.Workspace
 	layout  *disk.Layout
+	image   *disk.Image    // what the last guest that was started runs in
 	closing []func() error // ends of what was started, last first
 }
 
-// start runs a guest over a prepared file. It ends with the run, if not before.
-func (gs *guests) start(ctx context.Context, file string, readOnly, network bool) (*guest.Guest, error) {
-	h, err := gs.Host(ctx)
-	if err != nil {
-		return nil, err
-	}
+// start runs a guest over a fork, which is mounted as its own files say. It ends
+// with the run, if not before.
+func (gs *guests) start(ctx context.Context, file string, readOnly, network bool) (_ *guest.Guest, err error) {
 	resolv, err := os.ReadFile("/etc/resolv.conf")
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	if uses(gs.layout, "xfs") || uses(gs.layout, "btrfs") {
-		if err := gs.close(); err != nil { // the guest before may still end, and has the lock
+	if uses(gs.layout, "btrfs") { // the guest before may still end, and has the lock that older kernels need
+		if err := gs.close(); err != nil {
 			return nil, err
 		}
 	}
-	unlock, err := mount.Claim{Filesystems: gs.layout.Filesystems(), Fork: file, Note: gs.note}.Lock(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := disarm(gs.layout, file); err != nil {
-		unlock()
-		return nil, err
-	}
-	boot, _ := gs.layout.Find(disk.Boot)
 	if gs.layout.SELinux && !readOnly {
 		// Only real root may write labels. If an image could ask for steps to be
 		// real root, by a file in it, it could escape.
 		gs.note("the image labels its files for SELinux, which steps cannot: " +
 			"have it relabel at its first start (touch /.autorelabel)")
 	}
-	f, err := os.Open(file)
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
 	if err != nil {
-		unlock()
 		return nil, err
 	}
-	defer f.Close()
-	opened := make(chan *disk.Tree, 1) // while the guest starts
-	go func() { opened <- openESP(gs.layout, f) }()
-	g, err := guest.Start(ctx, h, guest.Config{
-		Spec: guest.Spec{
-			Name: "imgmut-" + strings.ReplaceAll(uuid.NewString(), "-", "")[:12], Image: file,
-			ReadOnly: readOnly, PrivateUsers: true, Network: network, BootFS: boot.FS,
+	image, err := disk.OpenKnown(ctx, f, gs.layout, gs.note)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	c := guest.Config{
+		Spec:  guest.Spec{Name: guestName(), ReadOnly: readOnly, Network: network},
+		Agent: gs.Agent, Resolv: string(resolv),
+		Ended: func() {
+			// Errors are of what was only read, or was synced already.
+			image.Close()
+			f.Close()
+			mount.WaitReleased(context.WithoutCancel(ctx), file)
 		},
-		Agent: gs.Agent, Mountpoints: fork.Mountpoints(gs.layout), Resolv: string(resolv), Ended: unlock,
-	})
-	esp := <-opened
+	}
+	c.Users = mount.GuestUsers(c.Name)
+	g, err := gs.startOn(ctx, image, c)
 	if err != nil {
 		return nil, err
 	}
 	gs.closing = append(gs.closing, g.Kill)
-	g.Cmdline = commandLine(gs.layout, g.Root(), esp)
+	gs.image = image
+	g.Cmdline = image.CommandLine()
 	return g, nil
 }
 
-// disarm keeps the image in a file, which systemd-nspawn is about to mount, from
-// asking the machine's kernel to panic.
-func disarm(l *disk.Layout, file string) error {
-	f, err := os.OpenFile(file, os.O_RDWR, 0)
-	if err != nil {
-		return err
+// startOn mounts an image and runs a guest in it.
+func (gs *guests) startOn(ctx context.Context, image *disk.Image, c guest.Config) (*guest.Guest, error) {
+	users, err := c.Users.Namespace()
+	if err == nil {
+		defer users.Close()
+		c.Places, err = image.MountGuest(disk.GuestOptions{Users: users, ReadOnly: c.ReadOnly})
 	}
-	return errors.Join(l.Disarm(f), f.Close())
+	var h Host
+	if err == nil {
+		h, err = gs.Host(ctx)
+	}
+	if err != nil {
+		c.Ended()
+		return nil, fmt.Errorf("start guest: %w", err)
+	}
+	return guest.Start(ctx, h, c)
 }
 
-// commandLine is the kernel's command line as the image's boot loader gives it,
-// in the files below root or in the EFI system partition, which may be nil.
-// Programs in a step copy it into new loader entries, so that of the machine on
-// which the image is built would be in the way of its start.
-func commandLine(l *disk.Layout, root *os.File, esp *disk.Tree) string {
-	trees := []fs.FS{disk.TreeAt(root)}
-	if esp != nil {
-		trees = append(trees, esp)
-	}
-	if line := boot.CommandLine(trees...); line != "" {
-		return line
-	}
-	if v, _ := l.Find(disk.Root); v.UUID != "" {
-		return "root=UUID=" + v.UUID + " ro"
-	}
-	return "ro"
-}
-
-// openESP opens the EFI system partition of an image if it has one that can be
-// read. It needs no close, but f open while it is read. Of another, verify will tell.
-func openESP(l *disk.Layout, f *os.File) *disk.Tree {
-	esp, ok := l.Find(disk.ESP)
-	if !ok || esp.FS != "vfat" {
-		return nil
-	}
-	tree, err := esp.Open(f, disk.ReadOnly)
-	if err != nil {
-		return nil
-	}
-	return tree
-}
+// guestName makes the name of a machine that no other has.
+func guestName() string { return "imgmut-" + strings.ReplaceAll(uuid.NewString(), "-", "")[:12] }
 
 // stopLater stops a guest behind what comes next.
 func (gs *guests) stopLater(g *guest.Guest) {
@@ -143,9 +114,7 @@ func (gs *guests) close() error {
 	return errors.Join(errs...)
 }
 
-// judge judges a finished image. Assertions run on a fork of it that
-// systemd-nspawn accepts, because the image itself shows its EFI system
-// partition.
+// judge judges a finished image. Assertions run on a fork of it.
 func (gs *guests) judge(
 	ctx context.Context, file string, assertions []verify.Assertion,
 ) (_ *record.Verdict, err error) {
@@ -173,9 +142,6 @@ func (gs *guests) judge(
 			}
 			scratch := gs.run.Path("verify.raw")
 			if err := reflink.CloneFile(scratch, file, 0o600); err != nil {
-				return nil, err
-			}
-			if err := fork.Prepare(scratch, gs.layout); err != nil {
 				return nil, err
 			}
 			var err error

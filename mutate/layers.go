@@ -8,10 +8,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/imgmut/imgmut/mutate/fork"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
+	"github.com/imgmut/imgmut/recipes"
 )
 
 // layers makes the layers that are missing, all in one guest.
@@ -48,9 +49,6 @@ func (b *build) fork(ctx context.Context, work string) error {
 		if err := reflink.CloneFile(work, b.Catalog().BaseFile(p.base.Digest), 0o600); err != nil {
 			return err
 		}
-		if err := fork.Prepare(work, &p.base.Layout); err != nil {
-			return err
-		}
 		made := b.run.Path("prepare.raw")
 		if err := reflink.CloneFile(made, work, 0o600); err != nil {
 			return err
@@ -84,39 +82,75 @@ func (b *build) runSteps(ctx context.Context, work string) error {
 		if err := b.commits.failed(); err != nil {
 			return err // there will be no image, and no layer of what is still to run
 		}
-		l := &p.steps[i]
-		started := time.Now()
-		b.Events(Event{Type: EventStart, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind})
-		lines := &lineWriter{emit: func(line string) {
-			b.Events(Event{Type: EventOutput, Step: i + 1, Name: l.title(), Text: line})
-		}}
-		err := b.step(ctx, g, l, lines)
-		lines.flush()
-		if err == nil {
-			l.record = record.Layer{Material: l.material, Name: l.spec.Name, Made: b.Now().UTC(), ParentMade: parent.Made,
-				Took: time.Since(started)}
-			err = b.seal(g, work, i)
+		if err := b.runStep(ctx, g, work, i, parent); err != nil {
+			return err
 		}
-		if err != nil {
-			if ctx.Err() != nil {
-				err = context.Cause(ctx)
-			}
-			b.Events(Event{Type: EventFailed, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind,
-				Took: time.Since(started)})
-			return &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network,
-				Tail: lines.tail(), Err: err}
+		parent = p.steps[i].record
+		if i == len(p.steps)-1 {
+			break
 		}
-		parent = l.record
-		b.made[l.key] = l.record.Made
-		b.Events(Event{Type: EventDone, Step: i + 1, Steps: len(p.steps), Name: l.title(), Kind: l.spec.Kind,
-			Took: time.Since(started)})
+		if g, err = b.sameMounts(ctx, g, work, network); err != nil {
+			return fmt.Errorf("after step %d (%s): %w", i+1, p.steps[i].title(), err)
+		}
 	}
 	return nil
 }
 
-// step runs one step.
+// sameMounts gives the guest for the next step: another if the system mounts other
+// things now than when this one started.
+func (b *build) sameMounts(ctx context.Context, g *guest.Guest, work string, network bool) (*guest.Guest, error) {
+	changed, err := b.guests.image.MountsChanged()
+	if err != nil || !changed {
+		return g, err
+	}
+	b.note("the step changed what the image mounts: the next ones see it so")
+	if err := g.Stop(); err != nil {
+		return nil, err
+	}
+	return b.guests.start(ctx, work, false, network)
+}
+
+// runStep runs step i and makes its layer, on a layer that is known.
+func (b *build) runStep(ctx context.Context, g *guest.Guest, work string, i int, parent record.Layer) error {
+	l, steps := &b.plan.steps[i], len(b.plan.steps)
+	started := time.Now()
+	b.Events(Event{Type: EventStart, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind})
+	lines := &lineWriter{emit: func(line string) {
+		b.Events(Event{Type: EventOutput, Step: i + 1, Name: l.title(), Text: line})
+	}}
+	err := b.step(ctx, g, l, lines)
+	lines.flush()
+	if err == nil {
+		l.record = record.Layer{Material: l.material, Name: l.spec.Name, Made: b.Now().UTC(), ParentMade: parent.Made,
+			Took: time.Since(started)}
+		err = b.seal(g, work, i)
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		b.Events(Event{Type: EventFailed, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind,
+			Took: time.Since(started)})
+		return &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network,
+			Tail: lines.tail(), Err: err}
+	}
+	b.made[l.key] = l.record.Made
+	b.Events(Event{Type: EventDone, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind, Took: time.Since(started)})
+	return nil
+}
+
+// step runs one step, which may leave nothing where it will not be seen, unless it
+// says so.
 func (b *build) step(ctx context.Context, g *guest.Guest, l *stepLink, out *lineWriter) error {
 	if err := b.needSpace(0); err != nil {
+		return err
+	}
+	layout := b.guests.image.Layout
+	for _, why := range hiddenTargets(layout, l.spec, l.decoded) {
+		return fault.New(fault.Recipe, mendHidden, "%s", why)
+	}
+	before, err := hiddenIn(g, layout)
+	if err != nil {
 		return err
 	}
 	scoped := &scopedGuest{Guest: g, env: l.spec.Env, network: l.material.Network, out: out,
@@ -129,6 +163,15 @@ func (b *build) step(ctx context.Context, g *guest.Guest, l *stepLink, out *line
 		}
 		return err
 	}
+	after, err := hiddenIn(g, layout)
+	left := after.left(before)
+	if err != nil || len(left) == 0 || l.spec.Hidden == recipes.HiddenAllow {
+		return err
+	}
+	if l.spec.Hidden == recipes.HiddenError {
+		return fault.New(fault.Recipe, "", "%s", hiddenLeft(layout, left))
+	}
+	b.note(fmt.Sprintf("step %s: %s", l.title(), hiddenLeft(layout, left)))
 	return nil
 }
 

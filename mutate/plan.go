@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"maps"
 
-	"github.com/imgmut/imgmut/mutate/fork"
+	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/step"
 	"github.com/imgmut/imgmut/recipes"
@@ -20,8 +20,8 @@ type plan struct {
 	recipe *recipes.Recipe
 	base   *record.Base
 	source *step.Source
-	// prepare is the first layer of every chain: the base with the partition
-	// table that systemd-nspawn needs. It is no step of the recipe.
+	// prepare is the first layer of every chain: the base as steps find it. It is no
+	// step of the recipe.
 	prepare link
 	steps   []stepLink
 	reused  int  // how many of steps are layers already
@@ -62,6 +62,9 @@ func (p *plan) last() record.Key {
 func (e *Engine) plan(
 	ctx context.Context, r *recipes.Recipe, base *record.Base, steps []step.Decoded, src *step.Source, o ApplyOptions,
 ) (*plan, error) {
+	if err := checkTargets(&base.Layout, r.Steps, steps); err != nil {
+		return nil, err
+	}
 	p := &plan{recipe: r, base: base, source: src}
 	if err := p.chain(ctx, steps); err != nil {
 		return nil, err
@@ -91,7 +94,7 @@ func (e *Engine) announce(p *plan, o ApplyOptions) error {
 // chain computes the key of every layer. It is a pure function of the base's
 // digest, the recipe and the files beside it.
 func (p *plan) chain(ctx context.Context, steps []step.Decoded) (err error) {
-	p.prepare.material = record.Material{Parent: record.Key(p.base.Digest), Kind: "prepare", Version: fork.Version}
+	p.prepare.material = record.Material{Parent: record.Key(p.base.Digest), Kind: "prepare", Version: disk.MountsVersion}
 	if p.prepare.key, err = p.prepare.material.Key(); err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/imgmut/imgmut/mutate"
 	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/mount"
 )
 
 func main() { os.Exit(run(os.Args, os.Stdout, os.Stderr)) }
@@ -38,8 +39,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return inner(agent.Init())
 		}
 	}
-	if len(args) > 1 && args[1] == privateHostArg {
+	switch {
+	case len(args) > 1 && args[1] == privateHostArg:
 		return inner(machined.InitPrivateHost(args[2:]))
+	case len(args) > 3 && args[1] == treeArg:
+		return inner(mount.Become(args[2], args[3:]))
 	}
 	// Disk tools live where a plain user's PATH, or that of su, does not lead.
 	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
@@ -55,10 +59,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return s.report(err)
 }
 
-// privateHostArg is the word by which the binary starts itself as the first
-// process of a private host. Like those of the agent it is no command: nobody
-// has reason to type it.
-const privateHostArg = "private-host"
+// privateHostArg and treeArg are the words by which the binary starts itself as the
+// first process of a private host, and to make the tree of a guest. Like those of
+// the agent they are no commands: nobody has reason to type them.
+const (
+	privateHostArg = "private-host"
+	treeArg        = "tree"
+)
 
 func inner(err error) int {
 	if err != nil {

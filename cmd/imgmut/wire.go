@@ -41,20 +41,20 @@ func (w *wire) engine(s *store.Store, events func(mutate.Event)) (*mutate.Engine
 	}
 	return &mutate.Engine{
 		Store: s, Agent: exe, Version: version(),
-		// What guests are made of: the forks, and the agent in them.
-		Host:   func(ctx context.Context) (mutate.Host, error) { return w.open(ctx, s.Root(), exe) },
+		Host:   func(ctx context.Context) (mutate.Host, error) { return w.open(ctx, exe) },
 		Events: events, Now: time.Now,
 	}, nil
 }
 
-// open opens the host once for the whole run. A private one sees paths.
-func (w *wire) open(ctx context.Context, paths ...string) (mutate.Host, error) {
+// open opens the host once for the whole run. All that a private one sees of the
+// machine, beside its programs, is exe.
+func (w *wire) open(ctx context.Context, exe string) (mutate.Host, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.host == nil && w.err == nil {
 		started := time.Now()
 		w.host, w.err = machined.Open(ctx, machined.Options{
-			Mode: w.mode, Init: []string{"/proc/self/exe", privateHostArg}, Paths: paths, Log: hostLog{w.log},
+			Mode: w.mode, Init: []string{"/proc/self/exe", privateHostArg}, Paths: []string{exe}, Log: hostLog{w.log},
 		})
 		if w.err == nil {
 			w.log.Info("host is up", "mode", w.host.Mode(), "systemd", w.host.Version(), "took", time.Since(started))
@@ -63,7 +63,7 @@ func (w *wire) open(ctx context.Context, paths ...string) (mutate.Host, error) {
 	if w.err != nil {
 		return nil, w.err // and not a host that is nil inside
 	}
-	return host{w.host}, nil
+	return host{w.host, exe}, nil
 }
 
 // hostLog takes the lines that a private host logs into the program's own log.
@@ -87,12 +87,18 @@ func (w *wire) close() error {
 }
 
 // host is a machined.Host in the engine's words.
-type host struct{ *machined.Host }
+type host struct {
+	*machined.Host
+	exe string // imgmut, which is a guest's agent, and makes its tree
+}
 
 // Start implements [guest.Host].
 func (h host) Start(ctx context.Context, s guest.Spec) (guest.Machine, error) {
+	// Below the unit's own directory, beside which systemd-nspawn puts a lock.
+	tree := "/run/" + s.Name + "/tree"
 	c := machined.Container{
-		Name: s.Name, Image: s.Image, ReadOnly: s.ReadOnly, PrivateUsers: s.PrivateUsers, PrivateNetwork: !s.Network,
+		Name: s.Name, Directory: tree, RuntimeDirectory: s.Name, Launcher: []string{h.exe, treeArg, tree},
+		ReadOnly: s.ReadOnly, UserShift: s.Users.Shift, Users: s.Users.Size, PrivateNetwork: !s.Network,
 		Command: s.Command, Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr,
 		// It would follow a link, and hide what the image has there. The agent does not.
 		Environment: []string{"SYSTEMD_NSPAWN_TMPFS_TMP=0"},
@@ -100,15 +106,11 @@ func (h host) Start(ctx context.Context, s guest.Spec) (guest.Machine, error) {
 	for target, source := range s.Binds {
 		c.Binds = append(c.Binds, machined.Bind{Source: source, Target: target})
 	}
-	if s.PrivateUsers {
+	if !s.Users.None() {
 		// For the loopback interface of the steps' own network namespaces. The
 		// machine's network belongs to the machine's user namespace, so there
 		// it means nothing.
 		c.AddCapabilities = append(c.AddCapabilities, "CAP_NET_ADMIN")
-	}
-	if s.BootFS != "" {
-		// systemd 259 and later takes it for vfat otherwise (systemd#40174).
-		c.Environment = append(c.Environment, "SYSTEMD_DISSECT_FSTYPE_XBOOTLDR="+s.BootFS)
 	}
 	m, err := h.Host.Start(ctx, c)
 	if err != nil {

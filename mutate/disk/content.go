@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
-	"fmt"
 	"io"
 	"regexp"
 	"strings"
@@ -22,12 +21,6 @@ func classify(t *Tree) string {
 		return "an ostree deployment, which imgmut cannot change yet"
 	case etc.Exists(t, "etc/os-release"), etc.Exists(t, "usr/lib/os-release"):
 		return "root"
-	}
-	for _, subvolume := range []string{"root", "@", "@rootfs"} {
-		if etc.Exists(t, subvolume+"/usr/lib/os-release") || etc.Exists(t, subvolume+"/etc/os-release") {
-			return fmt.Sprintf("its operating system in the subvolume %q, which is not the default one "+
-				"(btrfs subvolume set-default makes it so)", subvolume)
-		}
 	}
 	return ""
 }

@@ -73,25 +73,33 @@ func (v Volume) String() string {
 	return fmt.Sprintf("partition %d", v.Slot)
 }
 
-// HasReferences says whether files of the volume may name volumes: that of root
-// or of /boot, and any that firmware or a boot loader reads.
-func (v Volume) HasReferences() bool { return v.Role == Root || v.Role == Boot || v.FS == "vfat" }
-
-// Mounted is a place at which the system mounts a volume of the image, or a part
-// of one.
+// Mounted is a place at which the system mounts something at its start: a volume
+// of the image, or a part of one, unless Bind or Cover say otherwise.
 type Mounted struct {
-	Mountpoint string `json:"mountpoint"`
-	Slot       int    `json:"slot,omitempty"` // 0 for a bind mount
+	Mountpoint string   `json:"mountpoint"`
+	Slot       int      `json:"slot,omitempty"`    // of the volume, 0 also for that of a bare image
+	Options    []string `json:"options,omitempty"` // those that decide which files are there, or how they are stored
+	Bind       string   `json:"bind,omitempty"`    // the directory of the system that is shown there as well
+	// Cover is what is mounted there that is not of this image, in words: what the
+	// image has below will not be seen.
+	Cover  string `json:"cover,omitempty"`
+	ByHand bool   `json:"byHand,omitempty"` // not at the start: somebody has to ask for it
+	From   string `json:"from,omitempty"`   // which file, or rule of systemd's, says so
 }
+
+// OfVolume says whether a volume of the image is mounted there.
+func (m Mounted) OfVolume() bool { return m.Bind == "" && m.Cover == "" }
 
 // Layout is what is in an image.
 type Layout struct {
-	Table   TableKind `json:"table"`
-	Arch    string    `json:"arch"`              // as systemd names it: x86-64, arm64
-	OS      string    `json:"os"`                // ID and VERSION_ID of os-release, as "debian 12"
-	SELinux bool      `json:"selinux,omitempty"` // the system labels its files
-	Mounts  []Mounted `json:"mounts,omitempty"`  // what the system mounts of this image at its start, beside root
-	Volumes []Volume  `json:"volumes"`
+	Table      TableKind `json:"table"`
+	SectorSize int       `json:"sectorSize,omitempty"` // bytes, if they are not 512
+	Arch       string    `json:"arch"`                 // as systemd names it: x86-64, arm64
+	OS         string    `json:"os"`                   // ID and VERSION_ID of os-release, as "debian 12"
+	SELinux    bool      `json:"selinux,omitempty"`    // the system labels its files
+	Disk       string    `json:"disk,omitempty"`       // the disk's name in the image's own files, if they use one: /dev/vda
+	Mounts     []Mounted `json:"mounts,omitempty"`     // what the system mounts, / first, each after what it lies in
+	Volumes    []Volume  `json:"volumes"`
 }
 
 // Find gives the volume with that role.
@@ -139,6 +147,9 @@ func readTable(f *os.File) (*Layout, error) {
 	switch {
 	case err == nil:
 		l := &Layout{Table: GPT}
+		if t.SectorSize != 512 {
+			l.SectorSize = t.SectorSize
+		}
 		for _, p := range t.Partitions {
 			l.Volumes = append(l.Volumes, Volume{Slot: p.Slot, Offset: p.Start, Size: p.Size,
 				Type: p.Type.String(), PartUUID: p.GUID.String(), PartLabel: p.Name, NoAuto: p.Attributes&gpt.AttrNoAuto != 0})

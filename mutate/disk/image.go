@@ -3,16 +3,19 @@ package disk
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/imgmut/imgmut/mutate/mount"
 )
 
 // Image is an image that is open: what is in it, the locks that its filesystems
-// need, and the trees of its volumes, each mounted once and only if somebody
-// asks for it. Its methods may be called from several goroutines.
+// need, and the trees of its files, each mounted once and only if somebody asks for
+// it. Its methods may be called from several goroutines.
 type Image struct {
 	File *os.File
 	// Layout has the volumes and their filesystems. What needs a look into them
@@ -20,10 +23,24 @@ type Image struct {
 	Layout *Layout
 
 	unlock func()
-	mu     sync.Mutex
-	trees  map[int]*Tree // by slot
 	roles  func() error
 	adding sync.Mutex // of roles to Layout, once the volumes are mounted, which takes longer
+
+	mu      sync.Mutex // of all below
+	access  Access     // of all that is mounted
+	disk    *mount.Disk
+	mounted map[part]*os.File
+	fats    map[int]*Tree // by slot
+	dirty   []int         // slots of volumes whose journal is still to be replayed
+	system  *mount.Tree
+	guest   *GuestOptions // nil if it is read, and not mounted for a guest
+	cmdline string        // the kernel's, empty if no boot loader's file says
+}
+
+// part is a volume, or what its mount options choose of it.
+type part struct {
+	slot    int
+	options string // joined by commas
 }
 
 // Open looks into an image that is not known yet. note is told if another
@@ -38,13 +55,16 @@ func Open(ctx context.Context, f *os.File, note func(string)) (*Image, error) {
 }
 
 // OpenKnown opens an image of which the layout is known, roles and all: it is a
-// fork of one that was looked into.
+// fork of one that was looked into. Its mounts may have changed since: see
+// [Image.FindRoles].
 func OpenKnown(ctx context.Context, f *os.File, l *Layout, note func(string)) (*Image, error) {
-	unlock, err := mount.Claim{Filesystems: l.Filesystems(), Note: note}.Lock(ctx)
+	unlock, err := mount.Claim{Filesystems: l.Filesystems(), Fork: f.Name(), Note: note}.Lock(ctx)
 	if err != nil {
 		return nil, err
 	}
-	i := &Image{File: f, Layout: l, unlock: unlock, trees: map[int]*Tree{}}
+	known := *l
+	known.Volumes = slices.Clone(l.Volumes)
+	i := &Image{File: f, Layout: &known, unlock: unlock, mounted: map[part]*os.File{}, fats: map[int]*Tree{}}
 	i.roles = sync.OnceValue(i.findRoles)
 	return i, nil
 }
@@ -60,40 +80,6 @@ func (l *Layout) Filesystems() []mount.Filesystem {
 	return all
 }
 
-// Tree gives the files of a volume, read-only. They are the image's: the caller
-// does not close them.
-func (i *Image) Tree(v Volume) (*Tree, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.tree(v)
-}
-
-func (i *Image) tree(v Volume) (*Tree, error) {
-	if t, ok := i.trees[v.Slot]; ok {
-		return t, nil
-	}
-	t, err := v.Open(i.File, ReadOnly)
-	if err == nil {
-		i.trees[v.Slot] = t
-	}
-	return t, err
-}
-
-// Write opens the files of a volume for writing, which replays its journal. What
-// was read of the volume before is let go of first: one filesystem is not
-// mounted in two ways. The caller closes the tree.
-func (i *Image) Write(v Volume) (*Tree, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if t, ok := i.trees[v.Slot]; ok {
-		delete(i.trees, v.Slot)
-		if err := t.Close(); err != nil {
-			return nil, err
-		}
-	}
-	return v.Open(i.File, ReadWrite)
-}
-
 // Volumes are the image's, as they are known now: roles may be found meanwhile.
 func (i *Image) Volumes() []Volume {
 	i.adding.Lock()
@@ -101,19 +87,155 @@ func (i *Image) Volumes() []Volume {
 	return slices.Clone(i.Layout.Volumes)
 }
 
-// FindRoles looks into the volumes for what each is for, once. It is an error of
-// class [fault.Image] if there is no root, or more than one.
+// FindRoles looks into the volumes for what each is for, and what the system mounts
+// where, once. It is an error of class [fault.Image] if there is no root, or more
+// than one.
 func (i *Image) FindRoles() error { return i.roles() }
+
+// Unreplayed are the volumes whose journal, or log tree, still holds changes: the
+// image is of a system that was running. What is read of them is as it was before
+// those. It is complete after FindRoles.
+func (i *Image) Unreplayed() []Volume {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var volumes []Volume
+	for _, slot := range i.dirty {
+		if v, ok := i.Layout.Slot(slot); ok {
+			volumes = append(volumes, v)
+		}
+	}
+	return volumes
+}
 
 // Close unmounts what was mounted and gives the locks back.
 func (i *Image) Close() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	var errs []error
-	for slot, t := range i.trees {
-		errs = append(errs, t.Close())
-		delete(i.trees, slot)
-	}
+	err := i.detach()
 	i.unlock()
+	return err
+}
+
+// detach lets go of all that is mounted, and of the disk.
+func (i *Image) detach() error {
+	var errs []error
+	if i.system != nil {
+		errs = append(errs, i.system.Close())
+		i.system = nil
+	}
+	for p, m := range i.mounted {
+		errs = append(errs, m.Close())
+		delete(i.mounted, p)
+	}
+	clear(i.fats)
+	if i.disk != nil {
+		errs = append(errs, i.disk.Close())
+		i.disk = nil
+	}
 	return errors.Join(errs...)
+}
+
+// attach attaches the disk, once.
+func (i *Image) attach() (err error) {
+	if i.disk == nil {
+		i.disk, err = mount.AttachDisk(i.File, i.Layout.diskOptions(i.access))
+	}
+	return err
+}
+
+// extended are the types of the partition that holds the logical ones of a DOS table.
+var extended = []string{"0x05", "0x0f", "0x85"}
+
+func (l *Layout) diskOptions(access Access) mount.DiskOptions {
+	o := mount.DiskOptions{SectorSize: l.SectorSize, ReadOnly: access == ReadOnly}
+	for _, v := range l.Volumes {
+		if slices.Contains(extended, v.Type) {
+			continue // it is those in it, which it would overlap
+		}
+		o.Partitions = append(o.Partitions, mount.Partition{Slot: v.Slot, Start: v.Offset, Size: v.Size})
+	}
+	return o
+}
+
+// mount mounts parts of the image that are not mounted yet, all at once. The errors
+// are in the order of parts.
+func (i *Image) mount(parts ...part) []error {
+	errs := make([]error, len(parts))
+	var missing []int // of parts
+	var requests []mount.Request
+	for n, p := range parts {
+		if i.mounted[p] == nil && !slices.Contains(parts[:n], p) {
+			missing = append(missing, n)
+			requests = append(requests, i.request(p))
+		}
+	}
+	if len(missing) == 0 {
+		return errs
+	}
+	if err := i.attach(); err != nil {
+		for _, n := range missing {
+			errs[n] = err
+		}
+		return errs
+	}
+	mounts, failed := i.disk.Mount(requests...)
+	for n, r := range requests {
+		p := parts[missing[n]]
+		if i.access == ReadOnly && wantsReplay(r.FS, failed[n]) {
+			r.Unreplayed = true
+			again, errs := i.disk.Mount(r)
+			if errs[0] == nil {
+				i.dirty = append(i.dirty, p.slot)
+				mounts[n], failed[n] = again[0], nil
+			}
+		}
+		if failed[n] != nil {
+			v, _ := i.Layout.Slot(p.slot)
+			errs[missing[n]] = fmt.Errorf("mount %s (%s): %w", v, v.FS, failed[n])
+			continue
+		}
+		i.mounted[p] = mounts[n]
+	}
+	return errs
+}
+
+// wantsReplay says whether a filesystem could not be mounted because it holds changes
+// that are to be replayed first, on a device that cannot be written to.
+func wantsReplay(fs string, err error) bool {
+	return errors.Is(err, syscall.EROFS) || fs == "btrfs" && errors.Is(err, syscall.EIO)
+}
+
+// request says how to mount a part.
+func (i *Image) request(p part) mount.Request {
+	v, _ := i.Layout.Slot(p.slot)
+	r := mount.Request{Slot: p.slot, FS: v.FS, ReadOnly: i.access == ReadOnly, Unreplayed: slices.Contains(i.dirty, p.slot)}
+	if i.guest != nil {
+		r.Programs, r.Users = true, i.guest.Users
+	}
+	if p.options != "" {
+		r.Options = strings.Split(p.options, ",")
+	}
+	return r
+}
+
+// part is what a mount shows.
+func (m Mounted) part() part { return part{m.Slot, strings.Join(m.Options, ",")} }
+
+// OpenFAT gives the files of a FAT volume, for reading, and for changing if the
+// image was opened for writing. It needs no mount.
+func (i *Image) OpenFAT(v Volume) (*Tree, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.fat(v)
+}
+
+func (i *Image) fat(v Volume) (*Tree, error) {
+	if t, ok := i.fats[v.Slot]; ok {
+		return t, nil
+	}
+	t, err := v.openFAT(i.File, i.access)
+	if err == nil {
+		i.fats[v.Slot] = t
+	}
+	return t, err
 }

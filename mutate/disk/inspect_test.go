@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -31,10 +32,12 @@ func efi(fs string) []disk.Volume {
 
 func TestInspect(t *testing.T) {
 	fixtures.Require(t, fixtures.Root, fixtures.Tools)
-	esp := []disk.Mounted{{Mountpoint: "/boot/efi", Slot: 1}}
+	efiMounts := []disk.Mounted{{Mountpoint: "/", Slot: 2}, {Mountpoint: "/boot/efi", Slot: 1, Options: []string{"umask=0077"}}}
 	mounts := map[string][]disk.Mounted{
-		"debian-12": esp, "xfs": esp, "btrfs": esp,
-		"bib": {{Mountpoint: "/boot", Slot: 3}, {Mountpoint: "/boot/efi", Slot: 2}},
+		"debian-12": efiMounts, "xfs": efiMounts, "btrfs": efiMounts,
+		"bib": {{Mountpoint: "/", Slot: 4}, {Mountpoint: "/boot", Slot: 3},
+			{Mountpoint: "/boot/efi", Slot: 2, Options: []string{"umask=0077", "shortname=winnt"}}},
+		"mbr": {{Mountpoint: "/", Slot: 1}}, "bare": {{Mountpoint: "/"}},
 	}
 	arch := map[string]string{"amd64": "x86-64", "arm64": "arm64"}[runtime.GOARCH]
 	root := disk.Volume{Role: disk.Root, Mountpoint: "/", FS: "ext4", UUID: rootUUID, Label: "root"}
@@ -68,11 +71,48 @@ func TestInspect(t *testing.T) {
 			} else {
 				placed(t, path, want.Volumes)
 			}
+			for n := range got.Mounts {
+				if !strings.HasPrefix(got.Mounts[n].From, "/etc/fstab") {
+					t.Errorf("%s is mounted because of %q", got.Mounts[n].Mountpoint, got.Mounts[n].From)
+				}
+				got.Mounts[n].From = ""
+			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("Inspect (-want +got):\n%s", diff)
 			}
 			released(t, path)
 		})
+	}
+}
+
+// subvolumes makes a btrfs with subvolumes, each with a small system.
+func subvolumes(t *testing.T, path string, names ...string) {
+	t.Helper()
+	const script = `mkfs.btrfs -q "$1"; mkdir "$2"; mount -o loop "$1" "$2"; cd "$2"; shift 2
+for name; do
+	btrfs -q subvolume create "$name"
+	mkdir -p "$name/etc" "$name/usr/lib" "$name/bin"
+	echo ID=test > "$name/usr/lib/os-release"; head -c 64 /bin/true > "$name/bin/sh"; : > "$name/etc/fstab"
+done`
+	args := append([]string{"--mount", "--propagation", "private", "sh", "-euc", script, "sh", path, filepath.Join(t.TempDir(), "mnt")}, names...)
+	fixtures.Program(t, "", "unshare", args...)
+	released(t, path)
+}
+
+// TestRootInASubvolume: where the default of a btrfs holds no system, the one
+// subvolume that does is root.
+func TestRootInASubvolume(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Tools)
+	path := filepath.Join(t.TempDir(), "image.raw")
+	truncate(t, path, 128<<20)
+	subvolumes(t, path, "root")
+	l, err := inspect(t, open(t, path, os.O_RDONLY))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []disk.Mounted{{Mountpoint: "/", Options: []string{"subvol=root"}, From: "the subvolume root"}}
+	if diff := cmp.Diff(want, l.Mounts); diff != "" || l.OS != "test" {
+		t.Errorf("%s; mounts (-want +got):\n%s", l.OS, diff)
 	}
 }
 
@@ -194,17 +234,10 @@ func TestInspectInvalid(t *testing.T) {
 			fixtures.Clone(t, fixtures.Image(t, "two-roots"), path)
 			fixtures.Program(t, "", "sfdisk", "--quiet", "--delete", path, "2")
 		}, "no program that tells its architecture", "whole"},
-		{"root in a subvolume", func(t *testing.T, path string) {
-			dir := t.TempDir()
-			if err := os.MkdirAll(dir+"/@/usr/lib", 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(dir+"/@/usr/lib/os-release", []byte("ID=x\n"), 0o644); err != nil {
-				t.Fatal(err)
-			}
+		{"two subvolumes with a system", func(t *testing.T, path string) {
 			truncate(t, path, 128<<20)
-			fixtures.Program(t, "", "mkfs.btrfs", "-q", "--rootdir", dir, path)
-		}, `the subvolume "@"`, "imgmut works on a root of"},
+			subvolumes(t, path, "a", "b")
+		}, "the filesystem has 2 subvolumes that each hold an operating system: subvol=a and subvol=b", "set-default"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			path := t.TempDir() + "/image.raw"

@@ -1,124 +1,174 @@
 package disk
 
 import (
-	"errors"
-	"fmt"
+	"io/fs"
+	"slices"
 	"strings"
-	"syscall"
 
-	"github.com/imgmut/imgmut/mutate/fault"
-	"github.com/imgmut/imgmut/mutate/gpt"
+	"github.com/imgmut/imgmut/mutate/boot"
 	"github.com/imgmut/imgmut/mutate/mount"
 )
 
-// findRoles mounts what may be root: it finds root by what is in it and the
-// others by root's fstab, or by the type that has systemd mount them without.
+// findRoles finds root by what is in it, all that the system mounts by the files
+// there, and of that what each volume is for.
 func (i *Image) findRoles() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	l := i.Layout
-	root, err := i.findRoot()
+	files := i.eachVolume()
+	root, err := i.findRoot(files)
 	if err != nil {
 		return err
 	}
-	tree := i.trees[root.Slot]
 	i.adding.Lock()
 	defer i.adding.Unlock()
-	root.Role, root.Mountpoint = Root, "/"
-	l.OS, l.SELinux = osName(tree), usesSELinux(tree)
-	if l.Arch, err = machineArch(tree); err != nil {
+	l := i.Layout
+	if l.Mounts, err = i.findMounts(root, files); err != nil {
 		return err
 	}
-	l.followFstab(tree)
-	l.followTypes()
+	l.giveRoles()
+	system, _, err := i.systemTree()
+	if err != nil {
+		return err
+	}
+	l.OS, l.SELinux = osName(system), usesSELinux(system)
+	l.Arch, err = machineArch(system)
+	return err
+}
+
+// findMounts gives what the system mounts. Some of its own mount units may be in a
+// volume for /usr: then it looks again.
+func (i *Image) findMounts(root Mounted, files volumeFiles) ([]Mounted, error) {
+	tree := treeOf(i.mounted[root.part()])
+	i.cmdline = files.commandLine(tree)
+	k := parseKernelLine(i.cmdline)
+	mounts, err := i.Layout.findMounts(tree, k, root)
+	if err != nil {
+		return nil, err
+	}
+	n := slices.IndexFunc(mounts, at("/usr"))
+	if n < 0 || !i.readable(mounts[n]) {
+		return mounts, nil
+	}
+	usr := mounts[n]
+	if err := i.mount(usr.part())[0]; err != nil {
+		return nil, err
+	}
+	both := withUsr{tree, treeOf(i.mounted[usr.part()])}
+	return i.Layout.findMounts(both, k, root, usr)
+}
+
+// withUsr is root with a volume on its /usr, as far as paths go by themselves: links
+// of one do not lead into the other.
+type withUsr struct{ root, usr *Tree }
+
+// Open implements [fs.FS].
+func (w withUsr) Open(name string) (fs.File, error) {
+	if name == "usr" {
+		return w.usr.Open(".")
+	}
+	if below, ok := strings.CutPrefix(name, "usr/"); ok {
+		return w.usr.Open(below)
+	}
+	return w.root.Open(name)
+}
+
+// volumeFiles are the files of each volume by itself, by slot, and why those of
+// others cannot be read.
+type volumeFiles struct {
+	trees map[int]*Tree
+	errs  []error
+}
+
+// eachVolume opens every volume that can be.
+func (i *Image) eachVolume() volumeFiles {
+	files := volumeFiles{trees: map[int]*Tree{}}
+	var parts []part
+	for _, v := range i.Layout.Volumes {
+		switch {
+		case v.FS == "vfat":
+			if t, err := i.fat(v); err == nil { // of another, verify will tell
+				files.trees[v.Slot] = t
+			}
+		case mount.Supported(v.FS):
+			parts = append(parts, part{slot: v.Slot})
+		}
+	}
+	for n, err := range i.mount(parts...) {
+		if err != nil {
+			files.errs = append(files.errs, err)
+			continue
+		}
+		files.trees[parts[n].slot] = treeOf(i.mounted[parts[n]])
+	}
+	return files
+}
+
+// commandLine is the kernel's, as a boot loader in any of the volumes has it. system
+// are the files of root, as far as they are known.
+func (f volumeFiles) commandLine(system fs.FS) string {
+	var trees []fs.FS
+	if system != nil {
+		trees = append(trees, system)
+	}
+	for _, slot := range f.slots() {
+		trees = append(trees, f.trees[slot])
+	}
+	return boot.CommandLine(trees...)
+}
+
+// slots are those of volumes with files, in order.
+func (f volumeFiles) slots() []int {
+	var slots []int
+	for slot := range f.trees {
+		slots = append(slots, slot)
+	}
+	slices.Sort(slots)
+	return slots
+}
+
+// giveRoles gives each volume its role and its place by what the system mounts, or
+// by its type where it mounts nothing.
+func (l *Layout) giveRoles() {
 	for n := range l.Volumes {
 		v := &l.Volumes[n]
+		v.Role, v.Mountpoint = "", ""
+		for _, m := range l.Mounts {
+			if m.OfVolume() && m.Slot == v.Slot && (!m.ByHand || strings.HasPrefix(m.Mountpoint, "/boot")) {
+				role := roleAt(m.Mountpoint)
+				if v.Mountpoint == "" || v.Role == "" && role != "" {
+					v.Mountpoint = m.Mountpoint
+				}
+				if v.Role == "" {
+					v.Role = role
+				}
+			}
+		}
 		switch {
-		case strings.EqualFold(v.Type, gpt.TypeESP.String()), v.Type == "0xef":
+		case v.isESP():
 			v.Role = ESP
 		case v.FS == "swap":
 			v.Role = Swap
 		}
 	}
-	return nil
 }
 
-// findRoot gives the one volume that holds an operating system. Its tree is open.
-func (i *Image) findRoot() (*Volume, error) {
-	var roots []*Volume
-	var obstacles []string
-	damaged := false
-	for n := range i.Layout.Volumes {
-		v := &i.Layout.Volumes[n]
-		if what := unusable(v.FS); what != "" {
-			obstacles = append(obstacles, fmt.Sprintf("%s holds %s, which imgmut cannot work in", v, what))
-		}
-		if !mount.Supported(v.FS) {
-			continue
-		}
-		t, err := i.tree(*v)
-		if hostFault(err) || errors.Is(err, mount.ErrNoLoop) {
-			return nil, err
-		}
-		if err != nil {
-			damaged = damaged || errors.Is(err, syscall.EUCLEAN) || errors.Is(err, syscall.EBADMSG) ||
-				errors.Is(err, syscall.EIO)
-			obstacles = append(obstacles, err.Error())
-			continue
-		}
-		switch what := classify(t); what {
-		case "":
-		case "root":
-			roots = append(roots, v)
-		default:
-			obstacles = append(obstacles, fmt.Sprintf("%s holds %s", v, what))
-		}
+// roleAt is what a volume is for by its place in the system.
+func roleAt(place string) Role {
+	switch place {
+	case "/":
+		return Root
+	case "/boot":
+		return Boot
+	case "/usr":
+		return Usr
+	case "/home":
+		return Home
+	case "/srv":
+		return Srv
+	case "/var":
+		return Var
+	case "/boot/efi", "/efi":
+		return ESP
 	}
-	if len(roots) > 1 {
-		roots = typedRoots(roots)
-	}
-	switch {
-	case len(roots) == 1:
-		return roots[0], nil
-	case len(roots) > 1:
-		return nil, fault.New(fault.Image,
-			"give the one that is meant the root type: sgdisk -t SLOT:8304 IMAGE (8305 for arm64)",
-			"the image has %d roots: %s and %s each hold an operating system", len(roots), roots[0], roots[1])
-	case len(obstacles) > 0:
-		mend := "imgmut works on a root of ext4, XFS or btrfs that this kernel can mount"
-		if damaged {
-			mend = "check the filesystem with its own program (e2fsck, xfs_repair, btrfs check) on a copy of the image"
-		}
-		return nil, fault.New(fault.Image, mend, "the image has no usable root: %s", strings.Join(obstacles, "; "))
-	}
-	return nil, fault.New(fault.Image,
-		"check that the file is a raw disk image: qemu-img convert -O raw makes one of qcow2 and others",
-		"the image has no partition table and no filesystem that holds an operating system (no /etc/os-release)")
-}
-
-// hostFault tells an error of this machine, which lacks rights or loop devices,
-// from one of the image.
-func hostFault(err error) bool {
-	for _, e := range []error{
-		syscall.EPERM, syscall.EACCES, syscall.ENOENT, syscall.EBUSY, syscall.EMFILE, syscall.ENOMEM,
-	} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
-}
-
-// typedRoots narrows several candidates to those that say they are root.
-func typedRoots(candidates []*Volume) []*Volume {
-	var typed []*Volume
-	for _, v := range candidates {
-		if strings.EqualFold(v.Type, gpt.TypeRootX86_64.String()) || strings.EqualFold(v.Type, gpt.TypeRootARM64.String()) {
-			typed = append(typed, v)
-		}
-	}
-	if len(typed) > 0 {
-		return typed
-	}
-	return candidates
+	return ""
 }

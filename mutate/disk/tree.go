@@ -2,13 +2,10 @@ package disk
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/imgmut/imgmut/mutate/mount"
 )
 
 // Access is how a volume is opened.
@@ -21,11 +18,10 @@ const (
 	ReadWrite Access = true
 )
 
-// Tree is the files of one volume, read from outside the image: an [fs.FS] in
-// which symbolic links, absolute ones too, lead nowhere but inside the volume.
+// Tree is files of the image, read from outside it: an [fs.FS] in which symbolic
+// links, absolute ones too, lead nowhere but inside the tree.
 type Tree struct {
-	files fs.FS
-	root  *os.File // nil for FAT, which is read without the kernel
+	files fs.FS // a mountedTree, or for FAT, which is read without the kernel, a fatFS
 }
 
 // Open implements [fs.FS].
@@ -56,41 +52,12 @@ func (t *Tree) ReadLink(name string) (string, error) {
 	return "", &fs.PathError{Op: "readlink", Path: name, Err: fs.ErrInvalid}
 }
 
-// Close ends the mount. Nothing of the volume is in use afterwards, unless a
-// file that was opened from it still is.
-func (t *Tree) Close() error {
-	if t.root == nil {
-		return nil
-	}
-	return t.root.Close()
-}
+// treeOf is the files below a mount's root, with what is mounted there.
+func treeOf(root *os.File) *Tree { return &Tree{files: mountedTree{root}} }
 
-// Open mounts the volume of the image f where nobody sees it. FAT is not mounted;
-// f has to be open for writing if its files are to be overwritten.
-func (v Volume) Open(f *os.File, access Access) (*Tree, error) {
-	if v.FS == "vfat" {
-		return v.openFAT(f, access)
-	}
-	root, err := v.mount(f, access)
-	if err != nil {
-		return nil, fmt.Errorf("mount %s (%s): %w", v, v.FS, err)
-	}
-	return &Tree{mountedTree{root}, root}, nil
-}
-
-// TreeAt is the files below a directory, with what is mounted there. The
-// directory stays the caller's to close.
-func TreeAt(root *os.File) *Tree { return &Tree{files: mountedTree{root}} }
-
-// mount makes a detached mount of the volume.
-func (v Volume) mount(f *os.File, access Access) (*os.File, error) {
-	dev, err := mount.Loop(f, mount.LoopOptions{Offset: v.Offset, Size: v.Size, ReadOnly: access == ReadOnly})
-	if err != nil {
-		return nil, err
-	}
-	defer dev.Close() // the mount keeps it
-	return mount.Detached(mount.Request{Device: dev.Name(), FS: v.FS, ReadOnly: access == ReadOnly})
-}
+// TreeAt is the files below a directory, with what is mounted there. The directory
+// stays the caller's to close.
+func TreeAt(root *os.File) *Tree { return treeOf(root) }
 
 // mountedTree is the files below a mount's root.
 type mountedTree struct{ root *os.File }

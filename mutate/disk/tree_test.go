@@ -54,7 +54,7 @@ func sum(t *testing.T, f *os.File) string {
 	return s.Digest()
 }
 
-func openTree(t *testing.T, v disk.Volume, f *os.File, access disk.Access) *disk.Tree {
+func openTree(t *testing.T, v disk.Volume, f *os.File, access disk.Access) *disk.OpenTree {
 	t.Helper()
 	tree, err := v.Open(f, access)
 	if err != nil {

@@ -1,3 +1,6 @@
+// Package fork is what is done to a fork of the last layer from outside, to make
+// an image of it: the identity, which is its GUIDs and all that refers to them, and
+// the partition types by which systemd finds what is in it.
 package fork
 
 import (
@@ -5,8 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
-	"sync"
 	"syscall"
 
 	"github.com/google/uuid"
@@ -16,6 +19,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/gpt"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/refs"
+	"github.com/imgmut/imgmut/mutate/tool"
 )
 
 // identityVersion is part of every derived GUID.
@@ -48,115 +52,77 @@ func Derive(l *disk.Layout, k record.Key, name string) record.Identity {
 }
 
 // Identify turns a fork of the last layer into an image with an identity of
-// its own: GUIDs, the attribute bits and active flags of the base, and the
-// references to partition UUIDs in the image's files.
-func Identify(ctx context.Context, i *disk.Image, base *os.File, id record.Identity) error {
-	f, l := i.File, i.Layout
-	if l.Table == disk.Bare {
+// its own: GUIDs, and the references to partition UUIDs in the image's files. note is
+// told of types that stay as they are.
+func Identify(ctx context.Context, i *disk.Image, base *os.File, id record.Identity, note func(string)) error {
+	if i.Layout.Table == disk.Bare {
 		return nil
 	}
-	if err := rewriteReferences(ctx, i, id); err != nil {
+	trees, unreadable, err := i.Trees()
+	if err = errors.Join(append(unreadable, err)...); err != nil {
 		return err
 	}
-	if l.Table == disk.MBR {
-		return identifyMBR(f, base, id)
+	if err := rewriteReferences(ctx, i, trees, id); err != nil {
+		return err
+	}
+	if i.Layout.Table == disk.MBR {
+		return gpt.SetSignature(i.File, id.Disk)
 	}
 	t, err := gpt.Read(base)
 	if err != nil {
 		return err
 	}
-	edit, err := editFor(l, t)
-	if err != nil {
-		return err
-	}
-	e, d := edit.finish, uuid.MustParse(id.Disk)
-	e.Disk, e.GUIDs = &d, map[int]uuid.UUID{}
+	disk := uuid.MustParse(id.Disk)
+	e := gpt.Edit{NoSync: true, Disk: &disk, GUIDs: map[int]uuid.UUID{}}
 	for _, p := range t.Partitions {
 		if e.GUIDs[p.Slot], err = uuid.Parse(id.Partitions[p.GUID.String()]); err != nil {
 			return fmt.Errorf("partition %d of the base is not the one that was imported: %w", p.Slot, err)
 		}
 	}
-	return gpt.Apply(f, e)
-}
-
-func identifyMBR(f, base *os.File, id record.Identity) error {
-	m, err := gpt.ReadMBR(base)
-	if err != nil {
-		return err
+	var keeps bool
+	if e.Types, keeps, err = discoverable(i.Layout, t, trees[0]); err != nil {
+		return fmt.Errorf("give partitions their types: %w", err)
 	}
-	var active []int
-	for _, p := range m.Partitions {
-		if p.Slot > 4 {
-			break // of those nothing was changed
-		}
-		if p.Active {
-			active = append(active, p.Slot)
-		}
-		if err := gpt.SetType(f, p.Slot, p.Type); err != nil {
-			return err
-		}
+	if keeps {
+		note("partition types stay as they are: the image's own repart.d goes by them")
 	}
-	if err := gpt.SetActive(f, active...); err != nil {
-		return err
-	}
-	return gpt.SetSignature(f, id.Disk)
+	return gpt.Apply(i.File, e)
 }
 
 // rewriteReferences puts the new partition UUIDs where the image's files name
-// the old ones, in all volumes at once.
-func rewriteReferences(ctx context.Context, i *disk.Image, id record.Identity) error {
-	errs := make([]error, len(i.Layout.Volumes))
-	var wg sync.WaitGroup
-	for n, v := range i.Layout.Volumes {
-		if v.HasReferences() {
-			wg.Go(func() { errs[n] = rewriteVolume(ctx, i, v, id) })
-		}
-	}
-	wg.Wait()
-	return errors.Join(errs...)
-}
-
-// rewriteVolume opens a volume for writing only if one of its files is stale.
-func rewriteVolume(ctx context.Context, i *disk.Image, v disk.Volume, id record.Identity) error {
-	stale, err := stalePlaces(ctx, i, v, id)
-	if err != nil || len(stale) == 0 {
+// the old ones, in all trees at once. They are opened for writing only if one of
+// their files is stale.
+func rewriteReferences(ctx context.Context, i *disk.Image, trees []disk.Placed, id record.Identity) error {
+	stale, err := tool.Each(trees, func(t disk.Placed) ([]refs.Patch, error) { return stalePlaces(ctx, t, id) })
+	if err != nil || !slices.ContainsFunc(stale, func(p []refs.Patch) bool { return len(p) > 0 }) {
 		return err
 	}
-	err = overwrite(i, v, stale)
+	err = i.Change(func(writable []disk.Placed) error {
+		for n, t := range writable {
+			for _, p := range stale[n] {
+				if err := t.Overwrite(p.File, p.Bytes, p.Offset); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
-		return fault.New(fault.Image, "the image's own filesystem is full: use a larger base",
-			"rewrite references in %s: %v", v, err)
+		return fault.New(fault.Image, "the image's own filesystem is full: use a larger base", "rewrite references: %v", err)
 	case err != nil:
-		return fmt.Errorf("rewrite references in %s: %w", v, err)
+		return fmt.Errorf("rewrite references: %w", err)
 	}
 	return nil
 }
 
-// stalePlaces gives the places in the files of a volume that name an old
-// partition UUID, with the bytes they should have.
-func stalePlaces(ctx context.Context, i *disk.Image, v disk.Volume, id record.Identity) ([]refs.Patch, error) {
-	tree, err := i.Tree(v)
-	if err != nil {
-		return nil, err
-	}
+// stalePlaces gives the places in the files of a tree that name an old partition
+// UUID, with the bytes they should have.
+func stalePlaces(ctx context.Context, t disk.Placed, id record.Identity) ([]refs.Patch, error) {
 	var stale []refs.Patch
-	err = refs.Files{FS: tree, FAT: v.FS == "vfat"}.Rename(ctx, id.Partitions, func(p refs.Patch) error {
+	err := refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat"}.Rename(ctx, id.Partitions, func(p refs.Patch) error {
 		stale = append(stale, p)
 		return nil
 	})
 	return stale, err
-}
-
-func overwrite(i *disk.Image, v disk.Volume, patches []refs.Patch) error {
-	tree, err := i.Write(v)
-	if err != nil {
-		return err
-	}
-	for _, p := range patches {
-		if err := tree.Overwrite(p.File, p.Bytes, p.Offset); err != nil {
-			return errors.Join(err, tree.Close())
-		}
-	}
-	return tree.Close()
 }

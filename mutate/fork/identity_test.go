@@ -74,15 +74,16 @@ func TestIdentityOfADOSTable(t *testing.T) {
 	}
 }
 
-// TestIdentifyGPT gives an image its identity, and puts the table back to what
-// the base has in all else. The references in a FAT volume follow.
+// TestIdentifyGPT gives an image its identity, and its root the type that it has by
+// what is in it. The table is that of the base in all else, and the references in a
+// FAT volume follow.
 func TestIdentifyGPT(t *testing.T) {
-	base := partitioned(t, "label: gpt\n"+
-		"size=4MiB, type="+gpt.TypeHome.String()+", attrs=\"GUID:60 GUID:63\"\n"+
+	base := rooted(t, "label: gpt\n"+
+		"size=8MiB, type="+gpt.TypeHome.String()+", attrs=\"GUID:60 GUID:63\"\n"+
 		"size=8MiB, type="+gpt.TypeESP.String()+"\n")
 	names := strings.ToUpper(tableOf(t, base).Partitions[0].GUID.String())
-	fat := base + "@@5242880"
-	program(t, "", "mkfs.vfat", "--offset", "10240", base, "8192")
+	fat := base + "@@9437184"
+	program(t, "", "mkfs.vfat", "--offset", "18432", base, "8192")
 	program(t, "", "mmd", "-i", fat, "::/EFI")
 	// Whoever takes this name for a pattern writes to EFI/debian/grub.cfg.
 	pattern := filepath.Join(t.TempDir(), "[a-d]ebian")
@@ -96,11 +97,8 @@ func TestIdentifyGPT(t *testing.T) {
 	program(t, "", "mmd", "-i", fat, "::/EFI/debian")
 	program(t, "set root=PARTUUID="+names+"\n", "mcopy", "-i", fat, "-", "::/EFI/debian/grub.cfg")
 
-	layout := layoutOf(t, base, map[int]disk.Role{1: disk.Home, 2: disk.ESP})
+	layout := layoutOf(t, base)
 	work := copyOf(t, base)
-	if err := Prepare(work, layout); err != nil {
-		t.Fatal(err)
-	}
 	id := Derive(layout, "key", "web")
 	identifyFile(t, work, base, layout, id)
 
@@ -111,6 +109,9 @@ func TestIdentifyGPT(t *testing.T) {
 	for i, p := range after.Partitions {
 		want := before.Partitions[i]
 		want.GUID = uuid.MustParse(id.Partitions[want.GUID.String()])
+		if want.Slot == 1 {
+			want.Type = gpt.TypeRootX86_64
+		}
 		if p != want {
 			t.Errorf("partition %+v, want %+v", p, want)
 		}
@@ -149,15 +150,15 @@ func identifyOpen(t *testing.T, work string, base *os.File, l *disk.Layout, id r
 	if err != nil {
 		t.Fatal(err)
 	}
-	return errors.Join(Identify(t.Context(), i, base, id), i.Close())
+	return errors.Join(Identify(t.Context(), i, base, id, func(string) {}), i.Close())
 }
 
 // TestIdentifyRefusesAnotherBase: the record of a base says which partitions it
 // has, and an image of another would get GUIDs that nothing refers to.
 func TestIdentifyRefusesAnotherBase(t *testing.T) {
-	script := "label: gpt\nsize=4MiB, type=" + gpt.TypeHome.String() + "\n"
-	one, other := partitioned(t, script), partitioned(t, script)
-	layout := layoutOf(t, one, map[int]disk.Role{1: disk.Home})
+	const script = "label: gpt\nsize=8MiB\n"
+	one, other := rooted(t, script), rooted(t, script)
+	layout := layoutOf(t, one)
 	f, err := os.Open(other)
 	if err != nil {
 		t.Fatal(err)
@@ -168,25 +169,21 @@ func TestIdentifyRefusesAnotherBase(t *testing.T) {
 	}
 }
 
-// TestIdentifyDOSTable puts types and flags back, also where there are several
-// active partitions or none.
+// TestIdentifyDOSTable gives partitions their names and leaves all else of the table,
+// also where there are several active partitions or none.
 func TestIdentifyDOSTable(t *testing.T) {
 	for _, script := range []string{mbrScript, strings.Replace(mbrScript, ", bootable", "", 1),
 		strings.Replace(mbrScript, "type=82", "type=82, bootable", 1)} {
-		base := partitioned(t, script)
-		// Only root and /boot are written to, and of neither is there a file.
-		layout := layoutOf(t, base, mbrRoles)
+		base := rooted(t, script)
+		layout := layoutOf(t, base)
 		work := copyOf(t, base)
-		if err := Prepare(work, layout); err != nil {
-			t.Fatal(err)
-		}
 		id := Derive(layout, "key", "web")
-		identifyFile(t, work, base, layoutOf(t, base, nil), id)
+		identifyFile(t, work, base, layout, id)
 		if got, want := types(t, work), types(t, base); got != want {
 			t.Errorf("types %s, want %s", got, want)
 		}
 		var got []string
-		for _, v := range layoutOf(t, work, nil).Volumes {
+		for _, v := range layoutOf(t, work).Volumes {
 			got = append(got, v.PartUUID)
 		}
 		if want := slices.Sorted(maps.Values(id.Partitions)); !slices.Equal(got, want) {

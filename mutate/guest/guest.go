@@ -23,6 +23,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/mount"
 )
 
 // Host starts guests: the machine's own systemd, or a private one.
@@ -32,23 +33,20 @@ type Host interface {
 
 // Spec is what a host has to run.
 type Spec struct {
-	Name         string // of the machine and the unit; unique on the host
-	Image        string // absolute path of a raw image
-	ReadOnly     bool
-	PrivateUsers bool   // run as users that own nothing on the host
-	Network      bool   // it may be in the machine's network; else it has nothing but loopback
-	BootFS       string // filesystem of a separate /boot, for systemd 259 and later; may be empty
-	Command      []string
-	Binds        map[string]string // read-only: path in the guest to path on the host
-	Stdin        *os.File
-	Stdout       *os.File
-	Stderr       *os.File
+	Name     string // of the machine and the unit; unique on the host
+	ReadOnly bool
+	Users    mount.Users // which own nothing on the host
+	Network  bool        // it may be in the machine's network; else it has nothing but loopback
+	Command  []string
+	Binds    map[string]string // read-only: path in the guest to path on the host
+	// Stdin gives the unit's program a [mount.Handover], with what Command is to read.
+	Stdin  *os.File
+	Stdout *os.File
+	Stderr *os.File
 }
 
 // Machine is a guest as the host sees it.
 type Machine interface {
-	// Root opens the guest's root directory.
-	Root(ctx context.Context) (*os.File, error)
 	// Wait returns when the machine is gone; an error if it ended badly.
 	Wait(ctx context.Context) error
 	// Terminate ends it. It does nothing if it has ended.
@@ -58,9 +56,9 @@ type Machine interface {
 // Config says which guest to start.
 type Config struct {
 	Spec
-	Agent       string   // path on the host of the static agent binary
-	Mountpoints []string // where the image's volumes are mounted in the guest, / first
-	Resolv      string   // text of resolv.conf for commands that have the network
+	Agent  string        // path on the host of the static agent binary
+	Resolv string        // text of resolv.conf for commands that have the network
+	Places []mount.Place // what is mounted, / first
 	// Ended is called once when nothing of the guest is left, or when it could
 	// not be started.
 	Ended func()
@@ -132,7 +130,8 @@ type Guest struct {
 	out     *bufio.Reader
 	outFile *os.File
 	log     *tail
-	mounts  []*os.File // the volumes' roots, held from the start: see Snapshot
+	root    *os.File   // of the tree, with all that is mounted in it, but not what systemd-nspawn adds
+	mounts  []*os.File // one of each filesystem that can be written to, held from the start: see Snapshot
 	ended   bool
 	onEnd   func()
 }
@@ -147,6 +146,9 @@ func Start(ctx context.Context, h Host, c Config) (_ *Guest, err error) {
 	}()
 	if err := checkAgent(c.Agent); err != nil {
 		return nil, err
+	}
+	if err := g.hold(c.Places); err != nil {
+		return nil, fmt.Errorf("start guest: %w", err)
 	}
 	stdin, in, err := os.Pipe()
 	if err != nil {
@@ -167,7 +169,12 @@ func Start(ctx context.Context, h Host, c Config) (_ *Guest, err error) {
 	}
 	defer stderr.Close()
 
-	c.Spec.Stdin, c.Spec.Stdout, c.Spec.Stderr = stdin, stdout, stderr
+	socket, err := handOver(c, stdin)
+	if err != nil {
+		return nil, fmt.Errorf("start guest: %w", err)
+	}
+	defer socket.Close()
+	c.Spec.Stdin, c.Spec.Stdout, c.Spec.Stderr = socket, stdout, stderr
 	c.Spec.Command = []string{agent.Path, agent.Arg}
 	c.Spec.Binds = map[string]string{agent.Path: c.Agent}
 	if g.machine, err = h.Start(ctx, c.Spec); err != nil {
@@ -180,21 +187,33 @@ func Start(ctx context.Context, h Host, c Config) (_ *Guest, err error) {
 	stdin.Close()
 	stdout.Close()
 	stderr.Close()
+	socket.Close()
 	if err := g.greet(ctx); err != nil {
-		return nil, fmt.Errorf("start guest: %w", err)
-	}
-	if g.mounts, err = openMounts(ctx, g.machine, c.Mountpoints); err != nil {
-		return nil, fmt.Errorf("start guest: %w", err)
-	}
-	if err := checkLinks(g.Root()); err != nil {
 		return nil, fmt.Errorf("start guest: %w", err)
 	}
 	return g, nil
 }
 
-// Root is the root directory of the guest, with all that is mounted in it. It is
-// the guest's to close.
-func (g *Guest) Root() *os.File { return g.mounts[0] }
+// handOver sends what the unit's program is to mount and to read, which it finds
+// when it starts.
+func handOver(c Config, stdin *os.File) (theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "handover"), os.NewFile(uintptr(fds[1]), "handover")
+	defer ours.Close()
+	h := mount.Handover{Places: c.Places, Owner: c.Users.Shift, Stdin: stdin}
+	if err := h.Send(ours); err != nil {
+		theirs.Close()
+		return nil, err
+	}
+	return theirs, nil
+}
+
+// Root is the root directory of the guest's image, with all that is mounted of it.
+// It is the guest's to close.
+func (g *Guest) Root() *os.File { return g.root }
 
 // widen lets a pipe hold as much as users may ask for (pipe(7), pipe-max-size),
 // so that whoever reads it sleeps less often. Less is slower, and nothing else.
@@ -266,4 +285,7 @@ func (g *Guest) closeMounts() {
 		m.Close()
 	}
 	g.mounts = nil
+	if g.root != nil {
+		g.root.Close()
+	}
 }

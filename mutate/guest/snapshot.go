@@ -1,12 +1,10 @@
 package guest
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"time"
 	"unsafe"
 
@@ -27,53 +25,42 @@ const freezeTime = 60 * time.Second
 var ErrLostWrites = fault.New(fault.Host, "make room with imgmut gc, or use a store on a larger disk with --store",
 	"what the step wrote was lost on the way to the store (is it full?)")
 
-// notMounted says that systemd-nspawn did not mount a volume that the image
-// mounts: what a step puts there would be hidden when the image starts.
-func notMounted(place string) error {
-	mend := "systemd 254 and later mounts a volume for /boot only if the root's own " + place +
-		" is empty: empty it in a copy of the image"
-	return fault.New(fault.Image, mend, "systemd-nspawn does not mount the image's volume for %s", place)
-}
-
-// openMounts opens the root of each volume of the guest. The descriptors are
-// taken before the first step and held: a write error is reported by syncfs(2)
-// only to descriptors that were open when it happened.
-func openMounts(ctx context.Context, m Machine, mountpoints []string) (_ []*os.File, err error) {
-	root, err := m.Root(ctx)
-	if err != nil {
-		return nil, err
+// hold opens the root of each filesystem of the guest that can be written to. The
+// descriptors are taken before the first step and held: a write error is reported by
+// syncfs(2) only to descriptors that were open when it happened.
+func (g *Guest) hold(places []mount.Place) error {
+	if len(places) == 0 || places[0].Mount == nil {
+		return errors.New("nothing to mount as the root")
 	}
-	mounts := []*os.File{root}
-	defer func() {
-		if err != nil {
-			for _, m := range mounts {
-				m.Close()
-			}
-		}
-	}()
-	var rootStat, stat unix.Stat_t
-	if err := unix.Fstat(int(root.Fd()), &rootStat); err != nil {
-		return nil, fmt.Errorf("stat the guest's root: %w", err)
+	var err error
+	if g.root, err = reopen(places[0].Mount, unix.O_PATH, "/"); err != nil {
+		return err
 	}
-	for _, name := range mountpoints {
-		if name == "/" {
+	if err := checkLinks(g.root); err != nil {
+		return err
+	}
+	held := map[int]bool{-1: true}
+	for _, p := range places {
+		if p.Mount == nil || held[p.Filesystem] {
 			continue
 		}
-		fd, err := unix.Openat2(int(root.Fd()), strings.TrimPrefix(name, "/"), &unix.OpenHow{
-			Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT,
-		})
+		held[p.Filesystem] = true
+		m, err := reopen(p.Mount, unix.O_RDONLY, p.At)
 		if err != nil {
-			return nil, fmt.Errorf("open the guest's %s: %w", name, err)
+			return err
 		}
-		mounts = append(mounts, os.NewFile(uintptr(fd), name))
-		if err := unix.Fstat(fd, &stat); err != nil {
-			return nil, fmt.Errorf("stat the guest's %s: %w", name, err)
-		}
-		if stat.Dev == rootStat.Dev {
-			return nil, notMounted(name)
-		}
+		g.mounts = append(g.mounts, m)
 	}
-	return mounts, nil
+	return nil
+}
+
+// reopen opens the root directory of a mount.
+func reopen(m *os.File, flags int, name string) (*os.File, error) {
+	fd, err := unix.Openat(int(m.Fd()), ".", flags|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the image's %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // Sync makes all that was written to the guest's volumes be in the fork, or

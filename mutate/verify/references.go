@@ -17,28 +17,24 @@ const maxDangling = 10
 
 // references checks that each volume that a file of the image names is there.
 func references(ctx context.Context, r Request) ([]record.Check, error) {
-	i, c := r.Image, record.Check{Name: "references", OK: true}
-	if err := i.FindRoles(); err != nil {
+	c := record.Check{Name: "references", OK: true}
+	trees, unreadable, err := r.Image.Trees()
+	if err != nil {
 		return nil, err
 	}
-	l := i.Layout
+	l := r.Image.Layout
 	var dangling []string
-	for _, v := range l.Volumes {
-		if !v.HasReferences() {
-			continue
-		}
-		tree, err := i.Tree(v)
-		if err != nil { // root could be opened, so this is about the volume, not the machine
-			dangling = append(dangling, err.Error())
-			continue
-		}
-		named, err := refs.Files{FS: tree, FAT: v.FS == "vfat"}.References(ctx)
+	for _, err := range unreadable { // root could be opened, so this is about the volume, not the machine
+		dangling = append(dangling, err.Error())
+	}
+	for _, t := range trees {
+		named, err := refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat"}.References(ctx)
 		if err != nil {
 			return nil, err
 		}
 		for _, ref := range named {
 			if _, ok := l.Resolve(ref.Spec); !ok && ref.Needed {
-				file := filepath.Join(v.Mountpoint, ref.File)
+				file := filepath.Join(t.At, ref.File)
 				dangling = append(dangling, fmt.Sprintf("%s names %s, which no volume of the image has", file, ref.Spec))
 			}
 		}

@@ -1,0 +1,33 @@
+package disk
+
+import "strings"
+
+// kernelLine is what the kernel's command line says of mounts (bootparam(7),
+// systemd-fstab-generator(8)).
+type kernelLine struct {
+	root, rootFlags string
+	usr, usrFlags   string
+	noAuto          bool // nothing is mounted by type
+}
+
+// parseKernelLine reads a command line. Of an option that is there twice, the last
+// counts.
+func parseKernelLine(line string) (k kernelLine) {
+	for word := range strings.FieldsSeq(line) {
+		key, value, _ := strings.Cut(word, "=")
+		value = strings.Trim(value, `"`)
+		switch key {
+		case "root":
+			k.root = value
+		case "rootflags":
+			k.rootFlags = value
+		case "mount.usr":
+			k.usr = value
+		case "mount.usrflags":
+			k.usrFlags = value
+		case "systemd.gpt_auto", "rd.systemd.gpt_auto":
+			k.noAuto = value == "0" || value == "no" || value == "false" || value == "off"
+		}
+	}
+	return k
+}

@@ -1,0 +1,190 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/mount"
+)
+
+// GuestOptions say how an image is mounted for a guest.
+type GuestOptions struct {
+	Users    *os.File // user namespace of its owners, nil for none
+	ReadOnly bool
+}
+
+// MountGuest mounts what the system mounts of the image, as the files say that are
+// in it now, for a guest to run in: the places in their order, / first. Layout has
+// what they are afterwards. The mounts are the image's, which is good for nothing
+// else until Close, and has to stay open as long as the guest runs.
+func (i *Image) MountGuest(o GuestOptions) ([]mount.Place, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.guest = &o
+	if !o.ReadOnly {
+		i.access = ReadWrite
+	}
+	// What was mounted the last time is most often all.
+	known := slices.DeleteFunc(slices.Clone(i.Layout.Mounts), func(m Mounted) bool { return !i.mountable(m) })
+	var parts []part
+	for _, m := range known {
+		parts = append(parts, m.part())
+	}
+	for n, err := range i.mount(parts...) {
+		if err != nil && known[n].Mountpoint == "/" {
+			return nil, err
+		}
+	}
+	if err := i.lookAgain(); err != nil {
+		return nil, err
+	}
+	return i.guestPlaces()
+}
+
+// lookAgain finds out what the system mounts by the files that the image has now.
+func (i *Image) lookAgain() error {
+	root := slices.IndexFunc(i.Layout.Mounts, at("/"))
+	if root < 0 {
+		return errors.New("mount the image: its root is not known")
+	}
+	files := volumeFiles{trees: map[int]*Tree{}}
+	for p, m := range i.mounted {
+		files.trees[p.slot] = treeOf(m)
+	}
+	if esp, ok := i.Layout.Find(ESP); ok && esp.FS == "vfat" && files.trees[esp.Slot] == nil {
+		if t, err := i.fat(esp); err == nil {
+			files.trees[esp.Slot] = t
+		}
+	}
+	mounts, err := i.findMounts(i.Layout.Mounts[root], files)
+	if err != nil {
+		return err
+	}
+	i.Layout.Mounts = mounts
+	i.Layout.giveRoles()
+	return nil
+}
+
+// MountsChanged says whether the system would now mount other things than the guest
+// has, because of what a step did. It is an error of class [fault.Image] if it cannot
+// be known any more which volume is meant.
+func (i *Image) MountsChanged() (bool, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	had := i.Layout.Mounts
+	defer func() {
+		i.Layout.Mounts = had
+		i.Layout.giveRoles()
+	}()
+	if err := i.lookAgain(); err != nil {
+		return false, err
+	}
+	return !slices.EqualFunc(had, i.Layout.Mounts, func(a, b Mounted) bool {
+		a.From, b.From = "", "" // a line of fstab may have moved
+		return reflect.DeepEqual(a, b)
+	}), nil
+}
+
+// mountable says whether the kernel mounts what is mounted there at the start.
+func (i *Image) mountable(m Mounted) bool {
+	v, ok := i.Layout.Slot(m.Slot)
+	return ok && m.OfVolume() && !m.ByHand && mount.Supported(v.FS) && (v.FS != "vfat" || mount.KernelHas("vfat"))
+}
+
+// guestPlaces are the places of a guest, with their mounts.
+func (i *Image) guestPlaces() ([]mount.Place, error) {
+	var mounts []Mounted
+	var parts []part
+	for _, m := range i.Layout.Mounts {
+		if i.mountable(m) {
+			mounts, parts = append(mounts, m), append(parts, m.part())
+		}
+	}
+	for n, err := range i.mount(parts...) {
+		if err != nil {
+			return nil, fmt.Errorf("%s, which %s mounts: %w", mounts[n].Mountpoint, mounts[n].From, err)
+		}
+	}
+	var places []mount.Place
+	for _, m := range i.Layout.Mounts {
+		p := mount.Place{At: m.Mountpoint, Filesystem: -1}
+		v, _ := i.Layout.Slot(m.Slot)
+		switch first := slices.Index(parts, m.part()); {
+		case m.ByHand, m.Cover != "", i.Layout.covered(m.Mountpoint):
+			continue
+		case m.Bind != "":
+			p.Bind = m.Bind
+		case !i.mountable(m) && v.FS == "vfat":
+			p.Sealed = fmt.Sprintf("imgmut: %s is %s, and the kernel of the machine that builds this image has no vfat.\n"+
+				"Steps of the kinds write, copy and their like can change it; commands cannot.", m.Mountpoint, v)
+		case !i.mountable(m):
+			return nil, fault.New(fault.Image, "", "%s mounts %s on %s, which holds %s: imgmut cannot mount that",
+				m.From, v, m.Mountpoint, v.content())
+		case mounts[first].Mountpoint != m.Mountpoint:
+			p.Bind = mounts[first].Mountpoint // a detached mount has one place
+		default:
+			p.Mount = i.mounted[m.part()]
+			if mount.Writable(v.FS) && !i.guest.ReadOnly {
+				p.Filesystem = v.Slot
+			}
+		}
+		places = append(places, p)
+	}
+	return places, nil
+}
+
+// content says what is in a volume, in words.
+func (v Volume) content() string {
+	if what := unusable(v.FS); what != "" {
+		return what
+	}
+	return "nothing that is known"
+}
+
+// covered says whether something that is not of the image is mounted over a place,
+// or over what it lies in.
+func (l *Layout) covered(place string) bool {
+	_, ok := l.Cover(place)
+	return ok
+}
+
+// Cover gives the mount that hides what the image has at a path from the system that
+// has started, if there is one.
+func (l *Layout) Cover(name string) (Mounted, bool) {
+	for _, m := range l.Covers() {
+		if name == m.Mountpoint || strings.HasPrefix(name, m.Mountpoint+"/") {
+			return m, true
+		}
+	}
+	return Mounted{}, false
+}
+
+// fresh are places that are empty at each start of any system, and of each step: what
+// is written there is meant to go.
+var fresh = []string{"/tmp", "/run", "/var/run", "/var/lock", "/dev", "/proc", "/sys"}
+
+// Covers are the mounts that hide what the image has.
+func (l *Layout) Covers() []Mounted {
+	return slices.DeleteFunc(slices.Clone(l.Mounts), func(m Mounted) bool {
+		return m.Cover == "" || m.ByHand || slices.ContainsFunc(fresh, func(dir string) bool {
+			return m.Mountpoint == dir || strings.HasPrefix(m.Mountpoint, dir+"/")
+		})
+	})
+}
+
+// CommandLine is the kernel's command line as the image's boot loader gives it. It is
+// there when the mounts have been found.
+func (i *Image) CommandLine() string {
+	if i.cmdline != "" {
+		return i.cmdline
+	}
+	if v, _ := i.Layout.Find(Root); v.UUID != "" {
+		return "root=UUID=" + v.UUID + " ro"
+	}
+	return "ro"
+}

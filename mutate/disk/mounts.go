@@ -1,0 +1,146 @@
+package disk
+
+import (
+	"cmp"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/imgmut/imgmut/mutate/boot"
+	"github.com/imgmut/imgmut/mutate/etc"
+	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/mount"
+)
+
+// MountsVersion is part of every key: which mounts steps see decides what they do.
+// Bump it when the same files come to give other mounts.
+const MountsVersion = 3
+
+// findMounts gives what the system mounts at its start, of its files and the
+// kernel's command line: what fstab and mount units say, /usr by the command line,
+// and what systemd adds by the types of partitions. What is known already comes
+// first: root, and /usr. It is an error of class [fault.Image] if it cannot be known
+// which volume is meant.
+func (l *Layout) findMounts(tree fs.FS, k kernelLine, known ...Mounted) ([]Mounted, error) {
+	said, err := etc.Mounts(tree)
+	if err != nil {
+		return nil, fmt.Errorf("find what the system mounts: %w", err)
+	}
+	mounts := slices.Clone(known)
+	for _, m := range said {
+		if m.Place == "/" || m.FS == "swap" || slices.ContainsFunc(mounts, at(m.Place)) {
+			continue
+		}
+		mounted, err := l.place(m)
+		if err != nil {
+			return nil, err
+		}
+		mounts = append(mounts, mounted)
+	}
+	if usr, ok, err := l.usrMount(tree, k); err != nil {
+		return nil, err
+	} else if ok && !slices.ContainsFunc(mounts, at("/usr")) {
+		mounts = append(mounts, usr)
+	}
+	mounts = append(mounts, l.byType(tree, mounts, k)...)
+	// A place comes after what it lies in; what is not so is as it is listed.
+	slices.SortStableFunc(mounts, func(a, b Mounted) int {
+		return cmp.Compare(depth(a.Mountpoint), depth(b.Mountpoint))
+	})
+	return mounts, nil
+}
+
+func at(place string) func(Mounted) bool {
+	return func(m Mounted) bool { return m.Mountpoint == place }
+}
+
+// depth counts the directories that a path goes through.
+func depth(place string) int {
+	if place == "/" {
+		return 0
+	}
+	return strings.Count(place, "/")
+}
+
+// place tells what a mount is of.
+func (l *Layout) place(m etc.Mount) (Mounted, error) {
+	p := Mounted{Mountpoint: m.Place, From: m.From, ByHand: !m.Starts}
+	if m.Has("bind") || m.Has("rbind") {
+		p.Bind = path.Clean("/" + m.What)
+		return p, nil
+	}
+	if what := foreign(m); what != "" {
+		p.Cover = what
+		return p, nil
+	}
+	switch found := l.resolve(m.What); {
+	case len(found) > 1 && m.Starts:
+		return p, fault.New(fault.Image, "give each a name of its own in a copy of the image, or name it by PARTUUID= in "+m.From,
+			"%s mounts %s on %s, and %s and %s both are that", m.From, m.What, m.Place, found[0], found[1])
+	case len(found) == 0:
+		p.Cover = "another disk (" + m.What + ")"
+	default:
+		p.Slot, p.Options = found[0].Slot, kept(m.Options)
+	}
+	return p, nil
+}
+
+// foreign names what is mounted by its filesystem if that is of no disk, "" else.
+func foreign(m etc.Mount) string {
+	switch fs, _, _ := strings.Cut(m.FS, "."); fs {
+	case "tmpfs", "ramfs":
+		return "a " + fs + ", which is empty at each start"
+	case "nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "9p", "virtiofs", "afs":
+		return "the network or the machine (" + m.FS + " " + m.What + ")"
+	case "overlay", "fuse", "autofs", "zfs":
+		return m.FS
+	}
+	return ""
+}
+
+// storing are the mount options that decide which files a filesystem shows, or how
+// it stores what is written: others are no business of a guest's.
+var storing = []string{
+	"subvol", "subvolid", "compress", "compress-force", "nodatacow", "nodatasum", // btrfs
+	"umask", "fmask", "dmask", "shortname", "iocharset", "utf8", "codepage", // vfat
+}
+
+// kept picks those options.
+func kept(options []string) []string {
+	var list []string
+	for _, o := range options {
+		if name, _, _ := strings.Cut(o, "="); slices.Contains(storing, name) {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+// usrMount is /usr if it is a volume of its own that the command line says, or, if
+// root has none, a partition that has the type for it. Of two versions the one with
+// the higher name is meant (systemd.image(7)).
+func (l *Layout) usrMount(tree fs.FS, k kernelLine) (Mounted, bool, error) {
+	m := Mounted{Mountpoint: "/usr", From: "the kernel's command line", Options: kept(strings.Split(k.usrFlags, ","))}
+	if k.usr != "" {
+		switch found := l.resolve(k.usr); len(found) {
+		case 0:
+			return m, false, fault.New(fault.Image, "", "the kernel's command line has mount.usr=%s, which no volume of the image is", k.usr)
+		default:
+			m.Slot = found[0].Slot
+			return m, true, nil
+		}
+	}
+	if _, err := fs.Stat(tree, "usr/lib"); err == nil || l.Table != GPT {
+		return m, false, nil
+	}
+	m.From = fromType
+	found := l.all(func(v *Volume) bool { return v.isUsr() && mount.Supported(v.FS) && !v.NoAuto })
+	if len(found) == 0 {
+		return m, false, nil
+	}
+	newest := slices.MaxFunc(found, func(a, b *Volume) int { return boot.CompareVersions(a.PartLabel, b.PartLabel) })
+	m.Slot = newest.Slot
+	return m, true, nil
+}

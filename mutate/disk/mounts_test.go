@@ -1,0 +1,234 @@
+package disk
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/gpt"
+)
+
+// told is what is known of mounts, a word each: "/home=2", with what covers a place
+// or is bound there, and with a ? where somebody has to ask for it.
+func told(mounts []Mounted) string {
+	var words []string
+	for _, m := range mounts {
+		word := fmt.Sprintf("%s=%d", m.Mountpoint, m.Slot)
+		switch {
+		case m.Bind != "":
+			word = m.Mountpoint + "=" + m.Bind
+		case m.Cover != "":
+			word = m.Mountpoint + "!" + strings.Fields(m.Cover)[1]
+		}
+		if len(m.Options) > 0 {
+			word += "(" + strings.Join(m.Options, ",") + ")"
+		}
+		if m.ByHand {
+			word += "?"
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, " ")
+}
+
+// rolesOf is what volumes are for, a word each: "2:home".
+func rolesOf(l *Layout) string {
+	var words []string
+	for _, v := range l.Volumes {
+		if v.Role != "" {
+			words = append(words, fmt.Sprintf("%d:%s", v.Slot, v.Role))
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// threeVolumes have the labels a, which is root, b and c.
+func threeVolumes() *Layout {
+	return &Layout{Table: GPT, Volumes: []Volume{
+		{Slot: 1, Label: "a", FS: "ext4"}, {Slot: 2, Label: "b", FS: "ext4"}, {Slot: 3, Label: "c", FS: "ext4"},
+	}}
+}
+
+var rootOne = Mounted{Mountpoint: "/", Slot: 1}
+
+// TestMountsByFstab: what the system mounts where, and what each volume is for.
+func TestMountsByFstab(t *testing.T) {
+	for _, tc := range []struct{ name, fstab, want, roles string }{
+		{"none", "", "/=1", "1:root"},
+		{"/boot", "LABEL=b /boot ext4", "/=1 /boot=2", "1:root 2:boot"},
+		{"/usr", "LABEL=b /usr ext4", "/=1 /usr=2", "1:root 2:usr"},
+		{"/home", "LABEL=b /home ext4", "/=1 /home=2", "1:root 2:home"},
+		{"/srv", "LABEL=b /srv ext4", "/=1 /srv=2", "1:root 2:srv"},
+		{"/var", "LABEL=b /var ext4", "/=1 /var=2", "1:root 2:var"},
+		{"/efi", "LABEL=b /efi vfat", "/=1 /efi=2", "1:root 2:esp"},
+		{"/boot/efi", "LABEL=b /boot/efi vfat", "/=1 /boot/efi=2", "1:root 2:esp"},
+		{"another place", "LABEL=b /opt ext4", "/=1 /opt=2", "1:root"},
+		{"what lies in another comes after it", "LABEL=c /var/log ext4\nLABEL=b /var ext4", "/=1 /var=2 /var/log=3", "1:root 2:var"},
+		{"root", "LABEL=a / ext4", "/=1", "1:root"},
+		{"another volume as root", "LABEL=b / ext4", "/=1", "1:root"},
+		{"a part of root", "LABEL=a /home btrfs subvol=home,noatime,compress=zstd:1", "/=1 /home=1(subvol=home,compress=zstd:1)", "1:root"},
+		{"a volume in two places", "LABEL=b /home ext4\nLABEL=b /mnt ext4", "/=1 /home=2 /mnt=2", "1:root 2:home"},
+		{"and the place with a role second", "LABEL=b /mnt ext4\nLABEL=b /home ext4", "/=1 /mnt=2 /home=2", "1:root 2:home"},
+		{"two volumes in one place", "LABEL=b /home ext4\nLABEL=c /home ext4", "/=1 /home=2", "1:root 2:home"},
+		{"swap", "LABEL=b none swap", "/=1", "1:root"},
+		{"no absolute place", "LABEL=b home ext4", "/=1", "1:root"},
+
+		// What is not of this image covers what the image has there.
+		{"memory", "tmpfs /var/log tmpfs", "/=1 /var/log!tmpfs,", "1:root"},
+		{"the network", "server:/x /home nfs4 _netdev", "/=1 /home!network", "1:root"},
+		{"another disk", "UUID=0000 /data xfs nofail", "/=1 /data!disk", "1:root"},
+		{"the second disk", "/dev/vdb3 /data ext4", "/=1 /data!disk", "1:root"},
+		{"the first disk, by its path", "/dev/disk/by-path/pci-1-part3 /data ext4", "/=1 /data!disk", "1:root"},
+		{"this disk", "/dev/vda3 /data ext4", "/=1 /data=3", "1:root"},
+		{"of a kind that has partitions", "/dev/nvme0n1p2 /data ext4", "/=1 /data=2", "1:root"},
+		{"a second one of that kind", "/dev/nvme1n1p2 /data ext4", "/=1 /data!disk", "1:root"},
+		{"another name space of it", "/dev/nvme0n2p2 /data ext4", "/=1 /data!disk", "1:root"},
+
+		// What is not mounted at the start has no role, but for /boot: to that
+		// packages write, and its owner mounts it for them.
+		{"not at the start", "LABEL=b /home ext4 noauto", "/=1 /home=2?", "1:root"},
+		{"at the first use", "LABEL=b /home ext4 noauto,x-systemd.automount", "/=1 /home=2", "1:root 2:home"},
+		{"/boot not at the start", "LABEL=b /boot ext4 noauto", "/=1 /boot=2?", "1:root 2:boot"},
+		{"/boot/efi not at the start", "LABEL=b /boot/efi vfat noauto", "/=1 /boot/efi=2?", "1:root 2:esp"},
+
+		// A directory in another place.
+		{"a bind mount", "/srv/www /var/www none bind", "/=1 /var/www=/srv/www", "1:root"},
+		{"a bind mount of all below", "/srv /var none rbind,ro", "/=1 /var=/srv", "1:root"},
+		{"a bind mount not at the start", "/srv/www /var/www none bind,noauto", "/=1 /var/www=/srv/www?", "1:root"},
+	} {
+		l := threeVolumes()
+		mounts, err := l.findMounts(files(map[string]string{"etc/fstab": tc.fstab}), kernelLine{}, rootOne)
+		if got := told(mounts); got != tc.want || err != nil {
+			t.Errorf("%s: %s, %v; want %s", tc.name, got, err, tc.want)
+		}
+		l.Mounts = mounts
+		l.giveRoles()
+		if got := rolesOf(l); got != tc.roles {
+			t.Errorf("%s: %s, want %s", tc.name, got, tc.roles)
+		}
+	}
+}
+
+// TestOwnDisk: what root is called tells which disk the image's files mean.
+func TestOwnDisk(t *testing.T) {
+	for _, tc := range []struct{ disk, spec, want string }{
+		{"", "/dev/sda2", "2"}, {"", "/dev/vda2", "2"}, {"", "/dev/xvda2", "2"}, {"", "/dev/mmcblk0p2", "2"},
+		{"", "/dev/sdb2", ""}, {"", "/dev/sdaa2", ""}, {"", "/dev/mmcblk1p2", ""}, {"", "/dev/sda", ""}, {"", "/dev/vdap2", ""},
+		{"", "/dev/nvme0n12", ""},
+		{"/dev/sdb", "/dev/sdb2", "2"}, {"/dev/sdb", "/dev/sda2", ""},
+		{"/dev/mmcblk1", "/dev/mmcblk1p2", "2"}, {"/dev/mmcblk1", "/dev/mmcblk0p2", ""},
+		{"/dev/disk/by-path/x", "/dev/disk/by-path/x-part2", "2"}, {"/dev/disk/by-path/x", "/dev/disk/by-path/y-part2", ""},
+		{"/dev/disk/by-id/a-part", "/dev/disk/by-id/a-part-part2", "2"},
+	} {
+		l := threeVolumes()
+		l.Disk = tc.disk
+		got := ""
+		if v, ok := l.Resolve(tc.spec); ok {
+			got = fmt.Sprint(v.Slot)
+		}
+		if got != tc.want {
+			t.Errorf("%s is partition %q where the disk is %q, want %q", tc.spec, got, tc.disk, tc.want)
+		}
+	}
+}
+
+// TestAmbiguousVolume: which of two is mounted, nobody knows.
+func TestAmbiguousVolume(t *testing.T) {
+	l := threeVolumes()
+	l.Volumes[2].Label = "b"
+	_, err := l.findMounts(files(map[string]string{"etc/fstab": "LABEL=b /home ext4\n"}), kernelLine{}, rootOne)
+	for _, part := range []string{"LABEL=b", "/home", "partition 2", "partition 3"} {
+		if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), part) {
+			t.Errorf("findMounts: %v, want an error about the image that names %s", err, part)
+		}
+	}
+	if _, err := l.findMounts(files(map[string]string{"etc/fstab": "LABEL=b /home ext4 noauto\n"}), kernelLine{}, rootOne); err != nil {
+		t.Errorf("of what nobody mounts: %v", err)
+	}
+}
+
+// TestMountsByType: what systemd mounts where fstab says nothing.
+func TestMountsByType(t *testing.T) {
+	const program = "usr/lib/" + generator
+	home, srv, boot, esp := gpt.TypeHome.String(), gpt.TypeSrv.String(), gpt.TypeXBOOTLDR.String(), gpt.TypeESP.String()
+	for _, tc := range []struct {
+		name    string
+		volumes []Volume
+		files   map[string]string // beside the generator
+		want    string
+	}{
+		{"each", []Volume{{Slot: 2, Type: home, FS: "ext4"}, {Slot: 3, Type: srv, FS: "xfs"}, {Slot: 4, Type: boot, FS: "ext4"}},
+			map[string]string{"home/": "", "srv/": "", "boot/": ""}, "/boot=4 /home=2 /srv=3"},
+		{"in capitals", []Volume{{Slot: 2, Type: strings.ToUpper(home), FS: "ext4"}}, map[string]string{"home/": ""}, "/home=2"},
+		{"the first of two", []Volume{{Slot: 2, Type: home, FS: "ext4"}, {Slot: 3, Type: home, FS: "ext4"}},
+			map[string]string{"home/": ""}, "/home=2"},
+		{"not where root has something", []Volume{{Slot: 2, Type: home, FS: "ext4"}}, map[string]string{"home/user/file": ""}, ""},
+		{"not where there is no directory", []Volume{{Slot: 2, Type: home, FS: "ext4"}}, nil, ""},
+		{"by fstab already", []Volume{{Slot: 2, Label: "b", Type: home, FS: "ext4"}},
+			map[string]string{"home/": "", "etc/fstab": "LABEL=b /home ext4"}, "/home=2"},
+		{"something else by fstab", []Volume{{Slot: 2, Type: home, FS: "ext4"}},
+			map[string]string{"home/": "", "etc/fstab": "tmpfs /home tmpfs"}, "/home!tmpfs,"},
+		{"to be left alone", []Volume{{Slot: 2, Type: home, FS: "ext4", NoAuto: true}}, map[string]string{"home/": ""}, ""},
+		{"nothing in it", []Volume{{Slot: 2, Type: home}}, map[string]string{"home/": ""}, ""},
+		{"of any Linux", []Volume{{Slot: 2, Type: gpt.TypeLinuxGeneric.String(), FS: "ext4"}}, map[string]string{"home/": ""}, ""},
+		{"/var, which is of one machine", []Volume{{Slot: 2, Type: gpt.TypeVar.String(), FS: "ext4"}}, map[string]string{"var/": ""}, ""},
+
+		{"the ESP on an empty /boot", []Volume{{Slot: 2, Type: esp, FS: "vfat"}}, map[string]string{"boot/": "", "efi/": ""}, "/boot=2"},
+		{"beside a /boot with files", []Volume{{Slot: 2, Type: esp, FS: "vfat"}}, map[string]string{"boot/vmlinuz": "", "efi/": ""}, "/efi=2"},
+		{"beside a volume for /boot", []Volume{{Slot: 2, Type: esp, FS: "vfat"}, {Slot: 3, Type: boot, FS: "ext4"}},
+			map[string]string{"boot/": "", "efi/": ""}, "/boot=3 /efi=2"},
+		{"which is on /boot by fstab", []Volume{{Slot: 2, Label: "e", Type: esp, FS: "vfat"}},
+			map[string]string{"boot/": "", "efi/": "", "etc/fstab": "LABEL=e /boot vfat"}, "/boot=2"},
+		{"and has no place", []Volume{{Slot: 2, Type: esp, FS: "vfat"}}, map[string]string{"boot/vmlinuz": ""}, ""},
+	} {
+		l := &Layout{Table: GPT, Volumes: append([]Volume{{Slot: 1, FS: "ext4"}}, tc.volumes...)}
+		with := func(program string) *Tree { return files(withDirs(tc.files, program)) }
+		mounts, err := l.findMounts(with(program), kernelLine{}, rootOne)
+		if got := strings.TrimPrefix(strings.TrimPrefix(told(mounts), "/=1"), " "); got != tc.want || err != nil {
+			t.Errorf("%s: %s, %v; want %s", tc.name, got, err, tc.want)
+		}
+		for what, got := range map[string][]Mounted{
+			"without the generator":      l.byType(with("usr/bin/true"), []Mounted{rootOne}, kernelLine{}),
+			"where it is switched off":   l.byType(with(program), []Mounted{rootOne}, parseKernelLine("root=x systemd.gpt_auto=0")),
+			"on a disk with a DOS table": (&Layout{Table: MBR, Volumes: l.Volumes}).byType(with(program), []Mounted{rootOne}, kernelLine{}),
+		} {
+			if len(got) > 0 {
+				t.Errorf("%s, %s: %s", tc.name, what, told(got))
+			}
+		}
+	}
+}
+
+// withDirs adds a program to files.
+func withDirs(files map[string]string, program string) map[string]string {
+	all := map[string]string{program: ""}
+	for name, text := range files {
+		all[name] = text
+	}
+	return all
+}
+
+// TestUsrOfItsOwn: by the command line, or by its type where root has none. Of two
+// versions the later is meant.
+func TestUsrOfItsOwn(t *testing.T) {
+	usr := gpt.TypeUsrX86_64.String()
+	volumes := []Volume{{Slot: 1, FS: "ext4"}, {Slot: 2, Type: usr, FS: "erofs", PartLabel: "os_9"},
+		{Slot: 3, Type: usr, FS: "erofs", PartLabel: "os_10"}, {Slot: 4, Type: usr, PartLabel: "_empty"}}
+	for _, tc := range []struct{ name, line, file, want string }{
+		{"by its name", "mount.usr=PARTLABEL=os_9", "usr/", "/=1 /usr=2"},
+		{"the later by type", "", "usr/", "/=1 /usr=3"},
+		{"root has its own", "", "usr/lib/os-release", "/=1"},
+	} {
+		l := &Layout{Table: GPT, Volumes: volumes}
+		mounts, err := l.findMounts(files(map[string]string{tc.file: ""}), parseKernelLine(tc.line), rootOne)
+		if got := told(mounts); got != tc.want || err != nil {
+			t.Errorf("%s: %s, %v; want %s", tc.name, got, err, tc.want)
+		}
+	}
+	l := &Layout{Table: GPT, Volumes: volumes}
+	_, err := l.findMounts(files(nil), parseKernelLine("mount.usr=LABEL=gone"), rootOne)
+	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "LABEL=gone") {
+		t.Errorf("a /usr that no volume is: %v", err)
+	}
+}

@@ -1,0 +1,149 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/imgmut/imgmut/mutate/mount"
+)
+
+// Placed is a tree of the image's files, and where the booted system has it.
+type Placed struct {
+	At string // "/"; "" for a volume that the system does not mount
+	*Tree
+	Volume Volume // of which it is; of several it is root's
+}
+
+// Trees gives all files of the image, read-only: those of the system, as the system
+// sees them through all that it mounts of the image, first, and then those of each
+// volume that is not among them. FAT is always apart: it is read without the kernel.
+// A volume whose files cannot be read is not among them, but an error in the second
+// list. The trees are the image's: the caller does not close them.
+func (i *Image) Trees() ([]Placed, []error, error) {
+	if err := i.FindRoles(); err != nil {
+		return nil, nil, err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.trees()
+}
+
+func (i *Image) trees() (trees []Placed, unreadable []error, err error) {
+	system, missing, err := i.systemTree()
+	if err != nil {
+		return nil, nil, err
+	}
+	root, _ := i.Layout.Find(Root)
+	trees = []Placed{{"/", system, root}}
+	for _, v := range i.Layout.Volumes {
+		place, seen := i.Layout.placeOf(v), i.inSystem(v) && !slices.Contains(missing, v.Slot)
+		switch {
+		case v.FS == "vfat":
+			t, err := i.fat(v)
+			if err != nil {
+				unreadable = append(unreadable, err)
+				continue
+			}
+			trees = append(trees, Placed{place, t, v})
+		case !seen && mount.Supported(v.FS):
+			p := part{slot: v.Slot}
+			if errs := i.mount(p); errs[0] != nil {
+				unreadable = append(unreadable, errs[0])
+				continue
+			}
+			trees = append(trees, Placed{place, treeOf(i.mounted[p]), v})
+		}
+	}
+	return trees, unreadable, nil
+}
+
+// inSystem says whether the system's own tree has a volume in it.
+func (i *Image) inSystem(v Volume) bool {
+	return slices.ContainsFunc(i.Layout.Mounts, func(m Mounted) bool { return i.readable(m) && m.Slot == v.Slot })
+}
+
+// readable says whether a mount is part of the system's tree when that is read.
+func (i *Image) readable(m Mounted) bool {
+	v, ok := i.Layout.Slot(m.Slot)
+	return ok && m.OfVolume() && !m.ByHand && v.FS != "vfat" && mount.Supported(v.FS)
+}
+
+// placeOf is the first place where the system has a volume, "" if it mounts it
+// nowhere.
+func (l *Layout) placeOf(v Volume) string {
+	for _, m := range l.Mounts {
+		if m.OfVolume() && m.Slot == v.Slot {
+			return m.Mountpoint
+		}
+	}
+	return ""
+}
+
+// systemTree mounts what the system does, and gives its files. missing are the slots
+// of volumes for which root has no directory.
+func (i *Image) systemTree() (t *Tree, missing []int, err error) {
+	if i.system == nil {
+		places, err := i.systemPlaces()
+		if err != nil {
+			return nil, nil, err
+		}
+		if i.system, err = mount.Assemble(places); err != nil {
+			return nil, nil, fmt.Errorf("put the image's volumes together: %w", err)
+		}
+	}
+	for _, p := range i.system.Missing {
+		for _, m := range i.Layout.Mounts {
+			if m.Mountpoint == p.At {
+				missing = append(missing, m.Slot)
+			}
+		}
+	}
+	return treeOf(i.system.Root), missing, nil
+}
+
+// systemPlaces are the mounts of the system's tree.
+func (i *Image) systemPlaces() ([]mount.Place, error) {
+	var parts []part
+	var mounts []Mounted
+	for _, m := range i.Layout.Mounts {
+		if i.readable(m) {
+			mounts, parts = append(mounts, m), append(parts, m.part())
+		}
+	}
+	if err := errors.Join(i.mount(parts...)...); err != nil {
+		return nil, err
+	}
+	var places []mount.Place
+	for n, m := range mounts {
+		if slices.Contains(parts[:n], parts[n]) {
+			// One detached mount has one place. What is mounted twice is bound the second time.
+			places = append(places, mount.Place{At: m.Mountpoint, Bind: mounts[slices.Index(parts, parts[n])].Mountpoint})
+			continue
+		}
+		places = append(places, mount.Place{At: m.Mountpoint, Mount: i.mounted[parts[n]]})
+	}
+	return places, nil
+}
+
+// Change has the image's files opened for writing, which replays journals, and calls
+// change with the trees. What was read before is let go of first: one filesystem is
+// not mounted in two ways. Afterwards all is closed, and what is read is read anew.
+func (i *Image) Change(change func([]Placed) error) error {
+	if err := i.FindRoles(); err != nil {
+		return err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err := i.detach(); err != nil {
+		return err
+	}
+	i.access = ReadWrite
+	i.dirty = nil
+	defer func() { i.access = ReadOnly }()
+	trees, unreadable, err := i.trees()
+	if err = errors.Join(append(unreadable, err)...); err == nil {
+		err = change(trees)
+	}
+	return errors.Join(err, i.detach())
+}
