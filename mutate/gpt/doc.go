@@ -62,9 +62,9 @@
 // # DOS tables
 //
 // Images without a GPT may have a DOS partition table, the MBR. [ReadMBR]
-// knows its primary and logical entries; [SetActive], [SetType] and [SetSignature]
-// change the things that systemd-nspawn and a root= parameter look at. There is one
-// copy of it and no checksum, so a single sector is the whole edit.
+// knows its primary and logical entries; [SetSignature] changes what a root=
+// parameter looks at. There is one copy of it and no checksum, so a single sector
+// is the whole edit.
 //
 // # What it does not do
 //

@@ -150,51 +150,6 @@ func (t *MBRTable) check(used []span, size int64) error {
 	return nil
 }
 
-func (t *MBRTable) hasPrimary(slot int) bool {
-	return slot <= mbrSlots && slices.ContainsFunc(t.Partitions, func(p MBRPartition) bool { return p.Slot == slot })
-}
-
-// SetActive makes primary slots of the DOS table of f the only active ones, or
-// none. Nothing but the four flags changes.
-//
-// systemd-nspawn takes the active partition of type 0x83 for root, of which
-// there can be only one; boot loaders take the first.
-func SetActive(f *os.File, slots ...int) error {
-	return editMBR(f, func(t *MBRTable, b []byte) error {
-		for _, slot := range slots {
-			if !t.hasPrimary(slot) {
-				return fmt.Errorf("set active partition: slot %d is not in use", slot)
-			}
-		}
-		for s := 1; s <= mbrSlots; s++ {
-			flag := &mbrEntry(b, s)[mbrActive]
-			if *flag = 0; slices.Contains(slots, s) {
-				*flag = 0x80
-			}
-		}
-		return nil
-	})
-}
-
-// TypeMBRBoot is the type of a /boot of its own in a DOS table (UAPI.2,
-// Discoverable Partitions Specification).
-const TypeMBRBoot byte = 0xea
-
-// SetType gives a slot of the DOS table of f another type, and changes nothing
-// else.
-func SetType(f *os.File, slot int, kind byte) error {
-	return editMBR(f, func(t *MBRTable, b []byte) error {
-		if !t.hasPrimary(slot) {
-			return fmt.Errorf("set partition type: slot %d is not in use", slot)
-		}
-		if kind == 0 {
-			return errors.New("set partition type: zero would remove the partition")
-		}
-		mbrEntry(b, slot)[mbrType] = kind
-		return nil
-	})
-}
-
 // SetSignature gives the disk of f a new signature of eight hexadecimal
 // digits, and with it every partition a new PARTUUID. It must not be zero,
 // which means none.
@@ -203,14 +158,6 @@ func SetSignature(f *os.File, hex string) error {
 	if err != nil || len(hex) != 8 || n == 0 {
 		return fmt.Errorf("set disk signature %q: want eight hexadecimal digits, not all zero", hex)
 	}
-	return editMBR(f, func(_ *MBRTable, b []byte) error {
-		le.PutUint32(b[mbrSignature:], uint32(n))
-		return nil
-	})
-}
-
-// editMBR changes sector 0, which is one write and so happens or does not.
-func editMBR(f *os.File, change func(*MBRTable, []byte) error) error {
 	t, err := ReadMBR(f)
 	if err != nil {
 		return err
@@ -224,10 +171,11 @@ func editMBR(f *os.File, change func(*MBRTable, []byte) error) error {
 	if err != nil {
 		return fmt.Errorf("read MBR: %w", err)
 	}
-	old := string(b)
-	if err := change(t, b); err != nil || string(b) == old {
-		return err
+	if le.Uint32(b[mbrSignature:]) == uint32(n) {
+		return nil
 	}
+	le.PutUint32(b[mbrSignature:], uint32(n))
+	// It is one write, and so happens or does not.
 	if _, err := f.WriteAt(b, 0); err != nil {
 		return fmt.Errorf("write MBR: %w", err)
 	}

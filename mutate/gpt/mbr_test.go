@@ -62,9 +62,6 @@ func TestReadLogical(t *testing.T) {
 	if !slices.Equal(got.Partitions, want) {
 		t.Errorf("ReadMBR() = %+v, want %+v", got.Partitions, want)
 	}
-	if err := gpt.SetActive(f, 5); err == nil {
-		t.Error("a logical partition was made active")
-	}
 	whole := slurp(t, img)
 	// An empty entry first: partx(8), like the kernel, does not number it.
 	patch(t, img, func([]byte) []byte {
@@ -124,7 +121,7 @@ func TestReadMBRDamage(t *testing.T) {
 			f, before := open(t, img), slurp(t, img)
 			_, err := gpt.ReadMBR(f)
 			for call, err := range map[string]error{
-				"ReadMBR": err, "SetActive": gpt.SetActive(f, 1), "SetSignature": gpt.SetSignature(f, "01234567"),
+				"ReadMBR": err, "SetSignature": gpt.SetSignature(f, "01234567"),
 			} {
 				var damage *gpt.DamageError
 				if err == nil || !strings.Contains(err.Error(), tc.want) ||
@@ -136,58 +133,6 @@ func TestReadMBRDamage(t *testing.T) {
 				t.Error("the file changed")
 			}
 		})
-	}
-}
-
-func TestSetActive(t *testing.T) {
-	img := dos(t)
-	f, before := open(t, img), slurp(t, img)
-	for _, tc := range []struct {
-		slots []int
-		flags [4]byte
-	}{{[]int{1}, [4]byte{0x80}}, {[]int{4, 2}, [4]byte{1: 0x80, 3: 0x80}}, {nil, [4]byte{}},
-		{[]int{2}, [4]byte{1: 0x80}}} {
-		slots, flags := tc.slots, tc.flags
-		if err := gpt.SetActive(f, slots...); err != nil {
-			t.Fatal(err)
-		}
-		want := bytes.Clone(before)
-		for i, flag := range flags {
-			want[446+16*i] = flag
-		}
-		if !bytes.Equal(slurp(t, img), want) {
-			t.Errorf("SetActive(%d) changed other bytes than the flags", slots)
-		}
-	}
-	now := slurp(t, img)
-	for _, slot := range []int{3, 5, -1} {
-		if err := gpt.SetActive(f, slot); err == nil || !strings.Contains(err.Error(), "not in use") {
-			t.Errorf("SetActive(%d) = %v", slot, err)
-		}
-	}
-	if !bytes.Equal(slurp(t, img), now) {
-		t.Error("a refused edit changed the file")
-	}
-}
-
-func TestSetType(t *testing.T) {
-	img := dos(t)
-	f, before := open(t, img), slurp(t, img)
-	if err := gpt.SetType(f, 2, gpt.TypeMBRBoot); err != nil {
-		t.Fatal(err)
-	}
-	want := bytes.Clone(before)
-	want[446+16+4] = 0xea
-	if !bytes.Equal(slurp(t, img), want) {
-		t.Error("SetType changed other bytes than the type")
-	}
-	for slot, kind := range map[int]byte{0: 0x83, 3: 0x83, 5: 0x83, 1: 0} {
-		if err := gpt.SetType(f, slot, kind); err == nil {
-			t.Errorf("SetType(%d, %#x) = nil", slot, kind)
-		}
-	}
-	if !bytes.Equal(slurp(t, img), want) {
-		t.Error("a refused edit changed the file")
 	}
 }
 
@@ -218,10 +163,8 @@ func TestSetSignature(t *testing.T) {
 func TestEditMBRProtective(t *testing.T) {
 	img := crafted(t, small())
 	f, before := open(t, img), slurp(t, img)
-	for _, err := range []error{gpt.SetActive(f, 1), gpt.SetSignature(f, "01234567")} {
-		if err == nil || !strings.Contains(err.Error(), "protects a GPT") {
-			t.Errorf("edit = %v", err)
-		}
+	if err := gpt.SetSignature(f, "01234567"); err == nil || !strings.Contains(err.Error(), "protects a GPT") {
+		t.Errorf("edit = %v", err)
 	}
 	if !bytes.Equal(slurp(t, img), before) {
 		t.Error("the file changed")
