@@ -69,7 +69,7 @@ func TestMountsByFstab(t *testing.T) {
 		{"another volume as root", "LABEL=b / ext4", "/=1", "1:root"},
 		{"a part of root", "LABEL=a /home btrfs subvol=home,noatime,compress=zstd:1", "/=1 /home=1(subvol=home,compress=zstd:1)", "1:root"},
 		{"a volume in two places", "LABEL=b /home ext4\nLABEL=b /mnt ext4", "/=1 /home=2 /mnt=2", "1:root 2:home"},
-		{"and the place with a role second", "LABEL=b /mnt ext4\nLABEL=b /home ext4", "/=1 /mnt=2 /home=2", "1:root 2:home"},
+		{"and the place with a role second", "LABEL=b /mnt ext4\nLABEL=b /home ext4", "/=1 /home=2 /mnt=2", "1:root 2:home"},
 		{"two volumes in one place", "LABEL=b /home ext4\nLABEL=c /home ext4", "/=1 /home=2", "1:root 2:home"},
 		{"swap", "LABEL=b none swap", "/=1", "1:root"},
 		{"no absolute place", "LABEL=b home ext4", "/=1", "1:root"},
@@ -98,7 +98,9 @@ func TestMountsByFstab(t *testing.T) {
 		{"a bind mount not at the start", "/srv/www /var/www none bind,noauto", "/=1 /var/www=/srv/www?", "1:root"},
 	} {
 		l := threeVolumes()
-		mounts, err := l.findMounts(files(map[string]string{"etc/fstab": tc.fstab}), kernelLine{}, rootOne)
+		mounts, err := l.findMounts(files(map[string]string{
+			"etc/fstab": tc.fstab, "usr/lib/systemd/system/local-fs.target": "[Unit]", "usr/lib/systemd/system/remote-fs.target": "[Unit]",
+		}), kernelLine{}, rootOne)
 		if got := told(mounts); got != tc.want || err != nil {
 			t.Errorf("%s: %s, %v; want %s", tc.name, got, err, tc.want)
 		}

@@ -19,6 +19,8 @@ import (
 // ask for paths of the tree. What the kernel's command line, other generators
 // (systemd-gpt-auto-generator, zfs) and programs mount is not looked at, and
 // neither is what is started later, as by a timer or the first connection to a socket.
+// In a tree without systemd, such as that of Alpine, each line of fstab starts that is
+// not noauto: mount(8) with -a is what other systems call.
 //
 // The tree is that of a started system: a /usr that is a volume of its own has to
 // be in it. The error is [ErrTooMuch], or that of a file that cannot be read.
@@ -36,7 +38,13 @@ func Mounts(tree fs.FS) ([]Mount, error) {
 	if err := s.boot(); err != nil {
 		return nil, err
 	}
-	return s.list()
+	mounts, err := s.list()
+	if local, _ := s.load("local-fs.target"); local == nil {
+		for n, m := range mounts {
+			mounts[n].Starts, mounts[n].Needed = !m.is("noauto", "auto"), !m.nofail()
+		}
+	}
+	return mounts, err
 }
 
 // list gives the mounts, started or not. systemd mounts nothing on a link, though a
