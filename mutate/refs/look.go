@@ -10,6 +10,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/uki"
 )
 
 // How much of a volume is looked into, because a stranger may have filled it. A
@@ -44,9 +45,9 @@ func (f Files) eachText(ctx context.Context, visit func(name, text string) error
 }
 
 // eachUKI visits the unified kernel images that have a command line.
-func (f Files) eachUKI(ctx context.Context, visit func(name string, u uki) error) error {
+func (f Files) eachUKI(ctx context.Context, visit func(name string, u uki.File) error) error {
 	return f.each(ctx, ukiFiles, func(name string) error {
-		if u := readUKI(f.FS, name); len(u.lines) > 0 {
+		if u := uki.Read(f.FS, name, cmdline); len(u.Sections) > 0 {
 			return visit(name, u)
 		}
 		return nil

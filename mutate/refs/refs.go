@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/uki"
 )
 
 // Files are the files of one volume.
@@ -87,9 +88,9 @@ func (f Files) References(ctx context.Context) ([]Reference, error) {
 	if err != nil {
 		return nil, err
 	}
-	return refs, f.eachUKI(ctx, func(name string, u uki) error {
-		for _, l := range u.lines {
-			add(name, l.text)
+	return refs, f.eachUKI(ctx, func(name string, u uki.File) error {
+		for _, s := range u.Sections {
+			add(name, s.Text())
 		}
 		return nil
 	})
@@ -134,8 +135,8 @@ func (f Files) Rename(ctx context.Context, partUUIDs map[string]string, write fu
 		return err
 	}
 	total := 0 // several names may lead to one file
-	return f.eachUKI(ctx, func(name string, u uki) error {
-		patches, err := u.rename(name, renamed)
+	return f.eachUKI(ctx, func(name string, u uki.File) error {
+		patches, err := renameLines(name, u, renamed)
 		for _, p := range patches {
 			if total += len(p.Bytes); total > maxTotal {
 				return tooMuch("the kernel command lines that change, up to that of %s, have more than %d MiB",
