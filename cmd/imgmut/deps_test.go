@@ -39,7 +39,7 @@ var ourImports = map[string][]string{
 	"mutate/step":      {"mutate/agent", "mutate/packages", "mutate/record", "recipes"},
 	"mutate/store":     {"mutate/fault", "mutate/lock", "mutate/mount", "mutate/reflink", "mutate/tool"},
 	"mutate/disk":      {"mutate/boot", "mutate/etc", "mutate/fault", "mutate/gpt", "mutate/mount", "mutate/tool"},
-	"mutate/refs":      {"mutate/etc", "mutate/fault"},
+	"mutate/refs":      {"mutate/etc", "mutate/fault", "mutate/uki"},
 	"mutate/etc":       {},
 	"mutate/content":   {"mutate/fault", "mutate/reflink"},
 	"mutate/agent":     {"mutate/printable", "mutate/thread"},
@@ -53,6 +53,7 @@ var ourImports = map[string][]string{
 	"mutate/statcache": {},
 	"mutate/thread":    {},
 	"mutate/tool":      {"mutate/fault"},
+	"mutate/uki":       {},
 	"machined":         {},
 	"recipes":          {},
 	"fixtures":         {}, // for _test.go files, whose imports are not checked
