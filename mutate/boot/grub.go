@@ -1,114 +1,350 @@
 package boot
 
 import (
-	"io/fs"
+	"cmp"
+	"fmt"
 	"path"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// grubOptions gives the options of the kernel that GRUB starts by default.
-func grubOptions(tree fs.FS, dir string) string {
-	environment := grubEnvironment(tree, dir)
-	for _, name := range []string{"grub/grub.cfg", "grub2/grub.cfg"} {
-		entries, wanted := parseGrub(read(tree, path.Join(dir, name)))
-		if saved := environment["saved_entry"]; saved != "" && wanted == "" {
-			wanted = saved
+// item is a line of a menu: an entry, which may start several kernels by its
+// conditions, or a submenu.
+type item struct {
+	title, id string
+	starts    []Entry
+	items     []*item
+}
+
+// grub is a run over a configuration.
+type grub struct {
+	*chain
+	home        Place
+	file        string // in home
+	depth       int    // of files in files
+	items       []*item
+	starts      int    // kernels in all of them
+	wanted      string // the default by the configuration, if it is fixed
+	next        string // configuration that it goes on with
+	environment map[string]string
+	variables   map[string]string
+	blocks      []block
+}
+
+// block is a pair of braces.
+type block struct {
+	item *item
+	root string // the value to go back to
+	skip bool   // a function: it is not known who calls it
+}
+
+// idOption is the variable that stands before the identifier of a menu entry.
+const idOption = "menuentry_id_option"
+
+// readGRUB reads the configurations of GRUB, and with them the loader entries
+// that they have it read.
+func (c *chain) readGRUB() []Entry {
+	before := len(c.entries)
+	for _, p := range c.places {
+		for _, dir := range c.directories(p) {
+			for _, name := range []string{"grub/grub.cfg", "grub2/grub.cfg"} {
+				c.readMenu(p, path.Join(dir, name))
+			}
 		}
-		if e := choose(entries, wanted); e != nil && e.options != "" {
-			return expand(e.options, environment)
+		for _, vendor := range c.names(p, "EFI") {
+			c.readMenu(p, path.Join("EFI", vendor, "grub.cfg"))
+		}
+	}
+	menus := slices.Clone(c.entries[before:])
+	c.entries = c.entries[:before]
+	return menus
+}
+
+// readMenu takes the entries of a configuration and of those it goes on with.
+func (c *chain) readMenu(home Place, file string) {
+	if c.seen[home.name(file)] || !home.has(file) {
+		return
+	}
+	c.seen[home.name(file)] = true
+	dir := path.Dir(file)
+	g := &grub{chain: c, home: home, file: file, environment: c.grubEnvironment(home, dir), variables: map[string]string{
+		"prefix": "/" + dir, "config_directory": "/" + dir, "root": "", idOption: "--id",
+	}}
+	g.run()
+	wanted := cmp.Or(g.wanted, g.environment["saved_entry"])
+	if i := choose(g.items, wanted); i != nil {
+		if first := i.first(); first != nil {
+			first.Default, first.pinned = true, wanted != "" && wanted != "0"
+		}
+	}
+	before := len(c.entries)
+	for _, i := range g.items {
+		i.each(c.add)
+	}
+	if g.next == "" || len(c.entries) > before {
+		return
+	}
+	if p, next, ok := c.find(g.next); ok {
+		c.readMenu(p, next)
+	} else {
+		c.broken = append(c.broken, stub{home.name(file), g.next})
+	}
+}
+
+func (i *item) first() *Entry {
+	if len(i.starts) > 0 {
+		return &i.starts[0]
+	}
+	for _, sub := range i.items {
+		if e := sub.first(); e != nil {
+			return e
+		}
+	}
+	return nil
+}
+
+func (i *item) each(visit func(...Entry)) {
+	for _, e := range i.starts {
+		if e.Kernel != unknownName {
+			visit(e)
+		}
+	}
+	for _, sub := range i.items {
+		sub.each(visit)
+	}
+}
+
+// run executes a configuration, as far as it is understood.
+func (g *grub) run() {
+	s := &shell{text: g.read(g.home, g.file), line: 1, value: g.value, spend: g.spend}
+	for c, ok := s.next(); ok; c, ok = s.next() {
+		switch {
+		case c.closes:
+			if n := len(g.blocks); n > 0 {
+				g.variables["root"] = g.blocks[n-1].root
+				g.blocks = g.blocks[:n-1]
+			}
+		case c.opens:
+			g.open(c)
+		case len(g.blocks) == 0 || !g.blocks[len(g.blocks)-1].skip:
+			g.execute(c)
+		}
+	}
+}
+
+func (g *grub) value(name string) (string, bool) {
+	for _, known := range []map[string]string{g.environment, g.variables} {
+		if v, ok := known[name]; ok && len(v) <= maxCommandLine {
+			return v, true
+		}
+	}
+	return "", false
+}
+
+// open begins a block.
+func (g *grub) open(c command) {
+	b := block{root: g.variables["root"]}
+	if n := len(g.blocks); n > 0 {
+		b.item, b.skip = g.blocks[n-1].item, g.blocks[n-1].skip
+	}
+	switch name := first(c.words); {
+	case name == "function":
+		b.skip = true
+	case (name == "menuentry" || name == "submenu") && len(c.words) > 1 && !b.skip:
+		i := &item{title: c.words[1], id: idOf(c.words)}
+		if b.item != nil {
+			b.item.items = append(b.item.items, i)
+		} else {
+			g.items = append(g.items, i)
+		}
+		b.item = i
+	}
+	g.blocks = append(g.blocks, b)
+}
+
+func first(words []string) string {
+	if len(words) == 0 {
+		return ""
+	}
+	return words[0]
+}
+
+// idOf gives the identifier of a menu entry.
+func idOf(words []string) string {
+	for i, w := range words[:len(words)-1] {
+		if w == "--id" {
+			return words[i+1]
 		}
 	}
 	return ""
 }
 
-// grubEntry is an entry of GRUB's first menu. A submenu has the options of the
-// first kernel in it.
-type grubEntry struct{ title, id, options string }
-
-// parseGrub reads what grub-mkconfig(8) writes, and what people write like it:
-// entries, and the default if it is fixed. It does not evaluate conditions.
-func parseGrub(text string) (entries []grubEntry, wanted string) {
-	depth := 0
-	for line := range strings.Lines(text) {
-		f := words(line)
-		if len(f) == 0 || strings.HasPrefix(f[0], "#") {
-			continue
+// execute does what a command does to the menu, the variables and the entry at
+// hand.
+func (g *grub) execute(c command) {
+	words := c.words
+	switch name := words[0]; name {
+	case "linux", "linux16", "linuxefi":
+		g.start(c)
+	case "initrd", "initrd16", "initrdefi":
+		if e := g.latest(); e != nil {
+			e.Initrds = append(e.Initrds, g.files(words[1:])...)
 		}
-		switch f[0] {
-		case "menuentry", "submenu":
-			if depth == 0 && len(f) > 1 {
-				entries = append(entries, grubEntry{title: f[1], id: idOf(f)})
-			}
-		case "linux", "linux16", "linuxefi":
-			if len(entries) > 0 && depth > 0 && entries[len(entries)-1].options == "" && len(f) > 2 {
-				entries[len(entries)-1].options = strings.Join(f[2:], " ")
-			}
-		case "set":
-			if value, ok := strings.CutPrefix(strings.Join(f[1:], " "), "default="); ok && !strings.Contains(value, "$") {
-				wanted = value
-			}
+	case "multiboot", "multiboot2": // a hypervisor, whose first module is the kernel
+		g.start(command{words: []string{name, unknownName}, line: c.line})
+	case "module", "module2":
+		g.module(slices.DeleteFunc(words[1:], func(w string) bool { return strings.HasPrefix(w, "--") }))
+	case "search", "search.fs_uuid", "search.fs_label", "search.file":
+		if variable, volume := searched(words); variable != "" {
+			g.set(variable, volume)
 		}
-		if f[len(f)-1] == "{" {
-			depth++
-		} else if f[0] == "}" && depth > 0 {
-			depth--
+	case "configfile":
+		if len(words) > 1 && len(g.blocks) == 0 && !strings.ContainsRune(words[1], unknown) {
+			g.next = g.locate(words[1])
+		}
+	case "source", ".":
+		if len(words) > 1 {
+			g.source(words[1])
+		}
+	case "blscfg":
+		g.items = append(g.items, g.loaderEntries()...)
+	case "set":
+		if len(words) > 1 {
+			name, value, _ := strings.Cut(words[1], "=")
+			g.set(name, value)
+		}
+	default:
+		if name, value, ok := strings.Cut(name, "="); ok && len(words) == 1 {
+			g.set(name, value)
 		}
 	}
-	return entries, wanted
 }
 
-// choose finds an entry by its number, id or title; the first if there is none.
-func choose(entries []grubEntry, wanted string) *grubEntry {
-	if len(entries) == 0 {
+func (g *grub) set(name, value string) {
+	if name == "default" && !strings.ContainsRune(value, unknown) && value != g.environment["saved_entry"] {
+		g.wanted = value
+	}
+	if len(value) <= maxCommandLine && name != idOption { // which is empty for a GRUB older than 2.00
+		g.variables[name] = value
+	}
+}
+
+// unknownName is the kernel of an entry that has not named one yet.
+const unknownName = "?"
+
+// noLinux are programs that are started as if they were a kernel.
+var noLinux = regexp.MustCompile(`^memtest|\.(lkrn|c32|bin)$`)
+
+// start begins with a kernel.
+func (g *grub) start(c command) {
+	if len(c.words) < 2 || strings.ContainsRune(c.words[1], unknown) || noLinux.MatchString(path.Base(c.words[1])) {
+		return
+	}
+	if g.starts++; g.starts > maxStarts {
+		g.fail("%s has more than %d entries", g.home.name(g.file), maxStarts)
+		return
+	}
+	i := g.current()
+	kernel := unknownName
+	if c.words[1] != unknownName {
+		kernel = g.locate(c.words[1])
+	}
+	i.starts = append(i.starts, Entry{
+		Loader: "grub", File: fmt.Sprintf("%s:%d", g.home.name(g.file), c.line), ID: i.id, Title: i.title,
+		Kernel: kernel, Options: known(c.words[2:]),
+	})
+}
+
+// module is a module for the hypervisor that was started.
+func (g *grub) module(words []string) {
+	e := g.latest()
+	switch {
+	case e == nil || len(words) == 0:
+	case e.Kernel == unknownName:
+		e.Kernel, e.Options = g.locate(words[0]), strings.TrimPrefix(known(words[1:]), "placeholder ")
+	default:
+		e.Initrds = append(e.Initrds, g.files(words[:1])...)
+	}
+}
+
+// current is the item that commands are about: the innermost entry, or one
+// without a title for those of the configuration itself.
+func (g *grub) current() *item {
+	if n := len(g.blocks); n > 0 && g.blocks[n-1].item != nil {
+		return g.blocks[n-1].item
+	}
+	if n := len(g.items); n == 0 || g.items[n-1].title != "" || g.items[n-1].id != "" {
+		g.items = append(g.items, &item{})
+	}
+	return g.items[len(g.items)-1]
+}
+
+// latest is the kernel that was named last in the entry at hand.
+func (g *grub) latest() *Entry {
+	if len(g.items) == 0 {
 		return nil
 	}
-	wanted, _, _ = strings.Cut(wanted, ">") // what follows is in a submenu
-	if n, err := strconv.Atoi(wanted); err == nil && n >= 0 && n < len(entries) {
-		return &entries[n]
+	if i := g.current(); len(i.starts) > 0 {
+		return &i.starts[len(i.starts)-1]
 	}
-	for i, e := range entries {
-		if wanted != "" && (e.id == wanted || e.title == wanted) {
-			return &entries[i]
-		}
-	}
-	return &entries[0]
+	return nil
 }
 
-func idOf(f []string) string {
-	for i, w := range f[:len(f)-1] {
-		if w == "--id" || w == "$menuentry_id_option" {
-			return f[i+1]
-		}
+// source runs another configuration in this one, unless it did before.
+func (g *grub) source(word string) {
+	if strings.ContainsRune(word, unknown) || g.depth == maxDepth {
+		return
 	}
-	return ""
+	name := g.locate(word)
+	p, file, ok := g.find(name)
+	if !ok || g.seen[name] {
+		return
+	}
+	g.seen[name] = true
+	home, was := g.home, g.file
+	g.home, g.file, g.depth = p, file, g.depth+1
+	g.run()
+	g.home, g.file, g.depth = home, was, g.depth-1
 }
 
-// words splits a line as GRUB's shell does, and takes quotes away.
-func words(line string) (all []string) {
-	var word strings.Builder
-	quote, started := rune(0), false
-	for _, r := range line {
-		switch {
-		case quote != 0 && r == quote:
-			quote = 0
-		case quote != 0:
-			word.WriteRune(r)
-		case r == '\'' || r == '"':
-			quote, started = r, true
-		case r == ' ' || r == '\t' || r == '\n' || r == '\r':
-			if started {
-				all = append(all, word.String())
-			}
-			word.Reset()
-			started = false
-		default:
-			word.WriteRune(r)
-			started = true
+// maxDepth is how deep configurations may stand in others.
+const maxDepth = 8
+
+// files are the files that words name, as the booted system names them.
+func (g *grub) files(words []string) []string {
+	var names []string
+	for _, w := range words {
+		if w != "" && !strings.ContainsRune(w, unknown) {
+			names = append(names, g.locate(w))
 		}
 	}
-	if started {
-		all = append(all, word.String())
+	return names
+}
+
+// locate finds a file by GRUB's name for it.
+func (g *grub) locate(word string) string { return g.onVolume(g.home, g.variables["root"], word) }
+
+// choose finds an item by its number, id or title, in submenus by several of
+// them; the first if there is none.
+func choose(items []*item, wanted string) *item {
+	if len(items) == 0 {
+		return nil
 	}
-	return all
+	wanted, rest, below := strings.Cut(wanted, ">")
+	chosen := items[0]
+	if n, err := strconv.Atoi(wanted); err == nil && n >= 0 && n < len(items) {
+		chosen = items[n]
+	} else if i := slices.IndexFunc(items, func(i *item) bool {
+		return wanted != "" && (i.id == wanted || i.title == wanted)
+	}); i >= 0 {
+		chosen = items[i]
+	} else {
+		below = false
+	}
+	if below && len(chosen.items) > 0 {
+		return choose(chosen.items, rest)
+	}
+	return chosen
 }
