@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Finding is something about the way an image starts.
@@ -65,11 +67,32 @@ func Judge(places []Place, entries []Entry, isRoot func(spec string) (is, known 
 	return j.all
 }
 
+// maxFindings is how many are told, and maxWhat their length in bytes: a
+// stranger's files may give any number.
+const (
+	maxFindings = 128
+	maxWhat     = 1024
+)
+
 func (j *judge) tell(f Finding) {
-	if key := f.Key(); !j.told[key] {
+	f.What = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, strings.ToValidUTF8(f.What[:min(len(f.What), maxWhat)], ""))
+	if key := f.Key(); !j.told[key] && len(j.all) <= maxFindings {
+		if len(j.all) == maxFindings {
+			f = Finding{What: "there is more to tell of what boots", Note: j.onlyNotes(), Mend: "remove entries that are not needed"}
+		}
 		j.told[key] = true
 		j.all = append(j.all, f)
 	}
+}
+
+// onlyNotes says whether nothing is wrong so far.
+func (j *judge) onlyNotes() bool {
+	return !slices.ContainsFunc(j.all, func(f Finding) bool { return !f.Note })
 }
 
 func (j *judge) wrong(e Entry, mend, format string, args ...any) {
