@@ -19,6 +19,9 @@ type Base struct {
 	Imported time.Time        `json:"imported"`
 	Layout   disk.Layout      `json:"layout"`
 	Seen     []content.FileID `json:"seen"` // files known to have these bytes
+	// Findings are what was wrong with it at its import: not the fault of an image
+	// that is made of it.
+	Findings []string `json:"findings,omitempty"`
 }
 
 // digestForm is what a content digest looks like.

@@ -27,6 +27,7 @@ type Image struct {
 	RecipeSum  string      `json:"recipeSHA256"` // sha256 of its bytes
 	Identity   Identity    `json:"identity"`
 	Assertions []Assertion `json:"assertions,omitempty"` // what the recipe's verify: asks
+	Known      []string    `json:"known,omitempty"`      // what was wrong with its base already
 	Verdict    Verdict     `json:"verdict"`
 	Imgmut     string      `json:"imgmut"`               // version
 	Systemd    int         `json:"systemd,omitempty"`    // major version of the host's, 0 if none was started

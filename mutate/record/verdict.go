@@ -14,6 +14,8 @@ type Check struct {
 	Name   string        `json:"name"` // what, as "partition 2: ext4"
 	OK     bool          `json:"ok"`
 	Detail string        `json:"detail,omitempty"` // what is wrong
+	Mend   string        `json:"mend,omitempty"`   // what can be done about it
+	Notes  []string      `json:"notes,omitempty"`  // what is not wrong, but good to know
 	Took   time.Duration `json:"took"`             // nanoseconds
 }
 
