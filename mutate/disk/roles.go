@@ -46,7 +46,7 @@ func (i *Image) findMounts(root Mounted, files volumeFiles) ([]Mounted, error) {
 		return nil, err
 	}
 	n := slices.IndexFunc(mounts, at("/usr"))
-	if n < 0 || !i.readable(mounts[n]) {
+	if n < 0 || !i.InSystem(mounts[n]) {
 		return mounts, nil
 	}
 	usr := mounts[n]

@@ -37,7 +37,7 @@ func (i *Image) trees() (trees []Placed, unreadable []error, err error) {
 	root, _ := i.Layout.Find(Root)
 	trees = []Placed{{"/", system, root}}
 	for _, v := range i.Layout.Volumes {
-		place, seen := i.Layout.placeOf(v), i.inSystem(v) && !slices.Contains(missing, v.Slot)
+		place, seen := i.Layout.placeOf(v), i.holds(v) && !slices.Contains(missing, v.Slot)
 		switch {
 		case v.FS == "vfat":
 			t, err := i.fat(v)
@@ -58,13 +58,13 @@ func (i *Image) trees() (trees []Placed, unreadable []error, err error) {
 	return trees, unreadable, nil
 }
 
-// inSystem says whether the system's own tree has a volume in it.
-func (i *Image) inSystem(v Volume) bool {
-	return slices.ContainsFunc(i.Layout.Mounts, func(m Mounted) bool { return i.readable(m) && m.Slot == v.Slot })
+// holds says whether the system's own tree has a volume in it.
+func (i *Image) holds(v Volume) bool {
+	return slices.ContainsFunc(i.Layout.Mounts, func(m Mounted) bool { return i.InSystem(m) && m.Slot == v.Slot })
 }
 
-// readable says whether a mount is part of the system's tree when that is read.
-func (i *Image) readable(m Mounted) bool {
+// InSystem says whether a mount is part of the system's tree when that is read.
+func (i *Image) InSystem(m Mounted) bool {
 	v, ok := i.Layout.Slot(m.Slot)
 	return ok && m.OfVolume() && !m.ByHand && v.FS != "vfat" && mount.Supported(v.FS)
 }
@@ -107,7 +107,7 @@ func (i *Image) systemPlaces() ([]mount.Place, error) {
 	var parts []part
 	var mounts []Mounted
 	for _, m := range i.Layout.Mounts {
-		if i.readable(m) {
+		if i.InSystem(m) {
 			mounts, parts = append(mounts, m), append(parts, m.part())
 		}
 	}

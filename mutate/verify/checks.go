@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/tool"
 )
@@ -18,10 +19,13 @@ type Check struct {
 	// gets an open image and mounts nothing itself. An error says that it could
 	// not be found out.
 	Run func(ctx context.Context, r Request) ([]record.Check, error)
+	// find, of a check that judges what a base brings along, gives its findings
+	// one by one: see [Findings].
+	find func(ctx context.Context, i *disk.Image) ([]finding, error)
 }
 
 // Checks lists them, in the order of the verdict.
-func Checks() []Check { return []Check{tableCheck, filesystemsCheck, referencesCheck} }
+func Checks() []Check { return []Check{tableCheck, filesystemsCheck, referencesCheck, bootCheck} }
 
 // checkAll runs all checks.
 func checkAll(ctx context.Context, r Request) ([]record.Check, error) {

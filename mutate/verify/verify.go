@@ -23,6 +23,7 @@ type Request struct {
 	Image      *disk.Image // nothing may write to it meanwhile
 	Scratch    string      // a directory that can reflink, best on the image's filesystem
 	Assertions []Assertion
+	Known      []string // what [Findings] found in the base: not the image's fault
 	// Guest starts a read-only guest over the image, only if there is an
 	// assertion. Its end is the caller's.
 	Guest func(ctx context.Context) (Guest, error)

@@ -1,0 +1,91 @@
+package verify
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/record"
+)
+
+// finding is one thing that a check tells of.
+type finding struct {
+	what string
+	// key names it in the base and in all images that are made of it, so without
+	// what an image has of its own; empty if that is what.
+	key  string
+	mend string
+	note bool // worth telling, not wrong
+}
+
+// maxTold is how many findings of a check are told.
+const maxTold = 10
+
+// judged makes a check of findings, of which those that were in the base already
+// are no fault of the image.
+func judged(name string, version int, find func(context.Context, *disk.Image) ([]finding, error)) Check {
+	return Check{Name: name, Version: version, find: find,
+		Run: func(ctx context.Context, r Request) ([]record.Check, error) {
+			found, err := find(ctx, r.Image)
+			if err != nil {
+				return nil, err
+			}
+			return []record.Check{checkOf(name, found, r.Known)}, nil
+		},
+	}
+}
+
+// Findings gives a text key for all that is wrong with a base and that no recipe
+// can be blamed for: it is what to have as Known in a [Request] about an image
+// that was made of it.
+func Findings(ctx context.Context, i *disk.Image) ([]string, error) {
+	var keys []string
+	for _, c := range Checks() {
+		if c.find == nil {
+			continue
+		}
+		found, err := c.find(ctx, i)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range found {
+			if !f.note {
+				keys = append(keys, f.in(c.Name))
+			}
+		}
+	}
+	return keys, nil
+}
+
+// in names a finding among those of all checks.
+func (f finding) in(check string) string { return check + ": " + cmp.Or(f.key, f.what) }
+
+// checkOf sums findings up.
+func checkOf(name string, found []finding, known []string) record.Check {
+	c := record.Check{Name: name, OK: true}
+	var wrong []string
+	for _, f := range found {
+		switch {
+		case f.note:
+			c.Notes = append(c.Notes, f.what)
+		case slices.Contains(known, f.in(name)):
+			c.Notes = append(c.Notes, f.what+" (as in the base)")
+		default:
+			wrong = append(wrong, f.what)
+			c.OK, c.Mend = false, cmp.Or(c.Mend, f.mend)
+		}
+	}
+	c.Detail, c.Notes = strings.Join(few(wrong), "; "), few(c.Notes)
+	return c
+}
+
+// few cuts a list that is too long to be read.
+func few(texts []string) []string {
+	if n := len(texts) - maxTold; n > 0 {
+		return append(texts[:maxTold:maxTold], fmt.Sprintf("and %d more", n))
+	}
+	return texts
+}
