@@ -97,6 +97,11 @@ func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*rec
 	if err != nil {
 		return nil, err
 	}
+	for _, c := range verdict.Checks {
+		for _, text := range c.Notes {
+			b.note(fmt.Sprintf("note: %s: %s", c.Name, text))
+		}
+	}
 	if err := b.commits.wait(); err != nil {
 		return nil, err
 	}
@@ -158,7 +163,7 @@ func (b *build) verifyAndSum(
 		sums, err = b.sums(ctx, base, b.imageFile())
 		summed <- err
 	}()
-	verdict, err := b.guests.judge(ctx, b.imageFile(), assertions)
+	verdict, err := b.guests.judge(ctx, b.imageFile(), assertions, b.plan.base.Findings)
 	sumErr := <-summed
 	switch {
 	case sumErr != nil:
@@ -192,7 +197,8 @@ func (b *build) record(
 	i := &record.Image{
 		Name: p.recipe.Name, Size: p.base.Size, Made: b.Now().UTC(),
 		Base: p.base.Digest, BaseName: p.recipe.Base.Name, Keys: []record.Key{p.prepare.key}, LayerMade: p.lastMade(),
-		Recipe: p.recipe.Path, RecipeSum: p.recipe.Digest, Identity: id, Assertions: asked, Verdict: v, Imgmut: b.Version,
+		Recipe: p.recipe.Path, RecipeSum: p.recipe.Digest, Identity: id, Assertions: asked,
+		Known: p.base.Findings, Verdict: v, Imgmut: b.Version,
 	}
 	for _, l := range p.steps {
 		i.Keys = append(i.Keys, l.key)

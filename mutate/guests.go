@@ -114,9 +114,10 @@ func (gs *guests) close() error {
 	return errors.Join(errs...)
 }
 
-// judge judges a finished image. Assertions run on a fork of it.
+// judge judges a finished image, of which known was wrong in its base already.
+// Assertions run on a fork of it.
 func (gs *guests) judge(
-	ctx context.Context, file string, assertions []verify.Assertion,
+	ctx context.Context, file string, assertions []verify.Assertion, known []string,
 ) (_ *record.Verdict, err error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -134,7 +135,7 @@ func (gs *guests) judge(
 	defer func() { err = errors.Join(err, letGo()) }()
 	var asked *guest.Guest
 	verdict, err := verify.Image(ctx, verify.Request{
-		Image: i, Scratch: gs.run.Path("."), Assertions: assertions,
+		Image: i, Scratch: gs.run.Path("."), Assertions: assertions, Known: known,
 		Guest: func(ctx context.Context) (verify.Guest, error) {
 			// The guest mounts the same filesystems, and takes their locks.
 			if err := letGo(); err != nil {

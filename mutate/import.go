@@ -21,6 +21,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
+	"github.com/imgmut/imgmut/mutate/verify"
 	"github.com/imgmut/imgmut/recipes"
 )
 
@@ -149,7 +150,7 @@ func (e *Engine) seen(id content.FileID) (*record.Base, error) {
 // importNew takes a file into the store. It is looked into before anything is
 // copied, so that what cannot be used costs nothing.
 func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (*record.Base, error) {
-	layout, err := e.lookInto(ctx, f)
+	layout, findings, err := e.lookInto(ctx, f)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +186,7 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (
 	}
 	defer unlock()
 	b := &record.Base{Digest: sums.Digest(), Size: id.Size, Source: f.Name(), Imported: e.Now().UTC(), Layout: *layout,
-		Seen: []content.FileID{id}}
+		Seen: []content.FileID{id}, Findings: findings}
 	var known record.Base
 	err = e.Store.Update(ctx, store.Bases, b.Digest, &known, func() error { // the same bytes in another file
 		known.Seen = append(known.Seen, id)
@@ -201,17 +202,25 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (
 	return b, e.Store.Publish(ctx, tmp, store.Bases, b.Digest, b, map[string][]byte{"sums": list})
 }
 
-// lookInto finds out what is in an image, and that imgmut can work on it.
-func (e *Engine) lookInto(ctx context.Context, f *os.File) (_ *disk.Layout, err error) {
+// lookInto finds out what is in an image, that imgmut can work on it, and what is
+// wrong with it already.
+func (e *Engine) lookInto(ctx context.Context, f *os.File) (_ *disk.Layout, findings []string, err error) {
 	i, err := disk.Open(ctx, f, e.note)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, i.Close()) }()
 	if err := i.FindRoles(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return i.Layout, fork.CheckSupported(i.Layout)
+	if err := fork.CheckSupported(i.Layout); err != nil {
+		return nil, nil, err
+	}
+	findings, err = verify.Findings(ctx, i)
+	for _, text := range findings {
+		e.note("note: found in the base: " + text)
+	}
+	return i.Layout, findings, err
 }
 
 // maxExtents is in how many pieces an image may lie on the disk. The kernel goes

@@ -17,7 +17,7 @@ import (
 // Verify judges a raw image file as it is, with no recipe: its table, its
 // filesystems, its references.
 func (e *Engine) Verify(ctx context.Context, file string) (*record.Verdict, error) {
-	return e.verify(ctx, file, nil)
+	return e.verify(ctx, file, nil, nil)
 }
 
 // VerifyImage judges an image of the store anew, with the assertions of its
@@ -31,7 +31,7 @@ func (e *Engine) VerifyImage(ctx context.Context, name string) (*record.Verdict,
 	if err != nil {
 		return nil, fmt.Errorf("verify %s: %w", name, err)
 	}
-	v, err := e.verify(ctx, e.Catalog().ImageFile(name), assertions)
+	v, err := e.verify(ctx, e.Catalog().ImageFile(name), assertions, i.Known)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func (e *Engine) sameContent(ctx context.Context, i *record.Image) (*record.Chec
 }
 
 func (e *Engine) verify(
-	ctx context.Context, file string, assertions []verify.Assertion,
+	ctx context.Context, file string, assertions []verify.Assertion, known []string,
 ) (_ *record.Verdict, err error) {
 	file, err = filepath.Abs(file)
 	if err != nil {
@@ -92,7 +92,7 @@ func (e *Engine) verify(
 	e.phase("verify " + file)
 	gs := &guests{Engine: e, run: run}
 	defer func() { err = errors.Join(err, gs.close()) }()
-	v, err := gs.judge(ctx, file, assertions)
+	v, err := gs.judge(ctx, file, assertions, known)
 	if err != nil {
 		return nil, fmt.Errorf("verify %s: %w", file, err)
 	}

@@ -23,8 +23,8 @@ var ourImports = map[string][]string{
 		"mutate/statcache", "mutate/step", "mutate/store", "mutate/verify", "recipes",
 	},
 	"mutate/verify": {
-		"mutate/agent", "mutate/disk", "mutate/packages", "mutate/record", "mutate/reflink", "mutate/refs", "mutate/tool",
-		"recipes",
+		"mutate/agent", "mutate/boot", "mutate/disk", "mutate/packages", "mutate/record", "mutate/reflink", "mutate/refs",
+		"mutate/tool", "recipes",
 	},
 	"mutate/packages": {"mutate/agent", "mutate/etc"},
 	"mutate/deliver": {
@@ -43,7 +43,7 @@ var ourImports = map[string][]string{
 	"mutate/etc":       {},
 	"mutate/content":   {"mutate/fault", "mutate/reflink"},
 	"mutate/agent":     {"mutate/printable", "mutate/thread"},
-	"mutate/boot":      {"mutate/etc"},
+	"mutate/boot":      {"mutate/etc", "mutate/uki"},
 	"mutate/fault":     {},
 	"mutate/gpt":       {},
 	"mutate/lock":      {"mutate/printable"},

@@ -139,8 +139,9 @@ func messages(err error, f failure) []message {
 	}
 	var failed *mutate.VerifyError
 	if errors.As(err, &failed) {
-		for line := range strings.Lines(failed.Error()) {
-			all = append(all, message{text: printable.Text(strings.TrimSpace(line))})
+		for _, c := range failed.Failed {
+			line := (&mutate.VerifyError{Name: failed.Name, Failed: []record.Check{c}}).Error()
+			all = append(all, message{printable.Line(line), c.Mend})
 		}
 	}
 	if len(all) == 0 {

@@ -63,5 +63,8 @@ func (v verdict) Text(w io.Writer) {
 			word = "FAILED: " + check.Detail
 		}
 		fmt.Fprintf(w, "%s: %s\n", check.Name, word)
+		for _, text := range check.Notes {
+			fmt.Fprintf(w, "note: %s\n", text)
+		}
 	}
 }
