@@ -124,6 +124,10 @@ func (c *chain) locate(p Place, e *Entry) {
 
 // loaderEntries are those that blscfg reads, as items of a menu.
 func (g *grub) loaderEntries() (items []*item) {
+	if g.entriesRead {
+		return nil
+	}
+	g.entriesRead = true
 	places := append(g.byUUID(g.variables["root"]), g.home)
 	for _, p := range append(places, g.places...) {
 		for _, dir := range g.directories(p) {

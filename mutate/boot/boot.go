@@ -35,6 +35,9 @@ const (
 	maxFile        = 1 << 20 // bytes of one file
 	maxTotal       = 8 << 20 // bytes of all files, and of what variables in them expand to
 	maxStarts      = 1024    // entries
+	maxFiles       = 1024    // configurations
+	maxLookups     = 8192    // names that they have for files
+	maxInitrds     = 64      // of an entry
 	maxCommandLine = 4096    // bytes that a kernel takes (COMMAND_LINE_SIZE)
 )
 
@@ -105,7 +108,9 @@ type chain struct {
 	broken   []stub
 	seen     map[string]bool // files that were read, by their names
 	total    int             // bytes read so far
-	programs int             // EFI programs looked into so far
+	files    int             // how many
+	lookups  int             // files looked for
+	programs int             // EFI programs looked into
 	errs     []error
 }
 
@@ -143,6 +148,10 @@ func (c *chain) read(p Place, file string) string {
 		c.fail("%s has more than %d MiB", p.name(file), maxFile>>20)
 		return ""
 	}
+	if c.files++; c.files > maxFiles {
+		c.fail("the boot loaders have more than %d files", maxFiles)
+		return ""
+	}
 	text := etc.ReadUpTo(p.FS, path.Clean(file), maxFile)
 	if !c.spend(len(text)) {
 		return ""
@@ -166,6 +175,10 @@ func (c *chain) add(entries ...Entry) {
 }
 
 func (c *chain) complete(e Entry) Entry {
+	if len(e.Initrds) > maxInitrds {
+		c.fail("an entry of %s has more than %d initrds", menu(e), maxInitrds)
+		e.Initrds = e.Initrds[:maxInitrds]
+	}
 	e.Options = clean(e.Options)
 	e.Version = c.version(e)
 	return e

@@ -75,13 +75,13 @@ func (c *chain) parseExtlinux(p Place, file string) []Entry {
 			}
 		case "INITRD":
 			e.Initrds = nil
-			for _, name := range strings.Split(f[1], ",") {
+			for _, name := range strings.SplitN(f[1], ",", maxInitrds+1) {
 				e.Initrds = append(e.Initrds, in(name))
 			}
 		case "APPEND":
 			for _, w := range f[1:] {
 				if names, ok := strings.CutPrefix(w, "initrd="); ok {
-					for _, name := range strings.Split(names, ",") {
+					for _, name := range strings.SplitN(names, ",", maxInitrds+1) {
 						e.Initrds = append(e.Initrds, in(name))
 					}
 				} else if len(e.Options) <= maxCommandLine {

@@ -14,6 +14,7 @@ import (
 // conditions, or a submenu.
 type item struct {
 	title, id string
+	untitled  bool // it is no line of the menu
 	starts    []Entry
 	items     []*item
 }
@@ -26,6 +27,7 @@ type grub struct {
 	depth       int    // of files in files
 	items       []*item
 	starts      int    // kernels in all of them
+	entriesRead bool   // the loader entries are among them
 	wanted      string // the default by the configuration, if it is fixed
 	next        string // configuration that it goes on with
 	environment map[string]string
@@ -208,7 +210,7 @@ func (g *grub) execute(c command) {
 		if len(words) > 1 {
 			g.source(words[1])
 		}
-	case "blscfg":
+	case "blscfg": // once, as its entries are in the menu once
 		g.items = append(g.items, g.loaderEntries()...)
 	case "set":
 		if len(words) > 1 {
@@ -246,7 +248,11 @@ func (g *grub) start(c command) {
 		g.fail("%s has more than %d entries", g.home.name(g.file), maxStarts)
 		return
 	}
-	i := g.current()
+	i := g.at()
+	if i == nil {
+		i = &item{untitled: true}
+		g.items = append(g.items, i)
+	}
 	kernel := unknownName
 	if c.words[1] != unknownName {
 		kernel = g.locate(c.words[1])
@@ -269,24 +275,21 @@ func (g *grub) module(words []string) {
 	}
 }
 
-// current is the item that commands are about: the innermost entry, or one
-// without a title for those of the configuration itself.
-func (g *grub) current() *item {
+// at is the item that commands are about: the innermost entry, or one without a
+// title for those of the configuration itself; nil if there is none yet.
+func (g *grub) at() *item {
 	if n := len(g.blocks); n > 0 && g.blocks[n-1].item != nil {
 		return g.blocks[n-1].item
 	}
-	if n := len(g.items); n == 0 || g.items[n-1].title != "" || g.items[n-1].id != "" {
-		g.items = append(g.items, &item{})
+	if n := len(g.items); n > 0 && g.items[n-1].untitled {
+		return g.items[n-1]
 	}
-	return g.items[len(g.items)-1]
+	return nil
 }
 
 // latest is the kernel that was named last in the entry at hand.
 func (g *grub) latest() *Entry {
-	if len(g.items) == 0 {
-		return nil
-	}
-	if i := g.current(); len(i.starts) > 0 {
+	if i := g.at(); i != nil && len(i.starts) > 0 {
 		return &i.starts[len(i.starts)-1]
 	}
 	return nil

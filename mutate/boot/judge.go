@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -187,13 +188,13 @@ func parameter(options, name string) (value string) {
 
 // modules judges whether a kernel finds its modules.
 func (j *judge) modules(e Entry) {
-	kernel := e.Kernel
-	if kernel == "" {
-		kernel = e.File
-	}
 	if !release.MatchString(e.Version) {
-		j.note(e, "the version of %s is not known, and so not whether its modules are there", kernel)
+		j.note(e, "the version of %s is not known, and so not whether its modules are there", cmp.Or(e.Kernel, e.File))
 		return
+	}
+	starts := fmt.Sprintf("%s starts %s, kernel %s", e.File, e.Kernel, e.Version)
+	if e.Kernel == "" {
+		starts = fmt.Sprintf("%s starts kernel %s", e.File, e.Version)
 	}
 	for _, dir := range moduleDirectories {
 		dir := path.Join(dir, e.Version)
@@ -202,17 +203,17 @@ func (j *judge) modules(e Entry) {
 		case slices.Contains(names, "modules.dep"), len(names) > 0 && !slices.Contains(names, "kernel"):
 			return // a kernel with all built in has no more than modules.builtin
 		case len(names) > 0:
-			j.wrong(e, "run depmod "+e.Version, "%s has no modules.dep, so that %s, which %s starts, finds no module", dir, kernel, e.File)
+			j.wrong(e, "run depmod "+e.Version, "%s, which finds no module: %s has no modules.dep", starts, dir)
 			return
 		}
 	}
 	others := j.installedModules()
 	if len(e.Initrds) == 0 && e.Loader != "uki" && len(others) == 0 {
-		j.note(e, "%s, which %s starts, has no modules: all that it needs has to be built in", kernel, e.File)
+		j.note(e, "%s, which has no modules: all that it needs has to be built in", starts)
 		return
 	}
-	j.wrong(e, "install that kernel with its modules, or "+j.mend(e), "%s starts %s, a kernel %s whose modules are not there (/usr/lib/modules has %s)",
-		e.File, kernel, e.Version, orNone(others))
+	j.wrong(e, "install that kernel with its modules, or "+j.mend(e), "%s, whose modules are not there (/usr/lib/modules has %s)",
+		starts, orNone(others))
 }
 
 // moduleDirectories are where kernels have their modules.

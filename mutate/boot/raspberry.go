@@ -87,7 +87,7 @@ func parsePi(text string) piConfig {
 			fields := strings.Fields(names)
 			f.initrds = nil
 			if len(fields) > 0 {
-				f.initrds = strings.Split(fields[0], ",")
+				f.initrds = strings.SplitN(fields[0], ",", maxInitrds+1)
 			}
 		}
 		key, value, _ := strings.Cut(line, "=")

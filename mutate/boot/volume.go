@@ -47,6 +47,10 @@ func (c *chain) onVolume(home Place, volume, word string) string {
 		volume, word = device, rest
 	}
 	word = path.Join("/", word)
+	if c.lookups++; c.lookups > maxLookups {
+		c.fail("the boot loaders name more than %d files", maxLookups)
+		return home.name(word)
+	}
 	candidates := c.byUUID(volume)
 	elsewhere := strings.HasPrefix(volume, "UUID=") && len(candidates) == 0
 	switch {
