@@ -19,9 +19,11 @@ type Base struct {
 	Imported time.Time        `json:"imported"`
 	Layout   disk.Layout      `json:"layout"`
 	Seen     []content.FileID `json:"seen"` // files known to have these bytes
-	// Findings are what was wrong with it at its import: not the fault of an image
-	// that is made of it.
+	// Findings are what is wrong with it: not the fault of an image that is made of
+	// it. Judged says by which checks they were found; it is empty in records that
+	// have none yet.
 	Findings []string `json:"findings,omitempty"`
+	Judged   string   `json:"judged,omitempty"`
 }
 
 // digestForm is what a content digest looks like.

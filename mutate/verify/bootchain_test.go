@@ -40,7 +40,7 @@ func TestBootChain(t *testing.T) {
 		}, "/boot/vmlinuz-6.1.0-999-cloud-amd64 is newer than 6.1.0-"},
 		{"modules without an index", func(t *testing.T, path string) {
 			root(t, path, "rm usr/lib/modules/"+kernelOf(t, path)+"/modules.dep")
-		}, "has no modules.dep"},
+		}, "which finds no module"},
 		{"another root", func(t *testing.T, path string) {
 			file := filepath.Join(t.TempDir(), "entry")
 			text := "title x\nlinux /debian/linux\ninitrd /debian/initrd\noptions root=UUID=1A2B-3C4D ro\n"

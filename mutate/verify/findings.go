@@ -60,6 +60,18 @@ func Findings(ctx context.Context, i *disk.Image) ([]string, error) {
 	return keys, nil
 }
 
+// Judges names the checks that [Findings] asks, with their versions. What others
+// found in a base is to be found anew.
+func Judges() string {
+	var names []string
+	for _, c := range Checks() {
+		if c.find != nil {
+			names = append(names, fmt.Sprintf("%s %d", c.Name, c.Version))
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
 // in names a finding among those of all checks.
 func (f finding) in(check string) string { return check + ": " + cmp.Or(f.key, f.what) }
 
