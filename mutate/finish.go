@@ -154,6 +154,10 @@ func (b *build) makeImage(ctx context.Context, base *os.File, id record.Identity
 func (b *build) verifyAndSum(
 	ctx context.Context, base *os.File, assertions []verify.Assertion,
 ) (*record.Verdict, *content.Sums, error) {
+	known, err := b.findings(ctx, b.plan.base)
+	if err != nil {
+		return nil, nil, err
+	}
 	b.phase("verify")
 	// Both only read, and neither keeps all cores busy.
 	summed := make(chan error, 1)
@@ -163,7 +167,7 @@ func (b *build) verifyAndSum(
 		sums, err = b.sums(ctx, base, b.imageFile())
 		summed <- err
 	}()
-	verdict, err := b.guests.judge(ctx, b.imageFile(), assertions, b.plan.base.Findings)
+	verdict, err := b.guests.judge(ctx, b.imageFile(), assertions, known)
 	sumErr := <-summed
 	switch {
 	case sumErr != nil:

@@ -186,7 +186,8 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (
 	}
 	defer unlock()
 	b := &record.Base{Digest: sums.Digest(), Size: id.Size, Source: f.Name(), Imported: e.Now().UTC(), Layout: *layout,
-		Seen: []content.FileID{id}, Findings: findings}
+		Seen:     []content.FileID{id},
+		Findings: findings, Judged: verify.Judges()}
 	var known record.Base
 	err = e.Store.Update(ctx, store.Bases, b.Digest, &known, func() error { // the same bytes in another file
 		known.Seen = append(known.Seen, id)
@@ -221,6 +222,26 @@ func (e *Engine) lookInto(ctx context.Context, f *os.File) (_ *disk.Layout, find
 		e.note("note: found in the base: " + text)
 	}
 	return i.Layout, findings, err
+}
+
+// findings are what is wrong with a base, by the checks of this version.
+func (e *Engine) findings(ctx context.Context, b *record.Base) ([]string, error) {
+	if b.Judged == verify.Judges() {
+		return b.Findings, nil
+	}
+	f, err := os.Open(e.Catalog().BaseFile(b.Digest))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	_, found, err := e.lookInto(ctx, f)
+	if err != nil {
+		return nil, fmt.Errorf("base %.12s: %w", b.Digest, err)
+	}
+	return found, e.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
+		b.Findings, b.Judged = found, verify.Judges()
+		return nil
+	})
 }
 
 // maxExtents is in how many pieces an image may lie on the disk. The kernel goes
