@@ -26,13 +26,15 @@ type grub struct {
 	file        string // in home
 	depth       int    // of files in files
 	items       []*item
-	starts      int    // kernels in all of them
-	entriesRead bool   // the loader entries are among them
-	wanted      string // the default by the configuration, if it is fixed
-	next        string // configuration that it goes on with
+	starts      int      // kernels in all of them
+	entriesRead bool     // the loader entries are among them
+	wanted      string   // the default by the configuration, if it is fixed
+	next        []string // configurations that it goes on with, by its conditions
 	environment map[string]string
 	variables   map[string]string
 	blocks      []block
+	conditions  []condition
+	tooDeep     int // conditions that are open besides
 }
 
 // block is a pair of braces.
@@ -76,25 +78,41 @@ func (c *chain) readMenu(home Place, file string) {
 	}}
 	g.run()
 	wanted := cmp.Or(g.wanted, g.environment["saved_entry"])
-	if i := choose(g.items, wanted); i != nil {
-		if first := i.first(); first != nil {
-			first.Default, first.pinned = true, wanted != "" && wanted != "0"
-		}
+	if first := g.starting(wanted); first != nil {
+		first.Default, first.pinned = true, wanted != "" && wanted != "0"
 	}
 	before := len(c.entries)
 	for _, i := range g.items {
 		i.each(c.add)
 	}
-	if g.next == "" || len(c.entries) > before {
+	if len(g.next) == 0 || len(c.entries) > before {
 		return
 	}
-	if p, next, ok := c.find(g.next); ok {
-		c.readMenu(p, next)
-	} else {
-		c.broken = append(c.broken, stub{home.name(file), g.next})
+	for _, name := range g.next {
+		if p, next, ok := c.find(name); ok {
+			c.readMenu(p, next)
+			return
+		}
 	}
+	c.broken = append(c.broken, stub{home.name(file), strings.Join(g.next[:min(len(g.next), 2)], " or ")})
 }
 
+// starting is the kernel that starts by default: that of the menu, or, where it
+// has none, what the configuration starts without a menu.
+func (g *grub) starting(wanted string) *Entry {
+	menu := slices.DeleteFunc(slices.Clone(g.items), func(i *item) bool { return i.untitled })
+	if i := choose(menu, wanted); i != nil && i.first() != nil {
+		return i.first()
+	}
+	for _, i := range g.items {
+		if i.untitled {
+			return i.first()
+		}
+	}
+	return nil
+}
+
+// first is the first kernel of an item.
 func (i *item) first() *Entry {
 	if len(i.starts) > 0 {
 		return &i.starts[0]
@@ -120,7 +138,7 @@ func (i *item) each(visit func(...Entry)) {
 
 // run executes a configuration, as far as it is understood.
 func (g *grub) run() {
-	s := &shell{text: g.read(g.home, g.file), line: 1, value: g.value, spend: g.spend}
+	s := &shell{text: g.read(g.home, g.file), line: 1, value: g.value, spend: g.spend, turn: g.turn}
 	for c, ok := s.next(); ok; c, ok = s.next() {
 		switch {
 		case c.closes:
@@ -203,8 +221,8 @@ func (g *grub) execute(c command) {
 			g.set(variable, volume)
 		}
 	case "configfile":
-		if len(words) > 1 && len(g.blocks) == 0 && !strings.ContainsRune(words[1], unknown) {
-			g.next = g.locate(words[1])
+		if len(words) > 1 && len(g.blocks) == 0 && !strings.ContainsRune(words[1], unknown) && len(g.next) < maxDepth {
+			g.next = append(g.next, g.locate(words[1]))
 		}
 	case "source", ".":
 		if len(words) > 1 {
@@ -228,9 +246,13 @@ func (g *grub) set(name, value string) {
 	if name == "default" && !strings.ContainsRune(value, unknown) && value != g.environment["saved_entry"] {
 		g.wanted = value
 	}
-	if len(value) <= maxCommandLine && name != idOption { // which is empty for a GRUB older than 2.00
-		g.variables[name] = value
+	if len(value) > maxCommandLine || name == idOption { // which is empty for a GRUB older than 2.00
+		return
 	}
+	if n := len(g.conditions); n > 0 {
+		g.conditions[n-1].note(name, value, g.variables)
+	}
+	g.variables[name] = value
 }
 
 // unknownName is the kernel of an entry that has not named one yet.

@@ -43,6 +43,8 @@ func TestBounds(t *testing.T) {
 		{"a file", "/boot/grub/grub.cfg has more than 1 MiB", map[string]string{"boot/grub/grub.cfg": strings.Repeat("#", maxFile+1)}, 0},
 		{"commands for loader entries", "", map[string]string{"boot/grub/grub.cfg": strings.Repeat("blscfg\n", 140000),
 			"boot/loader/entries/a.conf": "linux /v"}, 1},
+		{"conditions", "more than 8 MiB", map[string]string{"boot/grub/grub.cfg": strings.Repeat("if\n", 100) + many("v%d=x\n", 80000) +
+			strings.Repeat("else\nfi\n", 100) + "linux /v\n"}, 0},
 		{"blocks", "", map[string]string{"boot/grub/grub.cfg": strings.Repeat("submenu a {\n", 80000) + "linux /v\n"}, 1},
 		{"a configuration that goes on with itself", "", map[string]string{
 			"boot/grub/grub.cfg": "source /boot/grub/grub.cfg\nconfigfile /boot/grub/a\n", "boot/grub/a": "configfile /boot/grub/grub.cfg\n"}, 0},

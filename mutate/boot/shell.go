@@ -16,6 +16,7 @@ type shell struct {
 	line  int // of what comes next
 	value func(name string) (string, bool)
 	spend func(int) bool // false ends the script
+	turn  func(keyword string)
 	word  strings.Builder
 }
 
@@ -69,7 +70,11 @@ func (s *shell) stepOver() {
 
 // keyword says whether a word in front of a command is none of it.
 func (s *shell) keyword(word string) bool {
-	return slices.Contains([]string{"if", "then", "else", "elif", "fi", "while", "until", "do", "done", "!"}, word)
+	if !slices.Contains([]string{"if", "then", "else", "elif", "fi", "while", "until", "do", "done", "!"}, word) {
+		return false
+	}
+	s.turn(word)
+	return true
 }
 
 // scan reads a word. It is bare if no part of it is quoted, and empty besides
@@ -77,7 +82,7 @@ func (s *shell) keyword(word string) bool {
 func (s *shell) scan() (word string, bare bool) {
 	s.word.Reset()
 	bare = true
-	s.text = strings.TrimLeft(s.text, " \t\r")
+	s.skipBlanks()
 	if strings.HasPrefix(s.text, "#") {
 		s.text = s.text[indexOr(s.text, '\n'):]
 	}
@@ -101,6 +106,19 @@ func (s *shell) scan() (word string, bare bool) {
 		}
 	}
 	return s.word.String(), bare
+}
+
+// skipBlanks skips what stands between words, which may be the end of a line
+// behind a backslash.
+func (s *shell) skipBlanks() {
+	for {
+		s.text = strings.TrimLeft(s.text, " \t\r")
+		if !strings.HasPrefix(s.text, "\\\n") {
+			return
+		}
+		s.text = s.text[2:]
+		s.line++
+	}
 }
 
 func indexOr(s string, b byte) int {

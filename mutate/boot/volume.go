@@ -17,18 +17,19 @@ func searched(words []string) (variable, volume string) {
 	byUUID := words[0] == "search.fs_uuid"
 	var operands []string
 	for i := 1; i < len(words); i++ {
-		w := words[i]
-		flag, value, _ := strings.Cut(w, "=")
+		flag, value, ok := strings.Cut(words[i], "=")
+		set, hint := flag == "--set" || flag == "-s", strings.HasPrefix(flag, "--hint") || flag == "-h"
+		if (set || hint) && !ok && i+1 < len(words) && !strings.HasPrefix(words[i+1], "-") {
+			i++
+			value = words[i]
+		}
 		switch {
-		case flag == "--set" && value != "":
+		case set && value != "":
 			variable = value
-		case flag == "--fs-uuid" || flag == "-u" || flag == "--fs_uuid":
+		case flag == "--fs-uuid" || flag == "-u":
 			byUUID = true
-		case w == "--hint" || w == "-h":
-			i++ // its value
-		case w == "-s" || w == "--set":
-		case !strings.HasPrefix(w, "-"):
-			operands = append(operands, w)
+		case !strings.HasPrefix(flag, "-"):
+			operands = append(operands, words[i])
 		}
 	}
 	if strings.HasPrefix(words[0], "search.") && len(operands) > 1 {
