@@ -21,7 +21,8 @@ func TestGRUB(t *testing.T) {
 		{"braces that do not match", "}\n}\nmenuentry a {\nlinux /v a", "/v a"},
 		{"a quote that does not end", "menuentry a {\nlinux /v 'a\n}\nmenuentry b {", "/v a } menuentry b {"},
 		{"another file", "source /boot/other", "/o a"},
-		{"a default of a submenu", "set default='s>t'\nlinux /w\nsubmenu s {\nmenuentry u {\nlinux /w\n}\nmenuentry t {\nlinux /v a\n}\n}", "/v a"},
+		{"a default of a submenu", "set default='s>t'\nlinux /w\nsubmenu s {\nmenuentry u {\nlinux /w\n}\n" +
+			"menuentry t {\nlinux /v a\n}\n}", "/v a"},
 		{"a default that is not there", "set default=x\nmenuentry a {\nlinux /v a\n}", "/v a"},
 		{"a default of a condition", "if [ \"${next_entry}\" ] ; then set default=\"${next_entry}\"\nelse set default=1\nfi\n" +
 			"menuentry a {\nlinux /w\n}\nmenuentry b {\nlinux /v a\n}", "/v a"},

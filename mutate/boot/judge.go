@@ -36,6 +36,9 @@ type judge struct {
 	isRoot  func(spec string) (is, known bool)
 	all     []Finding
 	told    map[string]bool // by key
+	// more says that there is more than is told, and moreWrong that some of it is
+	// not a note.
+	more, moreWrong bool
 }
 
 // Judge says what is wrong with the way an image starts. The entries are those of
@@ -65,6 +68,10 @@ func Judge(places []Place, entries []Entry, isRoot func(spec string) (is, known 
 	if len(entries) == 0 && len(j.all) == 0 {
 		j.note(Entry{}, "no boot loader was found: it boots only by a kernel from outside")
 	}
+	if j.more {
+		j.all = append(j.all, Finding{What: "there is more to tell of what boots", Mend: "remove entries that are not needed",
+			Note: !j.moreWrong})
+	}
 	return j.all
 }
 
@@ -82,18 +89,14 @@ func (j *judge) tell(f Finding) {
 		}
 		return r
 	}, strings.ToValidUTF8(f.What[:min(len(f.What), maxWhat)], ""))
-	if key := f.Key(); !j.told[key] && len(j.all) <= maxFindings {
-		if len(j.all) == maxFindings {
-			f = Finding{What: "there is more to tell of what boots", Note: j.onlyNotes(), Mend: "remove entries that are not needed"}
-		}
+	switch key := f.Key(); {
+	case j.told[key]:
+	case len(j.all) == maxFindings:
+		j.more, j.moreWrong = true, j.moreWrong || !f.Note
+	default:
 		j.told[key] = true
 		j.all = append(j.all, f)
 	}
-}
-
-// onlyNotes says whether nothing is wrong so far.
-func (j *judge) onlyNotes() bool {
-	return !slices.ContainsFunc(j.all, func(f Finding) bool { return !f.Note })
 }
 
 func (j *judge) wrong(e Entry, mend, format string, args ...any) {
