@@ -13,7 +13,7 @@ import (
 
 // callTimeout bounds every single D-Bus call. It is D-Bus' customary default;
 // bus and machined have been seen to deadlock (systemd issue 40562), and a call
-// that never returns would hold an image for ever.
+// that never returns would hold a container for ever.
 const callTimeout = 25 * time.Second
 
 const (

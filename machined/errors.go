@@ -13,9 +13,6 @@ import (
 // Errors that callers branch on. Each one comes wrapped in what was being done
 // to which object; compare with [errors.Is].
 var (
-	// ErrNoMachine means that machined knows no machine of that name: it
-	// ended, or never registered.
-	ErrNoMachine = errors.New("no such machine")
 	// ErrNoImage means that machined finds no image of that name in any of
 	// its directories.
 	ErrNoImage = errors.New("no such image")
@@ -28,11 +25,11 @@ var (
 )
 
 var (
+	// errNoMachine is what machined answers for a machine that ended, or never
+	// registered.
+	errNoMachine = errors.New("no such machine")
 	// errNoUnit is what PID 1 answers for a unit that it has already forgotten.
 	errNoUnit = errors.New("no such unit")
-	// errNoObject is the answer for a machine or image that ended or vanished
-	// after its object path was given out.
-	errNoObject = errors.New("no such object")
 )
 
 // busErrors maps D-Bus error names to the errors above.
@@ -40,16 +37,15 @@ var (
 // Sources: bus-common-errors.h in systemd's tree, and the D-Bus specification's
 // section on the bus' own errors.
 var busErrors = map[string]error{
-	"org.freedesktop.machine1.NoSuchMachine":   ErrNoMachine,
-	"org.freedesktop.machine1.NoSuchImage":     ErrNoImage,
-	"org.freedesktop.machine1.MachineExists":   ErrExists,
-	"org.freedesktop.systemd1.UnitExists":      ErrExists,
-	"org.freedesktop.systemd1.NoSuchUnit":      errNoUnit,
-	"org.freedesktop.DBus.Error.UnknownObject": errNoObject,
-	"org.freedesktop.DBus.Error.AccessDenied":  fs.ErrPermission,
-	"org.freedesktop.DBus.Error.AuthFailed":    fs.ErrPermission,
-	"org.freedesktop.DBus.Error.Disconnected":  ErrHostDown,
-	"org.freedesktop.DBus.Error.NoReply":       ErrHostDown,
+	"org.freedesktop.machine1.NoSuchMachine":  errNoMachine,
+	"org.freedesktop.machine1.NoSuchImage":    ErrNoImage,
+	"org.freedesktop.machine1.MachineExists":  ErrExists,
+	"org.freedesktop.systemd1.UnitExists":     ErrExists,
+	"org.freedesktop.systemd1.NoSuchUnit":     errNoUnit,
+	"org.freedesktop.DBus.Error.AccessDenied": fs.ErrPermission,
+	"org.freedesktop.DBus.Error.AuthFailed":   fs.ErrPermission,
+	"org.freedesktop.DBus.Error.Disconnected": ErrHostDown,
+	"org.freedesktop.DBus.Error.NoReply":      ErrHostDown,
 
 	"org.freedesktop.DBus.Error.InteractiveAuthorizationRequired": fs.ErrPermission,
 }
@@ -99,7 +95,7 @@ type ExitError struct {
 }
 
 // Fault says whose fault it is: before the container was up systemd-nspawn has
-// refused the image.
+// refused the image's tree.
 func (e *ExitError) Fault() string {
 	if e.Ready {
 		return ""

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -12,7 +11,6 @@ import (
 
 	sd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -27,9 +25,8 @@ const (
 // it: it calls [Machine.Wait] once the command is to end, and defers
 // [Machine.Terminate].
 type Machine struct {
-	host   *Host
-	unit   *unit
-	leader int
+	host *Host
+	unit *unit
 
 	mu   sync.Mutex  // serialises Terminate
 	over atomic.Bool // nothing is left, so Terminate has nothing to do
@@ -38,8 +35,9 @@ type Machine struct {
 // Start starts a container and returns when it is up: registered with
 // machined, its command started or about to be.
 //
-// It is an [*ExitError] when systemd-nspawn refuses the image, and [ErrExists]
-// when the name is taken. On error, also that of ctx, nothing is left running.
+// It is an [*ExitError] when the launcher fails or systemd-nspawn refuses the tree,
+// and [ErrExists] when the name is taken. On error, also that of ctx, nothing is left
+// running.
 func (h *Host) Start(ctx context.Context, c Container) (*Machine, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("start container: %w", err)
@@ -88,8 +86,7 @@ func (m *Machine) start(ctx context.Context, c *Container, nspawn string) (creat
 				return true, m.startFailed(ctx, result)
 			}
 			m.unit.update(func(s *unitState) { s.registered = true })
-			m.leader, err = m.findLeader(ctx)
-			return true, err
+			return true, nil
 		case <-changed:
 		case <-ctx.Done():
 			return true, fmt.Errorf("start %s: %w", m.unit.name, context.Cause(ctx))
@@ -108,47 +105,12 @@ func (m *Machine) startFailed(ctx context.Context, job string) error {
 	return fmt.Errorf("start %s: job %s", m.unit.name, job)
 }
 
-// findLeader returns the leader's process id, 0 if the container has already
-// ended.
-func (m *Machine) findLeader(ctx context.Context) (int, error) {
-	var path dbus.ObjectPath
-	err := m.host.conns.callMachined(ctx, "GetMachine", []any{m.unit.machine}, &path)
-	var leader uint32
-	if err == nil {
-		object := m.host.conns.bus.Object(machinedName, path)
-		err = property(ctx, object, machinedName+".Machine", "Leader", &leader)
-	}
-	err = callError(err, "ask for the leader of %s", m.unit.machine)
-	if errors.Is(err, ErrNoMachine) || errors.Is(err, errNoObject) {
-		return 0, nil // it was registered, so a short command is over already
-	}
-	return int(leader), err
-}
-
-// Leader is the process id of the container's process 1 as the host sees it,
-// which is not as the caller sees it if the host is a private one. It is 0 if
-// the container was over before Start returned.
-func (m *Machine) Leader() int { return m.leader }
-
-// Root opens the container's root directory. The descriptor keeps the image
-// mounted until it is closed. It is [ErrNoMachine] once the container is over.
-func (m *Machine) Root(ctx context.Context) (*os.File, error) {
-	var fd dbus.UnixFD
-	err := m.host.conns.callMachined(ctx, "OpenMachineRootDirectory", []any{m.unit.machine}, &fd)
-	if err != nil {
-		return nil, callError(err, "open root of %s", m.unit.machine)
-	}
-	// machined gives an O_DIRECTORY descriptor; closing on exec is our side.
-	unix.CloseOnExec(int(fd))
-	return os.NewFile(uintptr(fd), m.unit.machine+":/"), nil
-}
-
 // Wait returns when machined has removed the machine and the unit is gone. It
 // is an [*ExitError] if the container ended with anything but status 0, and
 // [ErrHostDown] if the host went away.
 //
 // A nil error does not prove that Command did its work: let it say so itself.
-// The loop device may outlive the unit for a moment.
+// The kernel may take a moment more to let go of what was mounted there.
 func (m *Machine) Wait(ctx context.Context) error {
 	if err := m.waitUnit(ctx); err != nil {
 		return err
@@ -162,8 +124,7 @@ func (m *Machine) Wait(ctx context.Context) error {
 
 // Terminate stops the container, kills what does not stop, and returns when
 // unit and machine are gone. It is for defer: it does nothing after Wait or a
-// second time, and the end of ctx does not stop it; it ends after 25 s. On a
-// private host it kills at once.
+// second time, and the end of ctx does not stop it; it ends after 25 s.
 func (m *Machine) Terminate(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -187,20 +148,7 @@ func (m *Machine) Terminate(ctx context.Context) error {
 	case err != nil && !errors.Is(err, errNoUnit):
 		return err
 	}
-	if m.host.mode == Private {
-		m.kill(ctx)
-	}
 	return m.settled(ctx)
-}
-
-// kill kills all processes of a unit that is being stopped. systemd-nspawn, when
-// it is asked to end, tries for up to six seconds to detach a loop device that is
-// in use; the kernel detaches it as soon as its last user is gone. What
-// systemd-nspawn would remove lies in the private host's own /tmp.
-func (m *Machine) kill(ctx context.Context) {
-	// An error means that nothing was left to kill. If it means anything else,
-	// stopping takes its ordinary time.
-	_ = m.host.conns.callManager(ctx, "KillUnit", []any{m.unit.name, "all", int32(unix.SIGKILL)})
 }
 
 // stopAfterLoss stops the unit when the bus is gone. A private host took it
@@ -366,7 +314,7 @@ func (m *Machine) known(ctx context.Context) (bool, error) {
 	var path dbus.ObjectPath
 	err := m.host.conns.callMachined(ctx, "GetMachine", []any{m.unit.machine}, &path)
 	err = callError(err, "look up %s", m.unit.machine)
-	if errors.Is(err, ErrNoMachine) {
+	if errors.Is(err, errNoMachine) {
 		return false, nil
 	}
 	return err == nil, err
