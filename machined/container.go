@@ -21,16 +21,19 @@ type Container struct {
 	Name string
 	// Directory is the absolute path of the tree's root, as Launcher makes it or, if
 	// there is none, as the host sees it: a private one sees only what is below one
-	// of [Options.Paths].
+	// of [Options.Paths]. It is not locked: that no other container writes to it is for
+	// the caller to see to.
 	Directory string
 	ReadOnly  bool
 	// Launcher, if not empty, is run in place of systemd-nspawn: a command line that
 	// gets that of systemd-nspawn as further arguments, and has to execute it in the
-	// same process. It can make mounts that only the container sees. It runs as the
-	// machine's root, its standard input is Stdin.
+	// same process. What it mounts in a mount namespace of its own only the container
+	// sees, and it is gone with it. It runs as the machine's root, and its standard
+	// descriptors are those below.
 	Launcher []string
-	// RuntimeDirectory, if not empty, is the name of a directory below /run that is
-	// made for the container and removed with it, however it ends.
+	// RuntimeDirectory, if not empty, is the name of a directory in /run that is made
+	// for the container, with mode 0700, and removed with all that is in it when the
+	// container ends, however it does. Nothing else may be there.
 	RuntimeDirectory string
 	// Command runs as process 2 of the container, below a stub that reaps.
 	// Its first word is a path in the container. When it ends, so does all
@@ -79,6 +82,16 @@ func (c *Container) check() error {
 	if len(c.Command) == 0 {
 		errs = append(errs, errors.New("no command"))
 	}
+	if len(c.Launcher) > 0 && !filepath.IsAbs(c.Launcher[0]) {
+		errs = append(errs, fmt.Errorf("launcher %q: want an absolute path", c.Launcher[0]))
+	}
+	if c.RuntimeDirectory != "" && !machineName.MatchString(c.RuntimeDirectory) { // a path could be somebody else's
+		errs = append(errs, fmt.Errorf("runtime directory %q: want a name such as that of a machine", c.RuntimeDirectory))
+	}
+	// The last id is nobody's: (uid_t) -1.
+	if uint64(c.UserShift)+uint64(c.Users) > math.MaxUint32 || c.Users == 0 && c.UserShift != 0 {
+		errs = append(errs, fmt.Errorf("%d users from %d: there are no such", c.Users, c.UserShift))
+	}
 	for _, b := range c.Binds {
 		if !filepath.IsAbs(b.Source) || !filepath.IsAbs(b.Target) {
 			errs = append(errs, fmt.Errorf("bind %s on %s: want absolute paths", b.Source, b.Target))
@@ -98,7 +111,7 @@ func (c *Container) nspawnArgs() []string {
 		"--directory=" + c.Directory,
 		"--as-pid2",
 		"--console=pipe",
-		// The defaults of these three write into the image.
+		// The defaults of these three write into the tree.
 		"--link-journal=no", "--timezone=off", "--resolv-conf=off",
 		// With --as-pid2 no program in the container would say that it is ready.
 		"--notify-ready=no",
@@ -109,8 +122,8 @@ func (c *Container) nspawnArgs() []string {
 		args = append(args, "--capability="+strings.Join(c.AddCapabilities, ","))
 	}
 	if c.Users > 0 {
-		// Not "auto", which changes every owner in the tree where it cannot map, and
-		// not "map", which cannot map what is mapped already before Linux 6.15.
+		// Not "auto", which changes every owner in the tree where it cannot map. Nor "map":
+		// Linux before 6.15 maps no mount that is mapped already.
 		args = append(args, fmt.Sprintf("--private-users=%d:%d", c.UserShift, c.Users), "--private-users-ownership=off")
 	} else {
 		args = append(args, "--private-users=no")
@@ -157,14 +170,22 @@ func (c *Container) properties(nspawn string) []sd.Property {
 	environment := []string{
 		"SYSTEMD_LOG_TARGET=console", // to Stderr
 		"LC_ALL=C",                   // and not in the language of the machine's PID 1
+		"SYSTEMD_NSPAWN_LOCK=0",      // locks are files in /run and beside Directory that stay when nspawn is killed
 	}
 	argv := slices.Concat(c.Launcher, []string{nspawn}, c.nspawnArgs())
+	// Beside the caller's, two that systemd-nspawn makes, and leaves when it is killed.
+	directories := []string{"systemd/nspawn/propagate/" + c.Name, "systemd/nspawn/unix-export/" + c.Name}
+	if c.RuntimeDirectory != "" {
+		directories = append(directories, c.RuntimeDirectory)
+	}
 	props := []sd.Property{
 		prop("Description", "imgmut container "+c.Name),
-		prop("Type", "notify"),                                                         // started means: registered and about to run Command
-		prop("ExecStartEx", []execCommand{{argv[0], argv, []string{"no-env-expand"}}}), // or PID 1 would expand $NAME in Command
+		prop("Type", "notify"), // started means: registered and about to run Command
+		// PID 1 would expand $NAME in Command.
+		prop("ExecStartEx", []execCommand{{argv[0], argv, []string{"no-env-expand"}}}),
 		prop("Environment", append(environment, c.Environment...)),
 		prop("Slice", "machine.slice"),
+		prop("RuntimeDirectory", directories), prop("RuntimeDirectoryMode", uint32(0o700)),
 		prop("Delegate", true), // nspawn makes cgroups below the unit's
 		prop("KillMode", "mixed"),
 		prop("CollectMode", "inactive-or-failed"), // leave no failed unit behind
@@ -178,12 +199,9 @@ func (c *Container) properties(nspawn string) []sd.Property {
 		prop("RestrictAddressFamilies", filter{false, []string{"AF_VSOCK"}}),
 		prop("SystemCallFilter", filter{false, []string{"io_uring_setup:ENOSYS"}}),
 		// The container's root may make device nodes; this is what stops it
-		// from using the machine's disks.
+		// from using the machine's disks. Terminals are for its own /dev/pts.
 		prop("DevicePolicy", "closed"),
 		prop("DeviceAllow", []deviceRule{{"char-pts", "rw"}}),
-	}
-	if c.RuntimeDirectory != "" {
-		props = append(props, prop("RuntimeDirectory", []string{c.RuntimeDirectory}), prop("RuntimeDirectoryMode", uint32(0o700)))
 	}
 	for _, std := range []struct {
 		name string
