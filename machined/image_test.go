@@ -19,25 +19,13 @@ var rootTypes = map[string]string{
 	"arm64": "b921b045-1df0-41c3-af44-4c6f280d3fae",
 }
 
-const testOSRelease = "ID=imgmut-test\nVERSION_ID=1\n"
-
-// makeImage makes the smallest image that systemd-nspawn starts: an ext4
-// filesystem that fills the file or, if partitioned, is the root partition of
-// a GPT disk. It holds no program.
+// makeImage makes an image of such a tree as makeTree makes: an ext4 filesystem
+// that fills the file or, if partitioned, is the root partition of a GPT disk.
 func makeImage(t *testing.T, partitioned bool) string {
 	t.Helper()
 	dir := t.TempDir()
-	tree := filepath.Join(dir, "tree")
-	for _, d := range []string{"dev", "etc", "proc", "root", "run", "sys", "tmp", "usr/lib", "var/tmp"} {
-		if err := os.MkdirAll(filepath.Join(tree, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.WriteFile(filepath.Join(tree, "usr/lib/os-release"), []byte(testOSRelease), 0o644); err != nil {
-		t.Fatal(err)
-	}
 	fs := filepath.Join(dir, "fs.raw")
-	runTool(t, "", "mkfs.ext4", "-q", "-d", tree, fs, "16M")
+	runTool(t, "", "mkfs.ext4", "-q", "-d", makeTree(t), fs, "16M")
 	if !partitioned {
 		return fs
 	}
@@ -53,7 +41,7 @@ func makeImage(t *testing.T, partitioned bool) string {
 	return disk
 }
 
-func runTool(t *testing.T, stdin, name string, args ...string) {
+func runTool(t *testing.T, stdin, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
@@ -63,9 +51,11 @@ func runTool(t *testing.T, stdin, name string, args ...string) {
 		}
 	}
 	cmd.Stdin = strings.NewReader(stdin)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	if err != nil {
 		t.Fatalf("%v: %v\n%s", cmd, err, out)
 	}
+	return string(out)
 }
 
 func copyAt(t *testing.T, dst, src string, offset int64) {

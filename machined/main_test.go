@@ -15,8 +15,9 @@ import (
 
 // The hidden arguments that make the test binary something else.
 const (
-	argInit = "private-host" // process 1 of a private host
-	argHold = "hold-host"    // a process that has a private host until it is killed
+	argInit   = "private-host" // process 1 of a private host
+	argHold   = "hold-host"    // a process that has a private host until it is killed
+	argLaunch = "launch"       // what makes a container's tree
 )
 
 // initCommand is Options.Init for the test binary.
@@ -29,7 +30,10 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, InitPrivateHost(os.Args[2:]))
 			os.Exit(1)
 		case argHold:
-			holdHost()
+			holdHost(os.Args[2])
+		case argLaunch:
+			fmt.Fprintln(os.Stderr, launch(os.Args[2:]))
+			os.Exit(1)
 		}
 	}
 	if dir := os.Getenv(insideVariable); dir != "" {
@@ -67,7 +71,11 @@ func testOptions(t *testing.T, log io.Writer) Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Options{Mode: Private, Init: initCommand, Paths: []string{os.TempDir(), payload}, Log: log}
+	exe, err := os.Executable() // for launchers
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Options{Mode: Private, Init: initCommand, Paths: []string{os.TempDir(), payload, exe}, Log: log}
 }
 
 // openTestHost opens a host that ends with the test: a private one, but inside

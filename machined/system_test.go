@@ -7,8 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -46,7 +44,7 @@ func runInside(t *testing.T, tests string) {
 	}
 	var log bytes.Buffer
 	o := testOptions(t, &log)
-	o.Paths = append(o.Paths, exe, dir)
+	o.Paths = append(o.Paths, dir)
 	h, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +69,7 @@ func runInside(t *testing.T, tests string) {
 func TestSystemHost(t *testing.T) {
 	runInside(t, "^("+strings.Join([]string{
 		"TestContainerRuns", "TestExitStatus", "TestTerminate", "TestStartFailures", "TestStartCancelled",
-		"TestImages", "TestPrivateUsers", "TestBindPaths",
+		"TestImages", "TestPrivateUsers", "TestBindPaths", "TestNothingIsLeft", "TestLauncher", "TestDevices",
 	}, "|")+")$")
 }
 
@@ -91,7 +89,7 @@ func TestBusDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stdout.Close()
-	c := payloadContainer(t, makeImage(t, false), "sleep")
+	c := payloadContainer(t, makeTree(t), "sleep")
 	c.Stdout = w
 	m, err := h.Start(t.Context(), c)
 	_ = w.Close()
@@ -118,46 +116,6 @@ func TestBusDies(t *testing.T) {
 	if _, err := stdout.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("after Terminate the container has its output open: %v", err)
 	}
-}
-
-func TestSystemHostKeepsTmpClean(t *testing.T) {
-	runInside(t, "^TestKilledNspawn$")
-}
-
-// When systemd-nspawn is killed on the machine's own host, as the kernel does
-// it when memory is short, nothing of it stays in the machine's /tmp.
-func TestKilledNspawn(t *testing.T) {
-	if os.Getenv(insideVariable) == "" {
-		t.Log("runs as part of TestSystemHostKeepsTmpClean")
-		return
-	}
-	h := openTestHost(t)
-	c := payloadContainer(t, makeImage(t, false), "sleep")
-	before := tmpNames(t)
-	run := mustStart(t, h, c)
-	if err := unix.Kill(mainPID(t, h, run.machine.unit.name), unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	var exit *ExitError
-	if err := run.machine.Wait(t.Context()); !errors.As(err, &exit) || exit.Result != "signal" {
-		t.Errorf("Wait() = %v, want an ExitError by a signal", err)
-	}
-	if after := tmpNames(t); !slices.Equal(after, before) {
-		t.Errorf("there were %v, and now %v", before, after)
-	}
-}
-
-// tmpNames lists what is in this machine's directories for temporary files.
-func tmpNames(t *testing.T) (names []string) {
-	t.Helper()
-	for _, pattern := range []string{"/tmp/*", "/var/tmp/*"} {
-		found, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
-		names = append(names, found...)
-	}
-	return names
 }
 
 // mainPID is the process id of a service's main process.
