@@ -30,7 +30,7 @@ type Options struct {
 	// Only a private host needs it. Paths are put behind it.
 	Init []string
 	// Paths are the directories and files of the machine that the containers
-	// of a private host need: those with their images and bind sources. They
+	// of a private host need: those with their trees, launchers and bind sources. They
 	// are absolute, without symbolic links. A private host sees these, with
 	// what was mounted below them when it was opened, and the machine's
 	// programs. Filesystems that are mounted there stay busy until it is closed.

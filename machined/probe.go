@@ -78,9 +78,8 @@ func (e *MissingError) Unwrap() []error {
 }
 
 // Probe reports everything that hosts need and whether this machine has it. It
-// changes nothing and starts nothing but
-// "systemd-nspawn --version", and machined if the machine's own bus has to
-// start it to say whether it can.
+// changes nothing and starts nothing but "systemd-nspawn --version", and machined
+// if the machine's own bus has to start it to say whether it can.
 func Probe(ctx context.Context) []Check {
 	checks := slices.Concat(commonChecks(ctx), privateChecks())
 	return append(checks, systemCheck(ctx))
@@ -165,9 +164,9 @@ func rootCheck() Check {
 	return c
 }
 
-// loopCheck opens the loop driver's control device, which also loads the
-// driver where it is a module. That must happen before a unit's device policy
-// names the block-loop group: PID 1 looks it up in /proc/devices.
+// loopCheck opens the loop driver's control device, which also loads the driver
+// where it is a module. Containers need none, but trees come from images, which
+// machined and its callers look into by loop devices.
 func loopCheck() Check {
 	const node = "/dev/loop-control"
 	c := Check{Name: "loop devices", Mode: Auto, Mend: "modprobe loop, or start the container with --privileged"}

@@ -23,9 +23,9 @@ import (
 // make the machine's mounts shared would change the machine. So only copies of
 // the needed directories are kept.
 //
-// A root of its own also gives the host an empty /tmp, where systemd-nspawn
-// leaves directories when it is killed, and a /sys/fs/cgroup with nothing on
-// it: the kernel refuses to mount cgroup2 over cgroup2.
+// A root of its own also gives the host an empty /tmp, where what systemd and
+// machined leave when they are killed does not stay, and a /sys/fs/cgroup with
+// nothing on it: the kernel refuses to mount cgroup2 over cgroup2.
 
 // machineDirs are the directories of the machine that hold the host's programs
 // and their configuration. Those that do not exist are skipped; links, such as
@@ -242,8 +242,8 @@ var ownMounts = []mount{
 	{source: "proc", target: "/proc", fstype: "proc", flags: safely},
 	{source: "sysfs", target: "/sys", fstype: "sysfs", flags: safely},
 	{source: "cgroup2", target: "/sys/fs/cgroup", fstype: "cgroup2", flags: safely},
-	// The one devtmpfs of the kernel, where new loop devices show up. The /dev
-	// of a container is a tmpfs without them.
+	// The one devtmpfs of the kernel, where the loop devices show up by which machined
+	// looks into images. The /dev of a container is a tmpfs without them.
 	{source: "devtmpfs", target: "/dev", fstype: "devtmpfs", flags: unix.MS_NOSUID},
 	{source: "tmpfs", target: "/dev/shm", fstype: "tmpfs",
 		flags: unix.MS_NOSUID | unix.MS_NODEV, data: "mode=1777"},
