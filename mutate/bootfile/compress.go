@@ -1,0 +1,229 @@
+package bootfile
+
+import (
+	"bufio"
+	"bytes"
+	"compress/bzip2"
+	"compress/gzip"
+	"encoding/binary"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
+	"github.com/ulikunitz/xz/lzma"
+)
+
+// method is a way to compress that kernels know (CONFIG_RD_*).
+type method struct {
+	name  string
+	magic string
+	// open gives what is compressed. It is read to its end, and in is then at the
+	// first byte behind it. nil if imgmut cannot.
+	open func(in *bufio.Reader) (plain io.Reader, end func(), err error)
+}
+
+const magicXZ = "\xfd7zXZ\x00"
+
+var methods = []method{
+	{"gzip", "\x1f\x8b", openGzip},
+	{"zstd", "\x28\xb5\x2f\xfd", openZstd},
+	{"xz", magicXZ, openXZ},
+	{"lz4", "\x02\x21\x4c\x18", openLegacyLZ4},
+	{"lz4", "\x04\x22\x4d\x18", openLZ4},
+	{"lzma", "\x5d\x00\x00", openLZMA},
+	{"bzip2", "BZh", openBzip2},
+	{"lzo", "\x89LZO\x00", nil},
+}
+
+func methodOf(head []byte) method {
+	for _, m := range methods {
+		if bytes.HasPrefix(head, []byte(m.magic)) {
+			return m
+		}
+	}
+	return method{}
+}
+
+func nothing() {}
+
+func openGzip(in *bufio.Reader) (io.Reader, func(), error) {
+	z, err := gzip.NewReader(in)
+	if err != nil {
+		return nil, nil, err
+	}
+	z.Multistream(false)
+	return z, nothing, nil
+}
+
+// openBzip2 takes all that follows: the library looks for further streams itself.
+func openBzip2(in *bufio.Reader) (io.Reader, func(), error) { return bzip2.NewReader(in), nothing, nil }
+
+func openLZMA(in *bufio.Reader) (io.Reader, func(), error) {
+	z, err := lzma.ReaderConfig{DictCap: window}.NewReader(in)
+	return z, nothing, err
+}
+
+// openZstd reads one frame (RFC 8878, 3.1.1), of which it finds the end itself:
+// the library reads on, to see whether there is another.
+func openZstd(in *bufio.Reader) (io.Reader, func(), error) {
+	z, err := zstd.NewReader(&frame{in: in, next: zstdHeader},
+		zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(window), zstd.WithDecoderLowmem(true))
+	if err != nil {
+		return nil, nil, err
+	}
+	return z, z.Close, nil
+}
+
+// frame is the bytes of one frame, part by part.
+type frame struct {
+	in   *bufio.Reader
+	left int64 // of the part that is being given
+	next part  // nil behind the last
+}
+
+// part says how long a part of a frame is, and what comes behind it.
+type part func(in *bufio.Reader) (size int64, next part, err error)
+
+// bytesOf is a part of a known size.
+func bytesOf(size int64) part {
+	return func(*bufio.Reader) (int64, part, error) { return size, nil, nil }
+}
+
+func (f *frame) Read(b []byte) (n int, err error) {
+	for f.left == 0 {
+		if f.next == nil {
+			return 0, io.EOF
+		}
+		if f.left, f.next, err = f.next(f.in); err != nil {
+			return 0, noEOF(err)
+		}
+	}
+	n, err = f.in.Read(b[:min(int64(len(b)), f.left)])
+	f.left -= int64(n)
+	return n, noEOF(err)
+}
+
+func zstdHeader(in *bufio.Reader) (int64, part, error) {
+	head, err := in.Peek(5)
+	if err != nil {
+		return 0, nil, err
+	}
+	flags := head[4]
+	size := 5 + int64([4]int{0, 1, 2, 4}[flags&3]) + int64([4]int{0, 2, 4, 8}[flags>>6])
+	if flags&0x20 == 0 || flags>>6 == 0 { // a window's size, or a content's of one byte
+		size++
+	}
+	sum := int64(flags & 4) // bytes of the checksum behind the last block
+	return size, zstdBlock(sum), nil
+}
+
+func zstdBlock(sum int64) part {
+	return func(in *bufio.Reader) (int64, part, error) {
+		head, err := in.Peek(3)
+		if err != nil {
+			return 0, nil, err
+		}
+		v := int64(head[0]) | int64(head[1])<<8 | int64(head[2])<<16
+		size := 3 + v>>3
+		if v>>1&3 == 1 { // one byte, repeated
+			size = 4
+		}
+		if v&1 != 0 {
+			return size, bytesOf(sum), nil
+		}
+		return size, zstdBlock(sum), nil
+	}
+}
+
+// openLZ4 reads one frame (LZ4 Frame Format Description, 1.6.2).
+func openLZ4(in *bufio.Reader) (io.Reader, func(), error) {
+	return lz4.NewReader(&frame{in: in, next: lz4Header}), nothing, nil
+}
+
+func lz4Header(in *bufio.Reader) (int64, part, error) {
+	head, err := in.Peek(5)
+	if err != nil {
+		return 0, nil, err
+	}
+	const blockSums, contentSize, contentSum, dictionary = 0x10, 0x08, 0x04, 0x01
+	flags := head[4]
+	size := int64(7)
+	if flags&contentSize != 0 {
+		size += 8
+	}
+	if flags&dictionary != 0 {
+		size += 4
+	}
+	return size, lz4Block(int64(flags&blockSums)/4, int64(flags&contentSum)), nil
+}
+
+// lz4Block is a block with its checksum, or the mark behind the last and the
+// checksum of all.
+func lz4Block(blockSum, contentSum int64) part {
+	return func(in *bufio.Reader) (int64, part, error) {
+		head, err := in.Peek(4)
+		if err != nil {
+			return 0, nil, err
+		}
+		const notCompressed = 1 << 31
+		size := int64(binary.LittleEndian.Uint32(head) &^ notCompressed)
+		if size == 0 {
+			return 4, bytesOf(contentSum), nil
+		}
+		return 4 + size + blockSum, lz4Block(blockSum, contentSum), nil
+	}
+}
+
+// openLegacyLZ4 reads the form that kernels read: blocks, each with its size,
+// to the end of the file or to what can be no size.
+func openLegacyLZ4(in *bufio.Reader) (io.Reader, func(), error) {
+	if _, err := in.Discard(4); err != nil {
+		return nil, nil, err
+	}
+	return &legacyLZ4{in: in}, nothing, nil
+}
+
+// legacyBlock is what a block unpacks to at most, in bytes.
+const legacyBlock = 8 << 20
+
+type legacyLZ4 struct {
+	in          *bufio.Reader
+	plain, rest []byte
+}
+
+func (l *legacyLZ4) Read(b []byte) (int, error) {
+	for len(l.rest) == 0 {
+		head, err := l.in.Peek(4)
+		if err != nil {
+			return 0, io.EOF // nothing, or the zeros that fill up an archive
+		}
+		size := int64(binary.LittleEndian.Uint32(head))
+		if size == 0 || size > int64(lz4.CompressBlockBound(legacyBlock)) {
+			return 0, io.EOF
+		}
+		block := make([]byte, size)
+		_, _ = l.in.Discard(4)
+		if _, err := io.ReadFull(l.in, block); err != nil {
+			return 0, io.ErrUnexpectedEOF
+		}
+		if l.plain == nil {
+			l.plain = make([]byte, legacyBlock)
+		}
+		n, err := lz4.UncompressBlock(block, l.plain)
+		if err != nil {
+			return 0, err
+		}
+		l.rest = l.plain[:n]
+	}
+	n := copy(b, l.rest)
+	l.rest = l.rest[n:]
+	return n, nil
+}
+
+// noEOF makes an end where none may be an error.
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
