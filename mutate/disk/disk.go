@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/gpt"
@@ -100,6 +101,17 @@ type Layout struct {
 	Disk       string    `json:"disk,omitempty"`       // the disk's name in the image's own files, if they use one: /dev/vda
 	Mounts     []Mounted `json:"mounts,omitempty"`     // what the system mounts, / first, each after what it lies in
 	Volumes    []Volume  `json:"volumes"`
+}
+
+// PartUUIDs lists by what PARTUUID= names the partitions, in small letters.
+func (l *Layout) PartUUIDs() []string {
+	var ids []string
+	for _, v := range l.Volumes {
+		if v.PartUUID != "" {
+			ids = append(ids, strings.ToLower(v.PartUUID))
+		}
+	}
+	return ids
 }
 
 // Find gives the volume with that role.

@@ -122,6 +122,14 @@ func TestLinksStayInside(t *testing.T) {
 			t.Errorf("Stat(%s) succeeds", name)
 		}
 	}
+	for name, want := range map[string]string{"absolute": "/usr/lib/os-release", "process": "/proc/self/environ", "circle": "circle"} {
+		if target, err := tree.ReadLink(name); err != nil || target != want {
+			t.Errorf("ReadLink(%s) = %q, %v", name, target, err)
+		}
+	}
+	if target, err := tree.ReadLink("etc"); err == nil {
+		t.Errorf("ReadLink of a directory = %q, want an error", target)
+	}
 	for _, name := range []string{"/etc/fstab", "../etc/fstab", "etc/../etc/fstab", ""} {
 		if _, err := tree.ReadFile(name); !errors.Is(err, fs.ErrInvalid) {
 			t.Errorf("ReadFile(%q): %v, want %v", name, err, fs.ErrInvalid)
