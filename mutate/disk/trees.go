@@ -15,6 +15,12 @@ type Placed struct {
 	Volume Volume // of which it is; of several it is root's
 }
 
+// ReadAtBoot says whether all files of the tree may be read when the system starts, by
+// firmware or a boot loader, and not those in some of its directories.
+func (p Placed) ReadAtBoot() bool {
+	return p.At != "/" && (p.Volume.FS == "vfat" || p.Volume.Role == Boot)
+}
+
 // Trees gives all files of the image, read-only: those of the system, as the system
 // sees them through all that it mounts of the image, first, and then those of each
 // volume that is not among them. FAT is always apart: it is read without the kernel.

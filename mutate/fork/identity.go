@@ -120,7 +120,8 @@ func rewriteReferences(ctx context.Context, i *disk.Image, trees []disk.Placed, 
 // UUID, with the bytes they should have.
 func stalePlaces(ctx context.Context, t disk.Placed, id record.Identity) ([]refs.Patch, error) {
 	var stale []refs.Patch
-	err := refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat"}.Rename(ctx, id.Partitions, func(p refs.Patch) error {
+	files := refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot()}
+	err := files.Rename(ctx, id.Partitions, func(p refs.Patch) error {
 		stale = append(stale, p)
 		return nil
 	})

@@ -42,15 +42,15 @@ func fstabSpec(s string) (spec string, ok bool) {
 }
 
 var (
-	diskLink = regexp.MustCompile(`^/+dev/+disk/+by-(uuid|label|partuuid|partlabel)/+(.*)$`)
-	hex      = regexp.MustCompile(`\\x[0-9a-f]{2}`)
+	diskLink  = regexp.MustCompile(`^/+dev/+disk/+by-(uuid|label|partuuid|partlabel)/+(.*)$`)
+	hexEscape = regexp.MustCompile(`\\x[0-9a-f]{2}`)
 )
 
 // unhex undoes \x20 and the like, by which udev writes what may not be in the
 // name of a link.
 func unhex(s string) string {
-	return hex.ReplaceAllStringFunc(s, func(e string) string {
-		n, _ := strconv.ParseUint(e[len(`\x`):], 16, 8) // hex is of two digits
+	return hexEscape.ReplaceAllStringFunc(s, func(e string) string {
+		n, _ := strconv.ParseUint(e[len(`\x`):], 16, 8) // hexEscape is of two digits
 		return string([]byte{byte(n)})
 	})
 }

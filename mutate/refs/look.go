@@ -20,6 +20,7 @@ const (
 	maxNames   = 1 << 20  // looked at in all directories, for files of each sort
 	maxTotal   = 32 << 20 // bytes of all text files
 	maxFiles   = 1024     // of each sort
+	maxOther   = 1 << 20  // bytes of a text that has no name of its own
 )
 
 func tooMuch(format string, args ...any) error {
@@ -42,6 +43,47 @@ func (f Files) eachText(ctx context.Context, visit func(name, text string) error
 		}
 		return visit(name, etc.Read(f.FS, name))
 	})
+}
+
+// eachOther visits the other texts that are read at boot: nobody knows all names
+// that boot loaders and scripts give to their files.
+func (f Files) eachOther(ctx context.Context, done map[string]bool, visit func(name, text string) error) error {
+	w, err := f.atBoot(ctx)
+	if err != nil {
+		return err
+	}
+	total := int64(0)
+	for _, file := range w.found {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if done[file.name] || file.info.Size() > maxOther {
+			continue
+		}
+		text := etc.ReadUpTo(f.FS, file.name, maxOther)
+		if !mayName(text) || strings.Contains(text, "\x00") {
+			continue
+		}
+		if total += int64(len(text)); total > maxTotal {
+			return tooMuch("the texts that are read at boot and may name volumes, up to %s, have more than %d MiB",
+				file.name, maxTotal>>20)
+		}
+		if err := visit(file.name, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// signatureOf finds the file by which a text is signed, as GRUB's check_signatures
+// wants it. No byte of such a text can change.
+func (f Files) signatureOf(name string) (string, bool) {
+	for _, ending := range []string{".sig", ".asc", ".p7s"} {
+		if etc.Exists(f.FS, name+ending) {
+			return name + ending, true
+		}
+	}
+	return "", false
 }
 
 // eachUKI visits the unified kernel images that have a command line.
@@ -129,14 +171,14 @@ func (f Files) fold(name string) string {
 
 // list gives the names in a directory, sorted, none if it is no directory.
 func (f Files) list(dir string) ([]string, error) {
-	if fi, err := fs.Stat(f.FS, dir); err != nil || !fi.IsDir() {
+	if fi, err := fs.Stat(f.FS, dir); dir != "." && (err != nil || !fi.IsDir()) { // FAT says nothing of its root
 		return nil, nil
 	}
 	names, err := etc.ReadDir(f.FS, dir, maxEntries)
 	if errors.Is(err, etc.ErrTooMany) {
 		return nil, tooMuch("the directory %s has more than %d entries", dir, maxEntries)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("look for files that name volumes: %w", err)
 	}
 	return names, nil

@@ -21,8 +21,9 @@ import (
 
 // Files are the files of one volume.
 type Files struct {
-	FS  fs.FS
-	FAT bool // names have no letter case
+	FS    fs.FS
+	FAT   bool // names have no letter case
+	Whole bool // all of them may be read at boot, as those of a volume for /boot
 }
 
 // Reference is a place where a file of the image names a volume.
@@ -44,29 +45,22 @@ var refFiles = []string{
 	"loader/entries/*.conf", "grub/grub.cfg", "grub2/grub.cfg", "extlinux/extlinux.conf", "cmdline.txt",
 	"EFI/*/grub.cfg", "boot/grub/grubenv", "boot/grub2/grubenv", "grub/grubenv", "grub2/grubenv",
 	"boot/grub/custom.cfg", "boot/grub2/custom.cfg", "grub/custom.cfg", "grub2/custom.cfg",
+	"boot/grub/*/load.cfg", "boot/grub2/*/load.cfg", "grub/*/load.cfg", "grub2/*/load.cfg",
 	"boot/syslinux.cfg", "boot/syslinux/*.cfg", "syslinux.cfg", "syslinux/*.cfg", "boot/firmware/cmdline.txt",
-	"usr/lib/kernel/cmdline", "etc/cmdline.d/*.conf", "etc/dracut.conf.d/*.conf", "etc/initramfs-tools/conf.d/*",
+	"boot/limine.conf", "boot/limine/limine.conf", "limine.conf", "limine/limine.conf", "EFI/*/limine.conf",
+	"EFI/refind/*.conf", "EFI/BOOT/refind.conf", "EFI/*/refind_linux.conf",
+	"boot/uEnv.txt", "boot/*Env.txt", "uEnv.txt", "*Env.txt", "boot/uboot.env.txt",
+	"usr/lib/kernel/cmdline", "etc/cmdline.d/*.conf", "etc/kernel/cmdline.d/*.conf", "etc/kernel/uki.conf",
+	"etc/dracut.conf", "etc/dracut.conf.d/*.conf", "etc/initramfs-tools/conf.d/*", "usr/share/initramfs-tools/conf.d/*",
+	"etc/mkinitcpio.conf", "etc/mkinitcpio.conf.d/*", "etc/default/limine", "etc/default/u-boot", "etc/mdadm.conf", "etc/mdadm/mdadm.conf",
 	"etc/systemd/system/*.mount", "etc/systemd/system/*.automount", "etc/systemd/system/*.swap",
+	"usr/lib/systemd/system/*.mount", "usr/lib/systemd/system/*.automount", "usr/lib/systemd/system/*.swap",
 }
 
 // optional are those of refFiles that may name a volume that is not there: a
-// disk that is added later, a swap partition that was removed.
-var optional = regexp.MustCompile(`\.(mount|automount|swap)$|/conf\.d/`)
-
-// inInitrd are those of refFiles that go into the initrd when it is made. imgmut
-// does not look into initrds.
-var inInitrd = regexp.MustCompile(`^etc/(initramfs-tools/conf|dracut\.conf)\.d/`)
-
-// uncommented is a text without the lines that are comments.
-func uncommented(text string) string {
-	var b strings.Builder
-	for line := range strings.Lines(text) {
-		if !strings.HasPrefix(strings.TrimSpace(line), "#") {
-			b.WriteString(line)
-		}
-	}
-	return b.String()
-}
+// disk that is added later, a swap partition that was removed, an example.
+var optional = regexp.MustCompile(`\.(mount|automount|swap)$|/conf\.d/|(^|/)(refind\.conf|[^/]*Env\.txt)$` +
+	`|^etc/(default/(limine|u-boot)|kernel/uki\.conf|mdadm|mkinitcpio|dracut\.conf$)`)
 
 // References lists where the files name volumes. It is an error of class
 // [fault.Image] if there is too much to look into.
@@ -108,8 +102,9 @@ type Patch struct {
 // partUUIDs maps old, in lower case, to new, of the same length. A UUID is only
 // replaced where the text says that it is a partition's: a filesystem may have
 // the same, as in disks that NixOS makes. It is an error of class [fault.Image]
-// if a file would have to change that cannot, because it is signed or because an
-// initrd has a copy of what it says, or if there is too much to look into or to change.
+// if a file would have to change that cannot, because it is signed, or if there is
+// too much to look into or to change. What else has the name of a partition, as an
+// initrd's copy, is for [Files.Scan].
 func (f Files) Rename(ctx context.Context, partUUIDs map[string]string, write func(Patch) error) error {
 	for old, fresh := range partUUIDs {
 		if len(old) != len(fresh) {
@@ -117,21 +112,26 @@ func (f Files) Rename(ctx context.Context, partUUIDs map[string]string, write fu
 		}
 	}
 	renamed := func(text string) string { return rename(text, partUUIDs) }
-	err := f.eachText(ctx, func(name, before string) error {
+	done := map[string]bool{}
+	text := func(name, before string) error {
+		done[name] = true
 		after := renamed(before)
 		if isFstab(name) {
 			after = renameEscaped(after, renamed)
 		}
-		switch {
-		case after == before:
+		if after == before {
 			return nil
-		case inInitrd.MatchString(name) && uncommented(after) != uncommented(before):
-			return fault.New(fault.Image, "name the volume by UUID=, its filesystem's, which stays as it is",
-				"%s names a partition by its UUID, which every image has anew, and the copy of that in the initrd cannot change", name)
+		}
+		if signature, ok := f.signatureOf(name); ok {
+			return fault.New(fault.Image, "name the partition by what is in it, with UUID= or LABEL=, or sign when the image is made",
+				"%s is signed by %s, and names a partition by its UUID, which every image has anew", name, signature)
 		}
 		return write(Patch{name, 0, []byte(after)})
-	})
-	if err != nil {
+	}
+	if err := f.eachText(ctx, text); err != nil {
+		return err
+	}
+	if err := f.eachOther(ctx, done, text); err != nil {
 		return err
 	}
 	total := 0 // several names may lead to one file
@@ -170,7 +170,7 @@ func rename(text string, partUUIDs map[string]string) string {
 // megabytes of nothing.
 func mayName(text string) bool {
 	return strings.Contains(text, "UUID") || strings.Contains(text, "LABEL") || strings.Contains(text, "/by-") ||
-		strings.Contains(text, "uuid")
+		strings.Contains(text, "uuid") || strings.Contains(text, "guid(")
 }
 
 var (
@@ -182,9 +182,9 @@ var (
 	byUUID = regexp.MustCompile(`\bsearch(?:\.fs_uuid|\b[^\n]*--fs-uuid)[^\n]*?\s` +
 		`([0-9A-Fa-f]{4,8}(?:-[0-9A-Fa-f]{4}){1,3}(?:-[0-9A-Fa-f]{12})?)\b`)
 	// partUUID finds what is said to be a partition's UUID, GPT's or MBR's: after
-	// its tag, which the kernel, fstab and crypttab share, or as a name below
-	// /dev/disk. After it may come /PARTNROFF=.
-	partUUID = regexp.MustCompile(`(?:\bPARTUUID=["']?|\bby-partuuid/)` +
+	// its tag, which the kernel, fstab and crypttab share, as a name below /dev/disk,
+	// or as Limine has it. After it may come /PARTNROFF=.
+	partUUID = regexp.MustCompile(`(?:\bPARTUUID=["']?|\bby-partuuid/|\bguid\()` +
 		`([0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}|[0-9A-Fa-f]{8}-[0-9A-Fa-f]{2})\b`)
 )
 

@@ -287,7 +287,7 @@ func TestRename(t *testing.T) {
 				clear(want) // what does not change is not written
 			}
 			got := rename(t, fstest.MapFS{"etc/fstab": file(tc.in), "loader/entries/x.conf": file(tc.in),
-				"etc/motd": file(tc.in)}, tc.uuids)
+				"srv/motd": file(tc.in)}, tc.uuids)
 			if !maps.Equal(got, want) {
 				t.Errorf("Rename writes %q, want %q", got, want)
 			}
@@ -295,24 +295,53 @@ func TestRename(t *testing.T) {
 	}
 }
 
-// TestRenameRefusesWhatIsInAnInitrd: the image would wait at its start for a
-// partition that nothing has.
-func TestRenameRefusesWhatIsInAnInitrd(t *testing.T) {
+// TestRenameElsewhere: a text that is read at boot is changed whatever its name is,
+// and nothing else.
+func TestRenameElsewhere(t *testing.T) {
 	const a, b = "3f519074-8e2c-4da0-b143-2c7ea5f90803", "2e408f63-7d1b-4c9f-a032-1b6d94e8f702"
-	for name, tc := range map[string]struct {
-		in      string
-		refused bool
-	}{
-		"etc/initramfs-tools/conf.d/resume":  {"RESUME=PARTUUID=" + a + "\n", true},
-		"etc/initramfs-tools/conf.d/other":   {"RESUME=UUID=" + a + "\n", false},
-		"etc/initramfs-tools/conf.d/comment": {" # RESUME=PARTUUID=" + a + "\nRESUME=none\n", false},
-		"etc/dracut.conf.d/resume.conf":      {`add_device+=" /dev/disk/by-partuuid/` + a + ` "`, true},
-		"etc/kernel/cmdline":                 {"resume=PARTUUID=" + a + "\n", false},
+	for name, tc := range map[string]struct{ in, want string }{
+		"boot/uEnv.txt":                          {"optargs=root=PARTUUID=" + a, "optargs=root=PARTUUID=" + b},
+		"boot/dietpiEnv.txt":                     {"rootdev=PARTUUID=" + a, "rootdev=PARTUUID=" + b},
+		"etc/default/limine":                     {`X="root=PARTUUID=` + a + `"`, `X="root=PARTUUID=` + b + `"`},
+		"etc/kernel/uki.conf":                    {"[UKI]\nCmdline=root=PARTUUID=" + a, "[UKI]\nCmdline=root=PARTUUID=" + b},
+		"boot/limine.conf":                       {"path: guid(" + a + "):/vmlinuz", "path: guid(" + b + "):/vmlinuz"},
+		"etc/initramfs-tools/conf.d/resume":      {"RESUME=PARTUUID=" + a, "RESUME=PARTUUID=" + b},
+		"usr/lib/systemd/system/a.service.d/b":   {"ExecStart=/a /dev/disk/by-partuuid/" + a, "ExecStart=/a /dev/disk/by-partuuid/" + b},
+		"usr/lib/udev/rules.d/1.rules":           {"PROGRAM=PARTUUID=" + a, "PROGRAM=PARTUUID=" + b},
+		"usr/lib/bootc/kargs.d/1.toml":           {"PARTUUID=" + a, "PARTUUID=" + b},
+		"etc/x/y/z":                              {"UUID=" + a, ""},
+		"boot/boot.scr":                          {"\x27\x05\x19\x56\x00PARTUUID=" + a, ""}, // it has a checksum
+		"usr/share/doc/x":                        {"PARTUUID=" + a, ""},
+		"etc/alternatives/x":                     {"PARTUUID=" + a, ""},
+		"usr/lib/systemd/systemd-that-is-of-any": {"PARTUUID=" + a, ""},
 	} {
-		err := refs.Files{FS: fstest.MapFS{name: file(tc.in)}}.Rename(t.Context(), map[string]string{a: b},
-			func(p refs.Patch) error { return nil })
-		if !tc.refused && err != nil || tc.refused && (fault.Of(err) != fault.Image || !strings.Contains(err.Error(), name)) {
-			t.Errorf("%s: %v, want refused: %t", name, err, tc.refused)
+		if got := rename(t, fstest.MapFS{name: file(tc.in)}, map[string]string{a: b})[name]; got != tc.want {
+			t.Errorf("%s: %q, want %q", name, got, tc.want)
+		}
+	}
+	if got := rename(t, fstest.MapFS{}, map[string]string{a: b}); len(got) > 0 {
+		t.Errorf("nothing: %q", got)
+	}
+	whole := fstest.MapFS{"any/text": file("PARTUUID=" + a)}
+	changed := 0
+	err := refs.Files{FS: whole, Whole: true}.Rename(t.Context(), map[string]string{a: b}, func(refs.Patch) error { changed++; return nil })
+	if err != nil || changed != 1 {
+		t.Errorf("a volume that is read as a whole: %v, %d changes", err, changed)
+	}
+}
+
+// TestRenameRefusesWhatIsSigned: GRUB would not read the text.
+func TestRenameRefusesWhatIsSigned(t *testing.T) {
+	const a, b = "3f519074-8e2c-4da0-b143-2c7ea5f90803", "2e408f63-7d1b-4c9f-a032-1b6d94e8f702"
+	for _, in := range []string{"PARTUUID=" + a, "UUID=" + a} {
+		files := fstest.MapFS{"boot/grub/grub.cfg": file(in), "boot/grub/grub.cfg.sig": file("x")}
+		err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{a: b}, func(refs.Patch) error {
+			t.Error("it is changed")
+			return nil
+		})
+		refused := fault.Of(err) == fault.Image && strings.Contains(err.Error(), "boot/grub/grub.cfg is signed by boot/grub/grub.cfg.sig")
+		if refused != (in[0] == 'P') || !refused && err != nil {
+			t.Errorf("%s: %v", in, err)
 		}
 	}
 }

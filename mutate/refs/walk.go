@@ -1,0 +1,185 @@
+package refs
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/imgmut/imgmut/mutate/etc"
+)
+
+// bootPlaces are the directories of a system of which files are read while it
+// boots, as patterns of [path.Match]. A volume for /boot and an EFI system
+// partition are read as a whole.
+var bootPlaces = []string{
+	"boot", "efi", "etc",
+	"usr/lib/systemd/system", "usr/lib/systemd/*.d", "usr/lib/systemd/network", "usr/lib/systemd/repart",
+	"usr/lib/systemd/system-generators", "usr/local/lib/systemd", "lib/systemd/system",
+	"usr/lib/udev/rules.d", "usr/local/lib/udev/rules.d", "lib/udev/rules.d",
+	"usr/lib/kernel", "usr/local/lib/kernel", "usr/lib/repart.d", "usr/lib/tmpfiles.d", "usr/lib/bootc",
+	"usr/lib/dracut/dracut.conf.d", "usr/share/initramfs-tools/conf.d", "usr/share/initramfs-tools/conf-hooks.d",
+	"usr/lib/modprobe.d", "lib/modprobe.d", "usr/lib/modules-load.d", "usr/lib/sysctl.d", "usr/lib/ostree-boot",
+	"usr/lib/modules/*/init*", "usr/lib/modules/*/*.efi",
+}
+
+var (
+	// linksToDirectories are where a link to a directory may stand for what is read
+	// at boot. Elsewhere it may lead to all that a system has.
+	linksToDirectories = regexp.MustCompile(`^(boot|efi|etc/static|etc/systemd|lib|usr/lib)(/|$)`)
+	// passedOver are directories of links to programs and certificates.
+	passedOver = regexp.MustCompile(`^etc/(alternatives|ssl/certs|pki)$`)
+)
+
+const (
+	maxWalked    = 1 << 18 // files and directories of a volume
+	maxInOne     = 1 << 16 // entries of a directory
+	maxDirectory = 64      // directories in one another
+)
+
+// walked is a file that may be read at boot.
+type walked struct {
+	name string
+	info fs.FileInfo
+}
+
+// walker lists what may be read at boot, each file once.
+type walker struct {
+	Files
+	ctx   context.Context
+	found []walked
+	names []string // of all that is there, and where links lead
+	lost  []Unread // directories that cannot be listed
+	seen  map[fileNumber]bool
+}
+
+// fileNumber is what a file has for itself, whatever its names.
+type fileNumber struct{ dev, ino uint64 }
+
+// atBoot lists the files of a volume that are read while the system boots.
+func (f Files) atBoot(ctx context.Context) (*walker, error) {
+	w := &walker{Files: f, ctx: ctx, seen: map[fileNumber]bool{}}
+	if f.Whole {
+		return w, w.directory(".", 0)
+	}
+	return w, f.each(ctx, bootPlaces, func(name string) error { return w.visit(name, 0) })
+}
+
+// visit takes a file, or what is in a directory. It follows links.
+func (w *walker) visit(name string, depth int) error {
+	if w.ctx.Err() != nil {
+		return context.Cause(w.ctx)
+	}
+	info, err := fs.Stat(w.FS, name)
+	if err != nil || !w.first(info) {
+		return nil // a link that leads nowhere, or to what was seen
+	}
+	switch {
+	case info.Mode().IsRegular():
+		if w.found = append(w.found, walked{name, info}); len(w.found) > maxWalked {
+			return tooMuch("there are more than %d files that may be read at boot, such as %s", maxWalked, name)
+		}
+		return nil
+	case !info.IsDir() || passedOver.MatchString(name):
+		return nil
+	case depth > maxDirectory:
+		return tooMuch("%s lies in more than %d directories", name, maxDirectory)
+	}
+	return w.directory(name, depth)
+}
+
+// first says whether a file was not seen before.
+func (w *walker) first(info fs.FileInfo) bool {
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return true
+	}
+	n := fileNumber{s.Dev, s.Ino}
+	was := w.seen[n]
+	w.seen[n] = true
+	return !was
+}
+
+func (w *walker) directory(dir string, depth int) error {
+	entries, err := w.entries(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := path.Join(dir, e.Name())
+		if w.names = append(w.names, name); len(w.names) > maxWalked {
+			return tooMuch("there are more than %d names of what may be read at boot, such as %s", maxWalked, name)
+		}
+		switch e.Type() {
+		case fs.ModeDir, 0:
+		case fs.ModeSymlink:
+			if !w.follow(name) {
+				continue
+			}
+		default:
+			continue // to open a device may do something
+		}
+		if err := w.visit(name, depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// follow notes where a link leads, and says whether to look there: at a text, or
+// at a directory where that stands for one that is read.
+func (w *walker) follow(name string) bool {
+	if l, ok := w.FS.(interface{ ReadLink(string) (string, error) }); ok {
+		if target, err := l.ReadLink(name); err == nil {
+			w.names = append(w.names, name+"\x00"+target)
+			if strings.HasPrefix(target, "/dev/") || strings.HasPrefix(target, "/proc/") {
+				return false
+			}
+		}
+	}
+	info, err := fs.Stat(w.FS, name)
+	if err != nil {
+		return false
+	}
+	return info.Mode().IsRegular() && info.Size() <= etc.MaxText ||
+		info.IsDir() && (w.Whole || linksToDirectories.MatchString(name))
+}
+
+// entries lists a directory, sorted by name.
+func (w *walker) entries(dir string) ([]fs.DirEntry, error) {
+	unlisted := func(err error) ([]fs.DirEntry, error) {
+		w.lost = append(w.lost, Unread{File: dir, Why: err.Error()})
+		return nil, nil
+	}
+	f, err := w.FS.Open(dir)
+	if err != nil {
+		return unlisted(err)
+	}
+	defer f.Close()
+	d, ok := f.(fs.ReadDirFile)
+	if !ok {
+		return unlisted(errors.ErrUnsupported)
+	}
+	var list []fs.DirEntry
+	for {
+		some, err := d.ReadDir(maxInOne + 1 - len(list))
+		list = append(list, some...)
+		if len(list) > maxInOne {
+			return nil, tooMuch("the directory %s has more than %d entries", dir, maxInOne)
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return unlisted(err)
+		}
+	}
+	slices.SortFunc(list, func(a, b fs.DirEntry) int { return cmp.Compare(a.Name(), b.Name()) })
+	return list, nil
+}
