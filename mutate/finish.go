@@ -167,7 +167,8 @@ func (b *build) verifyAndSum(
 		sums, err = b.sums(ctx, base, b.imageFile())
 		summed <- err
 	}()
-	verdict, err := b.guests.judge(ctx, b.imageFile(), assertions, known)
+	was := &verify.Base{Known: known, IDs: b.plan.base.Layout.PartUUIDs(), Clean: b.plan.base.Clean}
+	verdict, err := b.guests.judge(ctx, b.imageFile(), was, assertions)
 	sumErr := <-summed
 	switch {
 	case sumErr != nil:

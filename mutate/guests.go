@@ -114,10 +114,10 @@ func (gs *guests) close() error {
 	return errors.Join(errs...)
 }
 
-// judge judges a finished image, of which known was wrong in its base already.
+// judge judges a finished image. was is what is known of its base, nil if nothing is.
 // Assertions run on a fork of it.
 func (gs *guests) judge(
-	ctx context.Context, file string, assertions []verify.Assertion, known []string,
+	ctx context.Context, file string, was *verify.Base, assertions []verify.Assertion,
 ) (_ *record.Verdict, err error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -135,7 +135,7 @@ func (gs *guests) judge(
 	defer func() { err = errors.Join(err, letGo()) }()
 	var asked *guest.Guest
 	verdict, err := verify.Image(ctx, verify.Request{
-		Image: i, Scratch: gs.run.Path("."), Assertions: assertions, Known: known,
+		Image: i, Scratch: gs.run.Path("."), Base: was, Assertions: assertions,
 		Guest: func(ctx context.Context) (verify.Guest, error) {
 			// The guest mounts the same filesystems, and takes their locks.
 			if err := letGo(); err != nil {

@@ -150,7 +150,7 @@ func (e *Engine) seen(id content.FileID) (*record.Base, error) {
 // importNew takes a file into the store. It is looked into before anything is
 // copied, so that what cannot be used costs nothing.
 func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (*record.Base, error) {
-	layout, findings, err := e.lookInto(ctx, f)
+	seen, err := e.lookInto(ctx, f)
 	if err != nil {
 		return nil, err
 	}
@@ -185,9 +185,9 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (
 		return nil, err
 	}
 	defer unlock()
-	b := &record.Base{Digest: sums.Digest(), Size: id.Size, Source: f.Name(), Imported: e.Now().UTC(), Layout: *layout,
+	b := &record.Base{Digest: sums.Digest(), Size: id.Size, Source: f.Name(), Imported: e.Now().UTC(), Layout: *seen.layout,
 		Seen:     []content.FileID{id},
-		Findings: findings, Judged: verify.Judges()}
+		Findings: seen.findings, Judged: verify.Judges(), Clean: seen.clean}
 	var known record.Base
 	err = e.Store.Update(ctx, store.Bases, b.Digest, &known, func() error { // the same bytes in another file
 		known.Seen = append(known.Seen, id)
@@ -203,25 +203,42 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (
 	return b, e.Store.Publish(ctx, tmp, store.Bases, b.Digest, b, map[string][]byte{"sums": list})
 }
 
-// lookInto finds out what is in an image, that imgmut can work on it, and what is
-// wrong with it already.
-func (e *Engine) lookInto(ctx context.Context, f *os.File) (_ *disk.Layout, findings []string, err error) {
+// looked is what was found in an image.
+type looked struct {
+	layout   *disk.Layout
+	findings []string // what is wrong with it already
+	clean    []string // which of its files need no second look when images are made of it
+}
+
+// lookInto finds out what is in an image, and that imgmut can work on it.
+func (e *Engine) lookInto(ctx context.Context, f *os.File) (_ *looked, err error) {
 	i, err := disk.Open(ctx, f, e.note)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, i.Close()) }()
 	if err := i.FindRoles(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := fork.CheckSupported(i.Layout); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	findings, err = verify.Findings(ctx, i)
-	for _, text := range findings {
+	l := &looked{layout: i.Layout}
+	if l.findings, err = verify.Findings(ctx, i); err != nil {
+		return nil, err
+	}
+	for _, text := range l.findings {
 		e.note("note: found in the base: " + text)
 	}
-	return i.Layout, findings, err
+	var stuck []string
+	if l.clean, stuck, err = verify.Remember(ctx, i); err != nil {
+		return nil, err
+	}
+	for _, file := range stuck {
+		e.note(file + " names a partition by its UUID, which every image has anew: " +
+			"have a step name the volume by its filesystem's UUID and make that file anew")
+	}
+	return l, nil
 }
 
 // findings are what is wrong with a base, by the checks of this version.
@@ -234,12 +251,12 @@ func (e *Engine) findings(ctx context.Context, b *record.Base) ([]string, error)
 		return nil, err
 	}
 	defer f.Close()
-	_, found, err := e.lookInto(ctx, f)
+	l, err := e.lookInto(ctx, f)
 	if err != nil {
 		return nil, fmt.Errorf("base %.12s: %w", b.Digest, err)
 	}
-	return found, e.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
-		b.Findings, b.Judged = found, verify.Judges()
+	return l.findings, e.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
+		b.Findings, b.Judged, b.Clean = l.findings, verify.Judges(), l.clean
 		return nil
 	})
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/content"
@@ -31,7 +33,8 @@ func (e *Engine) VerifyImage(ctx context.Context, name string) (*record.Verdict,
 	if err != nil {
 		return nil, fmt.Errorf("verify %s: %w", name, err)
 	}
-	v, err := e.verify(ctx, e.Catalog().ImageFile(name), assertions, i.Known)
+	was := &verify.Base{Known: i.Known, IDs: slices.Collect(maps.Keys(i.Identity.Partitions))}
+	v, err := e.verify(ctx, e.Catalog().ImageFile(name), was, assertions)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +76,7 @@ func (e *Engine) sameContent(ctx context.Context, i *record.Image) (*record.Chec
 }
 
 func (e *Engine) verify(
-	ctx context.Context, file string, assertions []verify.Assertion, known []string,
+	ctx context.Context, file string, was *verify.Base, assertions []verify.Assertion,
 ) (_ *record.Verdict, err error) {
 	file, err = filepath.Abs(file)
 	if err != nil {
@@ -92,7 +95,7 @@ func (e *Engine) verify(
 	e.phase("verify " + file)
 	gs := &guests{Engine: e, run: run}
 	defer func() { err = errors.Join(err, gs.close()) }()
-	v, err := gs.judge(ctx, file, assertions, known)
+	v, err := gs.judge(ctx, file, was, assertions)
 	if err != nil {
 		return nil, fmt.Errorf("verify %s: %w", file, err)
 	}

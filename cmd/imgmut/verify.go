@@ -59,8 +59,11 @@ type verdict struct{ *record.Verdict }
 func (v verdict) Text(w io.Writer) {
 	for _, check := range v.Checks {
 		word := "ok"
-		if !check.OK {
+		switch {
+		case !check.OK:
 			word = "FAILED: " + check.Detail
+		case check.Detail != "":
+			word += ", but " + check.Detail
 		}
 		fmt.Fprintf(w, "%s: %s\n", check.Name, word)
 		for _, text := range check.Notes {

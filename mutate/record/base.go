@@ -24,6 +24,9 @@ type Base struct {
 	// have none yet.
 	Findings []string `json:"findings,omitempty"`
 	Judged   string   `json:"judged,omitempty"`
+	// Clean are large files in it that do not name its partitions, in the form of
+	// package verify, which need not be read again in an image made of it.
+	Clean []string `json:"clean,omitempty"`
 }
 
 // digestForm is what a content digest looks like.

@@ -79,7 +79,7 @@ func bootChainOf(t *testing.T, i *disk.Image, known []string) record.Check {
 	t.Helper()
 	all := verify.Checks()
 	n := slices.IndexFunc(all, func(c verify.Check) bool { return c.Name == "boot chain" })
-	found, err := all[n].Run(t.Context(), verify.Request{Image: i, Known: known})
+	found, err := all[n].Run(t.Context(), verify.Request{Image: i, Base: &verify.Base{Known: known}})
 	if err != nil || len(found) != 1 {
 		t.Fatalf("%+v, %v", found, err)
 	}

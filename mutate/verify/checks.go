@@ -25,7 +25,9 @@ type Check struct {
 }
 
 // Checks lists them, in the order of the verdict.
-func Checks() []Check { return []Check{tableCheck, filesystemsCheck, referencesCheck, bootCheck} }
+func Checks() []Check {
+	return []Check{tableCheck, filesystemsCheck, referencesCheck, closureCheck, bootCheck}
+}
 
 // checkAll runs all checks.
 func checkAll(ctx context.Context, r Request) ([]record.Check, error) {

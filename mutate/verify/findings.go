@@ -33,13 +33,13 @@ func judged(name string, version int, find func(context.Context, *disk.Image) ([
 			if err != nil {
 				return nil, err
 			}
-			return []record.Check{checkOf(name, found, r.Known)}, nil
+			return []record.Check{checkOf(name, found, r.known())}, nil
 		},
 	}
 }
 
 // Findings gives a text key for all that is wrong with a base and that no recipe
-// can be blamed for: it is what to have as Known in a [Request] about an image
+// can be blamed for: it is what to have as Known in the [Base] of a request about an image
 // that was made of it.
 func Findings(ctx context.Context, i *disk.Image) ([]string, error) {
 	var keys []string

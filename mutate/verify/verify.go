@@ -22,11 +22,19 @@ import (
 type Request struct {
 	Image      *disk.Image // nothing may write to it meanwhile
 	Scratch    string      // a directory that can reflink, best on the image's filesystem
+	Base       *Base       // of which the image was made, nil if none is known
 	Assertions []Assertion
-	Known      []string // what [Findings] found in the base: not the image's fault
 	// Guest starts a read-only guest over the image, only if there is an
 	// assertion. Its end is the caller's.
 	Guest func(ctx context.Context) (Guest, error)
+}
+
+// known are what was wrong with the base: not the image's fault.
+func (r Request) known() []string {
+	if r.Base == nil {
+		return nil
+	}
+	return r.Base.Known
 }
 
 // Image judges an image. One that cannot be used at all, because its table is

@@ -1,0 +1,117 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/record"
+	"github.com/imgmut/imgmut/mutate/refs"
+)
+
+// Base is what is known of the base of an image.
+type Base struct {
+	Known []string // what was wrong with it: see [Findings]
+	IDs   []string // the UUIDs of its partitions
+	Clean []string // what [Remember] said of it
+}
+
+var closureCheck = Check{Name: "closure", Version: 1, Run: closure}
+
+// closure checks that nothing which is read at boot names a partition by what
+// only the base had: see [refs.Search] for what counts. It says nothing of an
+// image of which no base is known.
+func closure(ctx context.Context, r Request) ([]record.Check, error) {
+	if r.Base == nil {
+		return nil, nil
+	}
+	found, err := scan(ctx, r.Image, goneFrom(r.Image.Layout, r.Base.IDs), r.Base.Clean)
+	if err != nil {
+		return nil, err
+	}
+	return []record.Check{{
+		Name: "closure", OK: len(found.leftovers) == 0, Detail: strings.Join(few(found.leftovers), "; "), Notes: few(found.unread),
+	}}, nil
+}
+
+// goneFrom are those partition UUIDs that no partition has.
+func goneFrom(l *disk.Layout, ids []string) []string {
+	here := l.PartUUIDs()
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return slices.Contains(here, strings.ToLower(id)) })
+}
+
+// Remember looks into a base, and gives what is to be known of its files when an
+// image that is made of it is judged: Clean of a later [Request]. inInitrds are
+// those of its files with a copy of a partition UUID that cannot be rewritten.
+func Remember(ctx context.Context, i *disk.Image) (clean, inInitrds []string, err error) {
+	found, err := scan(ctx, i, i.Layout.PartUUIDs(), nil)
+	return found.clean, found.inInitrds, err
+}
+
+// scanned is what was found in all volumes.
+type scanned struct{ leftovers, inInitrds, unread, clean []string }
+
+func scan(ctx context.Context, i *disk.Image, ids, clean []string) (all scanned, err error) {
+	trees, unreadable, err := i.Trees()
+	if err != nil {
+		return all, err
+	}
+	for _, err := range unreadable {
+		all.unread = append(all.unread, err.Error())
+	}
+	s := refs.Search{IDs: ids}
+	for _, v := range i.Layout.Volumes {
+		s.Filesystems = append(s.Filesystems, v.UUID)
+	}
+	for _, t := range trees {
+		s.Known = knownIn(t, clean)
+		found, err := refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot()}.Scan(ctx, s)
+		if err != nil {
+			return all, err
+		}
+		all.add(t, found)
+	}
+	return all, nil
+}
+
+// add tells what was found in a tree, in the words of the image.
+func (s *scanned) add(t disk.Placed, r refs.Report) {
+	at := t.At
+	if at == "" {
+		at = t.Volume.String() + ": /"
+	}
+	for _, l := range r.Found {
+		file := filepath.Join(at, l.File)
+		why := fmt.Sprintf("%s names the base's partition UUID %s, which no partition has any more", file, l.ID)
+		if l.Inside != "" {
+			why = fmt.Sprintf("%s (%s in it) names the base's partition UUID %s, which no partition has any more: "+
+				"name the volume by its filesystem's UUID, and have a step make that file anew (update-initramfs -u, dracut -f)",
+				file, l.Inside, l.ID)
+			s.inInitrds = append(s.inInitrds, file)
+		}
+		s.leftovers = append(s.leftovers, why)
+	}
+	for _, u := range r.Unread {
+		s.unread = append(s.unread, fmt.Sprintf("not looked into: %s: %s", filepath.Join(at, u.File, u.Inside), u.Why))
+	}
+	for _, state := range r.Clean {
+		s.clean = append(s.clean, prefix(t)+state)
+	}
+}
+
+// prefix tells the files of a tree from those of others.
+func prefix(t disk.Placed) string { return fmt.Sprintf("%d%s/", t.Volume.Slot, t.At) }
+
+// knownIn are those clean files that lie in a tree.
+func knownIn(t disk.Placed, clean []string) map[string]bool {
+	known := map[string]bool{}
+	for _, c := range clean {
+		if state, ok := strings.CutPrefix(c, prefix(t)); ok {
+			known[state] = true
+		}
+	}
+	return known
+}
