@@ -39,7 +39,8 @@ var ourImports = map[string][]string{
 	"mutate/step":      {"mutate/agent", "mutate/packages", "mutate/record", "recipes"},
 	"mutate/store":     {"mutate/fault", "mutate/lock", "mutate/mount", "mutate/reflink", "mutate/tool"},
 	"mutate/disk":      {"mutate/boot", "mutate/etc", "mutate/fault", "mutate/gpt", "mutate/mount", "mutate/tool"},
-	"mutate/refs":      {"mutate/etc", "mutate/fault", "mutate/uki"},
+	"mutate/refs":      {"mutate/bootfile", "mutate/etc", "mutate/fault", "mutate/uki"},
+	"mutate/bootfile":  {},
 	"mutate/etc":       {},
 	"mutate/content":   {"mutate/fault", "mutate/reflink"},
 	"mutate/agent":     {"mutate/printable", "mutate/thread"},
@@ -68,6 +69,9 @@ var onlyIn = map[string][]string{
 	"github.com/diskfs/go-diskfs/":   {"mutate/disk", "mutate/gpt"},
 	"github.com/urfave/cli/":         {"cmd/imgmut"},
 	"github.com/cpuguy83/go-md2man/": {"cmd/imgmut"},
+	"github.com/klauspost/compress/": {"mutate/bootfile"},
+	"github.com/pierrec/lz4/":        {"mutate/bootfile"},
+	"github.com/ulikunitz/xz/":       {"mutate/bootfile"},
 	"github.com/google/uuid":         {"fixtures/bench", "mutate", "mutate/fork", "mutate/gpt", "mutate/mount"},
 }
 
