@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/record"
@@ -28,12 +29,17 @@ func closure(ctx context.Context, r Request) ([]record.Check, error) {
 	if r.Base == nil {
 		return nil, nil
 	}
+	if err := r.Image.FindRoles(); err != nil { // which other checks want as well
+		return nil, err
+	}
+	started := time.Now()
 	found, err := scan(ctx, r.Image, goneFrom(r.Image.Layout, r.Base.IDs), r.Base.Clean)
 	if err != nil {
 		return nil, err
 	}
 	return []record.Check{{
 		Name: "closure", OK: len(found.leftovers) == 0, Detail: strings.Join(few(found.leftovers), "; "), Notes: few(found.unread),
+		Took: time.Since(started),
 	}}, nil
 }
 
