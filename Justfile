@@ -28,6 +28,10 @@ golden:
 bench *rows:
     sh fixtures/bench.sh {{rows}}
 
+# start an image in an emulated machine and wait for its login, which takes minutes: just boot disk.raw
+boot image *text:
+    sh fixtures/boot.sh {{image}} {{text}}
+
 # fuzz a parser of foreign bytes: just fuzz ./mutate/gpt FuzzRead 60s
 fuzz package='./mutate/gpt' target='FuzzRead' time='60s':
     go test -run '^$' -fuzz '^{{target}}$' -fuzztime {{time}} -fuzzminimizetime 10x {{package}}
