@@ -15,7 +15,7 @@ import (
 
 var verifyCommand = &spec{
 	name: "verify", group: groupImages, args: "NAME|FILE",
-	summary: "judge an image: table, filesystems, references, what boots, assertions",
+	summary: "judge an image: filesystems, references, boot, assertions",
 	text: `Judges an image or base of the store, or any raw image file, without changing it.
 For an image of the store that includes what its recipe asserts and whether its
 bytes are those that were published, and the verdict is recorded.`,
