@@ -18,9 +18,10 @@ import (
 )
 
 // TestMain lets scripts run this binary as imgmut, and lets imgmut run it as
-// what it runs itself as: the agent and the first process of a private host.
+// what it runs itself as: the agent, the first process of a private host, and the
+// program of a guest's unit.
 func TestMain(m *testing.M) {
-	inside := []string{agent.Arg, agent.ServeArg, agent.InitArg, privateHostArg}
+	inside := []string{agent.Arg, agent.ServeArg, agent.InitArg, privateHostArg, treeArg}
 	if len(os.Args) > 1 && slices.Contains(inside, os.Args[1]) {
 		os.Exit(run(os.Args, os.Stdout, os.Stderr))
 	}

@@ -31,7 +31,7 @@ func byLoader(a, b loaderEntry) int {
 
 // byVersion orders entries as GRUB shows them, the newest first.
 func byVersion(a, b loaderEntry) int {
-	return cmp.Or(compareVersions(b.version, a.version), compareVersions(b.ID, a.ID))
+	return cmp.Or(CompareVersions(b.version, a.version), CompareVersions(b.ID, a.ID))
 }
 
 func boolean(is bool) int {

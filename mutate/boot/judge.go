@@ -257,9 +257,9 @@ func (j *judge) newest(def Entry) {
 		}
 	}
 	kernels := j.installedKernels()
-	byAge := slices.SortedFunc(maps.Keys(kernels), func(a, b string) int { return compareVersions(b, a) })
+	byAge := slices.SortedFunc(maps.Keys(kernels), func(a, b string) int { return CompareVersions(b, a) })
 	for _, version := range byAge {
-		file, newer := kernels[version], compareVersions(version, def.Version) > 0
+		file, newer := kernels[version], CompareVersions(version, def.Version) > 0
 		switch {
 		case !known[version] && newer:
 			j.wrong(def, j.mend(def), "%s is newer than %s, which starts by default, and no entry of %s names it: "+

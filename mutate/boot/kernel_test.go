@@ -56,7 +56,7 @@ func TestCompareVersions(t *testing.T) {
 		"6.12~rc1-1", "6.12-1", "6.12.1", "6.12.1-1~bpo12+1", "6.12.1-1"}
 	got := slices.Clone(want)
 	slices.Reverse(got)
-	slices.SortFunc(got, compareVersions)
+	slices.SortFunc(got, CompareVersions)
 	if !slices.Equal(got, want) {
 		t.Errorf("sorted %q, want %q", got, want)
 	}

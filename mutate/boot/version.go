@@ -93,9 +93,9 @@ func firstRelease(text string) string {
 	return word
 }
 
-// compareVersions compares numbers in a text as numbers, and the rest as text. A
+// CompareVersions compares two versions, or names that have one: numbers in a text as numbers, and the rest as text. A
 // tilde comes before the end, as in packages.
-func compareVersions(a, b string) int {
+func CompareVersions(a, b string) int {
 	for a != "" && b != "" {
 		x, restA := chunk(a)
 		y, restB := chunk(b)
