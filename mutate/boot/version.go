@@ -93,8 +93,8 @@ func firstRelease(text string) string {
 	return word
 }
 
-// CompareVersions compares two versions, or names that have one: numbers in a text as numbers, and the rest as text. A
-// tilde comes before the end, as in packages.
+// CompareVersions compares two versions, or names that have one: numbers in them as
+// numbers, and the rest as text. A tilde comes before the end, as in packages.
 func CompareVersions(a, b string) int {
 	for a != "" && b != "" {
 		x, restA := chunk(a)

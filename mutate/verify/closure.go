@@ -109,7 +109,7 @@ func (s *scanned) add(t disk.Placed, r refs.Report) {
 }
 
 // prefix tells the files of a tree from those of others.
-func prefix(t disk.Placed) string { return fmt.Sprintf("%d%s/", t.Volume.Slot, t.At) }
+func prefix(t disk.Placed) string { return fmt.Sprintf("%d:%s:", t.Volume.Slot, t.At) }
 
 // knownIn are those clean files that lie in a tree.
 func knownIn(t disk.Placed, clean []string) map[string]bool {
