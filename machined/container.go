@@ -201,7 +201,10 @@ func (c *Container) properties(nspawn string) []sd.Property {
 		// The container's root may make device nodes; this is what stops it
 		// from using the machine's disks. Terminals are for its own /dev/pts.
 		prop("DevicePolicy", "closed"),
-		prop("DeviceAllow", []deviceRule{{"char-pts", "rw"}}),
+		prop("DeviceAllow", []deviceRule{
+			{"char-pts", "rw"},
+			{"/dev/net/tun", "rwm"}, // systemd 257 makes it where the network is private, and fails if it cannot
+		}),
 	}
 	for _, std := range []struct {
 		name string

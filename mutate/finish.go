@@ -126,7 +126,7 @@ func (b *build) makeImage(ctx context.Context, base *os.File, id record.Identity
 	if err := b.forkLast(b.imageFile()); err != nil {
 		return err
 	}
-	if uses(layout, "btrfs") { // older kernels mount one btrfs UUID once, and the guest may still have it
+	if mountedOnce(layout) { // and the guest may still have it
 		if err := b.guests.close(); err != nil {
 			return err
 		}
@@ -143,7 +143,10 @@ func (b *build) makeImage(ctx context.Context, base *os.File, id record.Identity
 	if err = b.settle(i); err == nil {
 		err = fork.Identify(ctx, i, base, id, b.note)
 	}
-	if err = errors.Join(err, i.Close()); err != nil {
+	if err = errors.Join(err, i.Close()); fault.Of(err) == fault.Image { // the base was usable, so it is the recipe's doing
+		return b.unfit(err)
+	}
+	if err != nil {
 		return fmt.Errorf("give %s its identity: %w", b.plan.recipe.Name, err)
 	}
 	return mount.WaitReleased(ctx, b.imageFile())
@@ -173,12 +176,17 @@ func (b *build) verifyAndSum(
 	switch {
 	case sumErr != nil:
 		err = errors.Join(err, sumErr)
-	case fault.Of(err) == fault.Image: // the base was usable, so it is the recipe's doing
-		err = &VerifyError{b.plan.recipe.Name, []record.Check{{Name: "operating system", Detail: err.Error()}}}
+	case fault.Of(err) == fault.Image:
+		err = b.unfit(err)
 	case err == nil && !verdict.OK:
 		err = &VerifyError{b.plan.recipe.Name, verdict.Failed()}
 	}
 	return verdict, sums, err
+}
+
+// unfit is the verdict on an image that cannot be looked into, though its base could.
+func (b *build) unfit(err error) error {
+	return &VerifyError{b.plan.recipe.Name, []record.Check{{Name: "operating system", Detail: err.Error()}}}
 }
 
 // forkLast forks the last layer, which may not have its name yet.

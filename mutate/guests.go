@@ -36,7 +36,7 @@ func (gs *guests) start(ctx context.Context, file string, readOnly, network bool
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	if uses(gs.layout, "btrfs") { // the guest before may still end, and has the lock that older kernels need
+	if mountedOnce(gs.layout) { // the guest before may still end, and has the lock
 		if err := gs.close(); err != nil {
 			return nil, err
 		}
@@ -156,7 +156,8 @@ func (gs *guests) judge(
 	return verdict, err
 }
 
-// uses says whether an image has a volume with that filesystem.
-func uses(l *disk.Layout, fs string) bool {
-	return slices.ContainsFunc(l.Volumes, func(v disk.Volume) bool { return v.FS == fs })
+// mountedOnce says whether the kernel is one that mounts a filesystem of the image only
+// once: of a guest and an image that is finished, one has to wait for the other.
+func mountedOnce(l *disk.Layout) bool {
+	return slices.ContainsFunc(l.Volumes, func(v disk.Volume) bool { return mount.MountedOnce(v.FS) })
 }

@@ -193,7 +193,7 @@ func (m Machined) prove(ctx context.Context, h Host, i *record.Image) func(out, 
 // read has machined read a file of its pool. It mounts the image, like
 // systemd-nspawn, so nobody else may have a fork of it mounted meanwhile.
 func (m Machined) read(ctx context.Context, h Host, base *record.Base, path string) error {
-	unlock, err := mount.Claim{Filesystems: base.Layout.Filesystems(), Fork: path, Note: m.Note}.Lock(ctx)
+	unlock, err := mount.Claim{Filesystems: base.Layout.Filesystems(), Fork: path, Foreign: true, Note: m.Note}.Lock(ctx)
 	if err != nil {
 		return err
 	}

@@ -26,12 +26,11 @@ type Filesystem struct {
 //
 // The kernel refuses to mount two XFS of one UUID at a time, and before Linux
 // 6.7 two btrfs. imgmut's own mounts of XFS pass nouuid, which makes them an
-// exception; systemd-nspawn and machined do not.
+// exception; machined does not.
 type Claim struct {
 	Filesystems []Filesystem
-	// Fork is the file that systemd-nspawn or machined is about to mount. It is
-	// empty for imgmut's own mounts, which end with the process.
-	Fork string
+	Fork        string // the file that is about to be mounted
+	Foreign     bool   // and machined does it
 	// Note is told if another imgmut is waited for.
 	Note func(string)
 }
@@ -66,7 +65,7 @@ func (c Claim) Lock(ctx context.Context) (unlock func(), err error) {
 func (c Claim) contested() []Filesystem {
 	var list []Filesystem
 	for _, f := range c.Filesystems {
-		if f.UUID != "" && (f.Type == "btrfs" || f.Type == "xfs" && c.Fork != "") {
+		if f.UUID != "" && c.conflictMend(f, kernelRelease()) != "" {
 			list = append(list, f)
 		}
 	}
@@ -100,9 +99,6 @@ func (c Claim) lock(ctx context.Context, f Filesystem) (unlock func(), err error
 		}
 		os.Remove(mounted)
 	}
-	if c.Fork == "" {
-		return release, nil
-	}
 	if err := os.WriteFile(mounted, []byte(c.Fork), 0o600); err != nil {
 		return nil, err
 	}
@@ -118,14 +114,7 @@ func (c Claim) lock(ctx context.Context, f Filesystem) (unlock func(), err error
 // checkMounts looks for a mount of the same filesystem that is none of imgmut's:
 // a cloud machine's own root is often the very image that its user builds on.
 func (c Claim) checkMounts(f Filesystem) error {
-	var kernel unix.Utsname
-	if err := unix.Uname(&kernel); err != nil {
-		return err
-	}
-	mend := c.conflictMend(f, unix.ByteSliceToString(kernel.Release[:]))
-	if mend == "" {
-		return nil
-	}
+	mend := c.conflictMend(f, kernelRelease())
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
@@ -141,13 +130,28 @@ func (c Claim) checkMounts(f Filesystem) error {
 	return nil
 }
 
+// MountedOnce says whether this kernel mounts a filesystem of that type only once,
+// however many forks of it there are.
+func MountedOnce(fs string) bool {
+	return Claim{}.conflictMend(Filesystem{Type: fs}, kernelRelease()) != ""
+}
+
+// kernelRelease is that of uname(2), empty if it cannot be told.
+func kernelRelease() string {
+	var kernel unix.Utsname
+	if err := unix.Uname(&kernel); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(kernel.Release[:])
+}
+
 // conflictMend says how another mount of the filesystem can be got round; it is
 // "" if it is in nobody's way.
 func (c Claim) conflictMend(f Filesystem, kernel string) string {
 	var major, minor int
 	switch f.Type {
 	case "xfs":
-		if c.Fork != "" {
+		if c.Foreign {
 			return "build on a machine that has it not mounted"
 		}
 	case "btrfs":

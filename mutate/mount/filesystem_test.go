@@ -14,21 +14,21 @@ import (
 
 // TestConflictMend: which mounts of the machine stand in whose way.
 func TestConflictMend(t *testing.T) {
-	own, nspawns := Claim{}, Claim{Fork: "/store/work.raw"}
+	own, machined := Claim{Fork: "/store/work.raw"}, Claim{Fork: "/pool/web.raw", Foreign: true}
 	for _, tc := range []struct {
 		claim      Claim
 		fs, kernel string
 		conflict   bool
 	}{
 		{own, "xfs", "5.15.0", false}, // mounted with nouuid
-		{nspawns, "xfs", "6.18.2", true},
+		{machined, "xfs", "6.18.2", true},
 		{own, "btrfs", "5.15.0-91-generic", true},
-		{nspawns, "btrfs", "6.1.0-18-amd64", true},
-		{nspawns, "btrfs", "6.6.99", true},
-		{nspawns, "btrfs", "6.7.0-rc1", false},
+		{machined, "btrfs", "6.1.0-18-amd64", true},
+		{machined, "btrfs", "6.6.99", true},
+		{machined, "btrfs", "6.7.0-rc1", false},
 		{own, "btrfs", "6.18.44-fc-v669", false},
-		{nspawns, "btrfs", "7.0.1", false},
-		{nspawns, "ext4", "5.15.0", false},
+		{machined, "btrfs", "7.0.1", false},
+		{machined, "ext4", "5.15.0", false},
 	} {
 		mend := tc.claim.conflictMend(Filesystem{Type: tc.fs}, tc.kernel)
 		if (mend != "") != tc.conflict {

@@ -90,7 +90,7 @@ func TestDetachedTwins(t *testing.T) {
 }
 
 // TestClaimFindsForeignMounts: an XFS that the machine has mounted stands in the
-// way of systemd-nspawn's mount of its twin, and not of imgmut's own.
+// way of machined's mount of its twin, and not of imgmut's own.
 func TestClaimFindsForeignMounts(t *testing.T) {
 	f := formatted(t, "mkfs.xfs", "-q")
 	out, err := exec.Command("blkid", "-p", "-o", "value", "-s", "UUID", f.Name()).Output()
@@ -106,7 +106,7 @@ func TestClaimFindsForeignMounts(t *testing.T) {
 		}
 		return err
 	}
-	claim.Fork = filepath.Join(t.TempDir(), "fork.raw")
+	claim.Fork, claim.Foreign = filepath.Join(t.TempDir(), "fork.raw"), true
 	if err := lock(); err != nil {
 		t.Errorf("nothing is mounted, and Lock = %v", err)
 	}
@@ -118,7 +118,7 @@ func TestClaimFindsForeignMounts(t *testing.T) {
 		!strings.Contains(fault.Mend(err), "unmount "+dir) {
 		t.Errorf("Lock = %v, hint %q; want it to name the mount on %s", err, fault.Mend(err), dir)
 	}
-	claim.Fork = ""
+	claim.Foreign = false
 	if err := lock(); err != nil {
 		t.Errorf("imgmut's own mounts do not mind, and Lock = %v", err)
 	}

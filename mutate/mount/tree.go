@@ -120,7 +120,7 @@ func attachAll(root *os.File, places []Place, owner uint32) error {
 	for _, p := range places {
 		err := p.attach(root)
 		if errors.Is(err, unix.ENOENT) {
-			if err = makeDirs(root, p.At, owner); err == nil {
+			if err = p.makeDirs(root, owner); err == nil {
 				err = p.attach(root)
 			}
 			if errors.Is(err, unix.EROFS) {
@@ -224,6 +224,25 @@ func openInside(root *os.File, name string) (*os.File, error) {
 }
 
 func relative(name string) string { return "./" + strings.TrimPrefix(name, "/") }
+
+// makeDirs makes what is missing of the place, and of what is bound there.
+func (p Place) makeDirs(root *os.File, owner uint32) error {
+	for _, name := range []string{p.At, p.Bind} {
+		if name == "" {
+			continue
+		}
+		f, err := openInside(root, name)
+		if err == nil {
+			f.Close()
+		}
+		if errors.Is(err, unix.ENOENT) {
+			if err := makeDirs(root, name, owner); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
 
 // makeDirs makes a directory of the tree and those above it that are missing.
 func makeDirs(root *os.File, name string, owner uint32) error {

@@ -127,16 +127,17 @@ func TestHandover(t *testing.T) {
 	}
 	defer ns.Close()
 	mounts := mounted(t, d, mount.Request{Slot: 1, FS: "ext4", Programs: true, Users: ns}, mount.Request{Slot: 15, FS: "ext4", Users: ns})
-	places := []mount.Place{{At: "/", Mount: mounts[0]}, {At: "/new/place", Mount: mounts[1]}, {At: "/inner", Sealed: "why"}}
+	places := []mount.Place{{At: "/", Mount: mounts[0]}, {At: "/new/place", Mount: mounts[1]}, {At: "/inner", Sealed: "why"},
+		{At: "/bound", Bind: "/other/made"}}
 
 	dir := filepath.Join(t.TempDir(), "tree")
-	const script = `cat; cat "$1/new/place/name" "$1/inner/README.imgmut"; stat -c %u:%g "$1" "$1/new" "$1/new/place/name"; ls -A "$1/inner"`
+	const script = `cat; cat "$1/new/place/name" "$1/inner/README.imgmut"; stat -c %u:%g "$1" "$1/new" "$1/other/made"; ls -A "$1/inner"; : > "$1/bound/file"; ls "$1/other/made"`
 	out, err := become(t, mount.Handover{Places: places, Owner: users.Shift}, dir, "sh", "-euc", script, "sh", dir)
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	owner := strings.Repeat(strconv.Itoa(int(users.Shift))+":"+strconv.Itoa(int(users.Shift))+"\n", 3)
-	if want := "what it reads\nvda15why\n" + owner + "README.imgmut\n"; out != want {
+	if want := "what it reads\nvda15why\n" + owner + "README.imgmut\nfile\n"; out != want {
 		t.Errorf("it says %q, want %q", out, want)
 	}
 	if list, err := os.ReadDir(dir); err != nil || len(list) > 0 {
@@ -191,7 +192,7 @@ func TestHandoverThatIsNone(t *testing.T) {
 	for name, places := range map[string][]mount.Place{
 		"nothing":             nil,
 		"no root":             {{At: "/", Sealed: "x"}},
-		"a bind of nothing":   {{At: "/", Mount: root}, {At: "/inner", Bind: "/nowhere"}},
+		"a bind of no path":   {{At: "/", Mount: root}, {At: "/inner", Bind: "/name/below"}},
 		"a file in between":   {{At: "/", Mount: root}, {At: "/name/below", Sealed: "x"}},
 		"a link out of there": {{At: "/", Mount: root}, {At: "/../../etc/hosts/x", Sealed: "x"}},
 	} {
