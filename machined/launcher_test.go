@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/imgmut/imgmut/fixtures"
 )
@@ -51,6 +52,7 @@ func TestLauncher(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Terminate(t.Context())
+	_ = output.SetReadDeadline(time.Now().Add(10 * time.Second))
 	lines := bufio.NewScanner(output)
 	for _, want := range []string{"launching", "from the launcher"} {
 		if lines.Scan(); lines.Text() != want {
