@@ -155,6 +155,7 @@ func TestDevices(t *testing.T) {
 		"fuse":         {"c", 10, 229, false},
 		"mem":          {"c", 1, 1, false},
 		"kmsg":         {"c", 1, 11, false},
+		"tun":          {"c", 10, 200, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			run := mustStart(t, h, payloadContainer(t, tree, "device", tc.kind, fmt.Sprint(tc.major), fmt.Sprint(tc.minor)))
@@ -228,18 +229,24 @@ func TestPrivateNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, private := range []bool{false, true} {
-		c := payloadContainer(t, tree, "cat", "/proc/net/dev")
-		c.PrivateNetwork = private
-		run := mustStart(t, h, c)
-		if err := run.machine.Wait(t.Context()); err != nil {
-			t.Fatalf("Wait() = %v, stderr %q", err, run.stderr)
-		}
-		want := interfaces(string(machine))
-		if private {
-			want = []string{"lo"}
-		}
-		if got := interfaces(run.stdout.String()); !slices.Equal(got, want) {
-			t.Errorf("PrivateNetwork %v: the container has %v, want %v", private, got, want)
+		for _, users := range []uint32{0, 0x10000} {
+			c := payloadContainer(t, tree, "cat", "/proc/net/dev")
+			c.PrivateNetwork = private
+			c.AddCapabilities = []string{"CAP_NET_ADMIN"}
+			if users > 0 {
+				c = mapped(c, 0x90000, users)
+			}
+			run := mustStart(t, h, c)
+			if err := run.machine.Wait(t.Context()); err != nil {
+				t.Fatalf("Wait() = %v, stderr %q", err, run.stderr)
+			}
+			want := interfaces(string(machine))
+			if private {
+				want = []string{"lo"}
+			}
+			if got := interfaces(run.stdout.String()); !slices.Equal(got, want) {
+				t.Errorf("PrivateNetwork %v, %d users: the container has %v, want %v", private, users, got, want)
+			}
 		}
 	}
 }
