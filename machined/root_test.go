@@ -54,6 +54,36 @@ func TestCgroupLayouts(t *testing.T) {
 	}
 }
 
+// A machine whose root filesystem is an overlay over $tree. It has this one's devices,
+// cgroups and temporary directory, and this package. It is pivot_root and not chroot, in which the kernel
+// makes no user namespaces.
+const otherRoot = `
+here=$PWD
+root=$(mktemp -d)
+mount -t tmpfs tmpfs "$root"
+mkdir "$root/upper" "$root/work" "$root/merged"
+mount -t overlay -o "lowerdir=$tree,upperdir=$root/upper,workdir=$root/work" overlay "$root/merged"
+cd "$root/merged"
+for dir in /proc /sys /dev; do mount --rbind "$dir" ".$dir"; done
+for dir in "$here" "$TMPDIR" "$(dirname "$1")"; do
+	mkdir -p ".$dir"
+	mount --bind "$dir" ".$dir"
+done
+mount -t tmpfs tmpfs run
+mkdir old
+pivot_root . old
+umount -l /old
+cd "$here"`
+
+// On Debian 13 systemd is 257 and the bus is dbus-broker.
+func TestOtherHost(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Systemd)
+	onMachine(t, "private", "tree="+fixtures.HostTree(t)+otherRoot, "^("+strings.Join([]string{
+		"TestContainerRuns", "TestExitStatus", "TestTerminate", "TestStartFailures", "TestStartCancelled", "TestImages",
+		"TestPrivateUsers", "TestPrivateNetwork", "TestNothingIsLeft", "TestLauncher", "TestDevices", "TestSystemHost",
+	}, "|")+")$")
+}
+
 func TestUnmountPropagation(t *testing.T) {
 	for _, propagation := range []string{"private", "shared"} {
 		t.Run(propagation, func(t *testing.T) { onMachine(t, propagation, "", "^TestUnmount$") })
