@@ -29,7 +29,7 @@ type Container struct {
 	// gets that of systemd-nspawn as further arguments, and has to execute it in the
 	// same process. What it mounts in a mount namespace of its own only the container
 	// sees, and it is gone with it. It runs as the machine's root, and its standard
-	// descriptors are those below.
+	// descriptors are those below. Status 1 of it is taken for a fault of the tree.
 	Launcher []string
 	// RuntimeDirectory, if not empty, is the name of a directory in /run that is made
 	// for the container, with mode 0700, and removed with all that is in it when the

@@ -94,13 +94,13 @@ type ExitError struct {
 	Status int    // of the unit's main process, which is systemd-nspawn
 }
 
-// Fault says whose fault it is: before the container was up systemd-nspawn has
-// refused the image's tree.
+// Fault says whose fault it is, "" if that is not known. Status 1, before the container
+// was up, is how systemd-nspawn refuses the image's tree.
 func (e *ExitError) Fault() string {
-	if e.Ready {
-		return ""
+	if !e.Ready && e.Result == "exit-code" && e.Status == 1 {
+		return "image"
 	}
-	return "image"
+	return ""
 }
 
 // Error says what the unit was doing and how it ended.

@@ -20,19 +20,20 @@ func TestStartFailures(t *testing.T) {
 		name   string
 		c      Container
 		status int
+		fault  string
 		stderr string // part of what systemd-nspawn, or the launcher, says
 	}{
-		{"missing directory", payloadContainer(t, "/nonexistent", "args"), 1, "/nonexistent"},
-		{"no tree", payloadContainer(t, t.TempDir(), "args"), 1, "OS tree"},
-		{"missing bind source", missingBind, 1, "/nonexistent"},
-		{"missing launcher", missingLauncher, 203, ""}, // EXIT_EXEC of systemd.exec(5)
-		{"launcher fails", badLauncher, 7, "no mounts"},
+		{"missing directory", payloadContainer(t, "/nonexistent", "args"), 1, "image", "/nonexistent"},
+		{"no tree", payloadContainer(t, t.TempDir(), "args"), 1, "image", "OS tree"},
+		{"missing bind source", missingBind, 1, "image", "/nonexistent"},
+		{"missing launcher", missingLauncher, 203, "", ""}, // EXIT_EXEC of systemd.exec(5)
+		{"launcher fails", badLauncher, 7, "", "no mounts"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			run, err := start(t, h, tc.c)
 			var exit *ExitError
-			if !errors.As(err, &exit) || exit.Ready || exit.Status != tc.status {
-				t.Errorf("Start() = %v, want an ExitError before ready with status %d", err, tc.status)
+			if !errors.As(err, &exit) || exit.Ready || exit.Status != tc.status || exit.Fault() != tc.fault {
+				t.Errorf("Start() = %v, want an ExitError before ready with status %d and fault %q", err, tc.status, tc.fault)
 			}
 			if got := run.stderr.String(); !strings.Contains(got, tc.stderr) {
 				t.Errorf("stderr = %q, want it to mention %q", got, tc.stderr)
