@@ -17,7 +17,8 @@ func (h *Host) PoolPath(ctx context.Context) (string, error) {
 // ImageOSRelease returns the os-release fields of a registered image. machined
 // mounts the image to read them, so the answer proves that it is registered
 // and that systemd finds its partitions. It is [ErrNoImage] if no image is
-// called name.
+// called name. What was asked for a moment ago machined 257 may still know
+// after it has been removed.
 func (h *Host) ImageOSRelease(ctx context.Context, name string) (map[string]string, error) {
 	var fields map[string]string
 	err := h.conns.callMachined(ctx, "GetImageOSRelease", []any{name}, &fields)

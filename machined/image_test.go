@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // rootTypes are the partition types by which systemd finds a root filesystem
@@ -111,8 +112,14 @@ func testPool(t *testing.T, h *Host, pool, image string) {
 	if err := os.Remove(path); err != nil {
 		t.Error(err)
 	}
-	if _, err := h.ImageOSRelease(ctx, name); !errors.Is(err, ErrNoImage) {
-		t.Errorf("ImageOSRelease after removing = %v, want ErrNoImage", err)
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		_, err := h.ImageOSRelease(ctx, name)
+		if errors.Is(err, ErrNoImage) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("ImageOSRelease after removing = %v, want ErrNoImage", err)
+		}
 	}
 }
 
