@@ -43,7 +43,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case len(args) > 1 && args[1] == privateHostArg:
 		return inner(machined.InitPrivateHost(args[2:]))
 	case len(args) > 3 && args[1] == treeArg:
-		return inner(mount.Become(args[2], args[3:]))
+		inner(mount.Become(args[2], args[3:]))
+		return exitHost // and not 1, by which systemd-nspawn says that it cannot use an image
 	}
 	// Disk tools live where a plain user's PATH, or that of su, does not lead.
 	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")

@@ -94,7 +94,7 @@ type host struct {
 
 // Start implements [guest.Host].
 func (h host) Start(ctx context.Context, s guest.Spec) (guest.Machine, error) {
-	// Below the unit's own directory, beside which systemd-nspawn puts a lock.
+	// Below the directory of the unit, which ends with it.
 	tree := "/run/" + s.Name + "/tree"
 	c := machined.Container{
 		Name: s.Name, Directory: tree, RuntimeDirectory: s.Name, Launcher: []string{h.exe, treeArg, tree},
