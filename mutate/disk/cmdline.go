@@ -7,7 +7,8 @@ import "strings"
 type kernelLine struct {
 	root, rootFlags string
 	usr, usrFlags   string
-	noAuto          bool // nothing is mounted by type
+	ostree          string // which deployment starts
+	noAuto          bool   // nothing is mounted by type
 }
 
 // parseKernelLine reads a command line. Of an option that is there twice, the last
@@ -21,6 +22,8 @@ func parseKernelLine(line string) (k kernelLine) {
 			k.root = value
 		case "rootflags":
 			k.rootFlags = value
+		case "ostree":
+			k.ostree = value
 		case "mount.usr":
 			k.usr = value
 		case "mount.usrflags":

@@ -12,13 +12,12 @@ import (
 	"github.com/imgmut/imgmut/mutate/fault"
 )
 
-// classify tells what a tree is: "root" for an operating system, "" for files
-// of any other sort, or, in words, an operating system that imgmut cannot work
-// in.
+// classify tells what a tree is: "root" for an operating system, "ostree" for
+// deployments of one, "" for files of any other sort.
 func classify(t *Tree) string {
 	switch {
 	case etc.Exists(t, "ostree/repo"):
-		return "an ostree deployment, which imgmut cannot change yet"
+		return "ostree"
 	case etc.Exists(t, "etc/os-release"), etc.Exists(t, "usr/lib/os-release"):
 		return "root"
 	}

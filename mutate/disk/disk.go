@@ -78,9 +78,11 @@ func (v Volume) String() string {
 // of the image, or a part of one, unless Bind or Cover say otherwise.
 type Mounted struct {
 	Mountpoint string   `json:"mountpoint"`
-	Slot       int      `json:"slot,omitempty"`    // of the volume, 0 also for that of a bare image
-	Options    []string `json:"options,omitempty"` // those that decide which files are there, or how they are stored
-	Bind       string   `json:"bind,omitempty"`    // the directory of the system that is shown there as well
+	Slot       int      `json:"slot,omitempty"`     // of the volume, 0 also for that of a bare image
+	Options    []string `json:"options,omitempty"`  // those that decide which files are there, or how they are stored
+	Sub        string   `json:"sub,omitempty"`      // the directory of the volume that is shown there, if it is not all of it
+	ReadOnly   bool     `json:"readOnly,omitempty"` // the system cannot write there
+	Bind       string   `json:"bind,omitempty"`     // the directory of the system that is shown there as well
 	// Cover is what is mounted there that is not of this image, in words: what the
 	// image has below will not be seen.
 	Cover  string `json:"cover,omitempty"`

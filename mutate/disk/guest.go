@@ -52,6 +52,9 @@ func (i *Image) lookAgain() error {
 	if root < 0 {
 		return errors.New("mount the image: its root is not known")
 	}
+	i.ostree = slices.DeleteFunc(slices.Clone(i.Layout.Mounts), func(m Mounted) bool {
+		return m.Sub == "" || m.Mountpoint == "/" || m.Mountpoint == "/boot"
+	})
 	files := volumeFiles{trees: map[int]*Tree{}}
 	for p, m := range i.mounted {
 		files.trees[p.slot] = treeOf(m)
@@ -110,10 +113,10 @@ func (i *Image) guestPlaces() ([]mount.Place, error) {
 			return nil, fmt.Errorf("%s, which %s mounts: %w", mounts[n].Mountpoint, mounts[n].From, err)
 		}
 	}
-	var places []mount.Place
+	places, beside := i.besidePlace(mounts)
 	for _, m := range i.Layout.Mounts {
-		p := mount.Place{At: m.Mountpoint, Filesystem: -1}
 		v, _ := i.Layout.Slot(m.Slot)
+		p := mount.Place{At: m.Mountpoint, Filesystem: -1}
 		switch first := slices.Index(parts, m.part()); {
 		case m.ByHand, m.Cover != "", i.Layout.covered(m.Mountpoint):
 			continue
@@ -125,15 +128,15 @@ func (i *Image) guestPlaces() ([]mount.Place, error) {
 		case !i.mountable(m):
 			return nil, fault.New(fault.Image, "", "%s mounts %s on %s, which holds %s: imgmut cannot mount that",
 				m.From, v, m.Mountpoint, v.content())
-		case mounts[first].Mountpoint != m.Mountpoint:
-			p.Bind = mounts[first].Mountpoint // a detached mount has one place
 		default:
-			p.Mount = i.mounted[m.part()]
-			if mount.Writable(v.FS) && !i.guest.ReadOnly {
-				p.Filesystem = v.Slot
-			}
+			p = i.place(m, beside, mounts[first])
 		}
 		places = append(places, p)
+	}
+	for n, p := range places {
+		if v, ok := i.Layout.Slot(p.Filesystem); !ok || !mount.Writable(v.FS) || i.guest.ReadOnly {
+			places[n].Filesystem = -1
+		}
 	}
 	return places, nil
 }

@@ -30,8 +30,10 @@ type Image struct {
 	access  Access     // of all that is mounted
 	disk    *mount.Disk
 	mounted map[part]*os.File
-	fats    map[int]*Tree // by slot
-	dirty   []int         // slots of volumes whose journal is still to be replayed
+	dirs    map[string]*os.File // of the root's volume, by path
+	fats    map[int]*Tree       // by slot
+	ostree  []Mounted           // what is mounted of a deployment, beside its root
+	dirty   []int               // slots of volumes whose journal is still to be replayed
 	system  *mount.Tree
 	guest   *GuestOptions // nil if it is read, and not mounted for a guest
 	cmdline string        // the kernel's, empty if no boot loader's file says
@@ -64,7 +66,7 @@ func OpenKnown(ctx context.Context, f *os.File, l *Layout, note func(string)) (*
 	}
 	known := *l
 	known.Volumes = slices.Clone(l.Volumes)
-	i := &Image{File: f, Layout: &known, unlock: unlock, mounted: map[part]*os.File{}, fats: map[int]*Tree{}}
+	i := &Image{File: f, Layout: &known, unlock: unlock, mounted: map[part]*os.File{}, dirs: map[string]*os.File{}, fats: map[int]*Tree{}}
 	i.roles = sync.OnceValue(i.findRoles)
 	return i, nil
 }
@@ -122,6 +124,10 @@ func (i *Image) detach() error {
 	if i.system != nil {
 		errs = append(errs, i.system.Close())
 		i.system = nil
+	}
+	for name, dir := range i.dirs {
+		errs = append(errs, dir.Close())
+		delete(i.dirs, name)
 	}
 	for p, m := range i.mounted {
 		errs = append(errs, m.Close())

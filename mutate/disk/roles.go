@@ -38,12 +38,20 @@ func (i *Image) findRoles() error {
 // findMounts gives what the system mounts. Some of its own mount units may be in a
 // volume for /usr: then it looks again.
 func (i *Image) findMounts(root Mounted, files volumeFiles) ([]Mounted, error) {
-	tree := treeOf(i.mounted[root.part()])
-	i.cmdline = files.commandLine(tree)
-	k := parseKernelLine(i.cmdline)
-	mounts, err := i.Layout.findMounts(tree, k, root)
+	tree, err := i.treeAt(root)
 	if err != nil {
 		return nil, err
+	}
+	i.cmdline = files.commandLine(tree)
+	k := parseKernelLine(i.cmdline)
+	known := append([]Mounted{root}, i.ostree...)
+	mounts, err := i.Layout.findMounts(tree, k, known...)
+	if err != nil {
+		return nil, err
+	}
+	if len(i.ostree) > 0 && !slices.ContainsFunc(mounts, at("/boot")) {
+		boot := Mounted{Mountpoint: "/boot", Slot: root.Slot, Sub: "boot", From: i.ostree[0].From}
+		mounts = slices.Insert(mounts, 1, boot)
 	}
 	n := slices.IndexFunc(mounts, at("/usr"))
 	if n < 0 || !i.InSystem(mounts[n]) {
@@ -54,7 +62,7 @@ func (i *Image) findMounts(root Mounted, files volumeFiles) ([]Mounted, error) {
 		return nil, err
 	}
 	both := withUsr{tree, treeOf(i.mounted[usr.part()])}
-	return i.Layout.findMounts(both, k, root, usr)
+	return i.Layout.findMounts(both, k, append(known, usr)...)
 }
 
 // withUsr is root with a volume on its /usr, as far as paths go by themselves: links

@@ -76,10 +76,15 @@ func (i *Image) rootsOf(v Volume, tree *Tree, files volumeFiles, k kernelLine) (
 		return []Mounted{m}, "", nil
 	}
 	switch what := classify(tree); {
+	case what == "ostree":
+		mounts, err := i.deployment(v, tree, k)
+		if err != nil {
+			return nil, "", err
+		}
+		i.ostree = mounts[1:]
+		return mounts[:1], "", nil
 	case what == "root", what == "" && i.holdsNoUsr(v, tree, files):
 		return []Mounted{m}, "", nil
-	case what != "":
-		return nil, what, nil
 	case v.FS != "btrfs":
 		return nil, "", nil
 	}
@@ -162,7 +167,13 @@ func (l *Layout) manyRoots(roots []Mounted) error {
 
 // root is the root with what its own fstab says of how it is mounted.
 func (i *Image) root(m Mounted, k kernelLine) (Mounted, error) {
-	tree := treeOf(i.mounted[m.part()])
+	if m.Sub == "" {
+		i.ostree = nil // another volume has deployments
+	}
+	tree, err := i.treeAt(m)
+	if err != nil {
+		return m, err
+	}
 	said, err := etc.Mounts(tree)
 	if err != nil {
 		return m, fmt.Errorf("find what the system mounts: %w", err)
@@ -174,7 +185,7 @@ func (i *Image) root(m Mounted, k kernelLine) (Mounted, error) {
 			i.Layout.Disk = disk
 		}
 	}
-	if at < 0 {
+	if at < 0 || m.Sub != "" {
 		return m, nil
 	}
 	chosen := m.Options

@@ -3,7 +3,10 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate/mount"
 )
@@ -120,16 +123,50 @@ func (i *Image) systemPlaces() ([]mount.Place, error) {
 	if err := errors.Join(i.mount(parts...)...); err != nil {
 		return nil, err
 	}
-	var places []mount.Place
+	places, beside := i.besidePlace(mounts)
 	for n, m := range mounts {
-		if slices.Contains(parts[:n], parts[n]) {
-			// One detached mount has one place. What is mounted twice is bound the second time.
-			places = append(places, mount.Place{At: m.Mountpoint, Bind: mounts[slices.Index(parts, parts[n])].Mountpoint})
-			continue
-		}
-		places = append(places, mount.Place{At: m.Mountpoint, Mount: i.mounted[parts[n]]})
+		places = append(places, i.place(m, beside, mounts[slices.Index(parts, parts[n])]))
 	}
 	return places, nil
+}
+
+// besidePlace is the place of a volume of which the system sees parts, if there is one.
+func (i *Image) besidePlace(mounts []Mounted) (places []mount.Place, beside part) {
+	n := slices.IndexFunc(mounts, func(m Mounted) bool { return m.Sub != "" })
+	if n < 0 {
+		return nil, part{slot: -1}
+	}
+	beside = mounts[n].part()
+	return []mount.Place{{Beside: true, Mount: i.mounted[beside], Filesystem: beside.slot}}, beside
+}
+
+// place is the place of a mount of a volume. first is the first mount of the same part:
+// a detached mount has one place, and what is mounted twice is bound the second time.
+func (i *Image) place(m Mounted, beside part, first Mounted) mount.Place {
+	switch {
+	case m.part() == beside:
+		return mount.Place{At: m.Mountpoint, Bind: path.Join("/", m.Sub), Beside: true, ReadOnly: m.ReadOnly, Filesystem: -1}
+	case first.Mountpoint != m.Mountpoint:
+		return mount.Place{At: m.Mountpoint, Bind: first.Mountpoint, Filesystem: -1}
+	}
+	return mount.Place{At: m.Mountpoint, Mount: i.mounted[m.part()], Filesystem: m.Slot}
+}
+
+// treeAt is the files of what a mount shows, without what is mounted in it.
+func (i *Image) treeAt(m Mounted) (*Tree, error) {
+	root := i.mounted[m.part()]
+	if m.Sub == "" {
+		return treeOf(root), nil
+	}
+	if dir, ok := i.dirs[m.Sub]; ok {
+		return treeOf(dir), nil
+	}
+	dir, err := mountedTree{root}.open(m.Sub, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	i.dirs[m.Sub] = dir
+	return treeOf(dir), nil
 }
 
 // Change has the image's files opened for writing, which replays journals, and calls

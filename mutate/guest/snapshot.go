@@ -29,11 +29,8 @@ var ErrLostWrites = fault.New(fault.Host, "make room with imgmut gc, or use a st
 // descriptors are taken before the first step and held: a write error is reported by
 // syncfs(2) only to descriptors that were open when it happened.
 func (g *Guest) hold(places []mount.Place) error {
-	if len(places) == 0 || places[0].Mount == nil {
-		return errors.New("nothing to mount as the root")
-	}
 	var err error
-	if g.root, err = reopen(places[0].Mount, unix.O_PATH, "/"); err != nil {
+	if g.root, err = mount.OpenRoot(places); err != nil {
 		return err
 	}
 	if err := checkLinks(g.root); err != nil {

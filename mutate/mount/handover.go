@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 
@@ -141,26 +142,33 @@ func Become(dir string, argv []string) error {
 	if err != nil {
 		return fmt.Errorf("receive mounts: %w", err)
 	}
-	if len(h.Places) == 0 || h.Places[0].Mount == nil || len(argv) == 0 {
-		return errors.New("receive mounts: no root, or nothing to run")
-	}
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("unshare mounts: %w", err)
 	}
-	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("separate mounts: %w", err)
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err := separate(); err != nil {
 		return err
+	}
+	beside := filepath.Join(filepath.Dir(dir), "beside")
+	for _, d := range []string{dir, beside} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			return err
+		}
+	}
+	places, _, err := besides(h.Places, beside)
+	if err != nil {
+		return err
+	}
+	if len(places) == 0 || places[0].Mount == nil || len(argv) == 0 {
+		return errors.New("receive mounts: no root, or nothing to run")
 	}
 	place, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
-	if err := Attach(h.Places[0].Mount, place); err != nil {
+	if err := Attach(places[0].Mount, place); err != nil {
 		return err
 	}
-	if err := attachAll(h.Places[0].Mount, h.Places[1:], h.Owner); err != nil {
+	if err := attachAll(places[0].Mount, places[1:], h.Owner); err != nil {
 		return err
 	}
 	// All other descriptors close as they are executed over.

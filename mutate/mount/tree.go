@@ -19,6 +19,11 @@ type Place struct {
 	Mount  *os.File `json:"-"`          // a detached mount, which is attached there
 	Bind   string   `json:",omitempty"` // a path in the tree, which is shown there as well
 	Sealed string   `json:",omitempty"` // an empty directory which nobody can write to, and why it is there
+	// Beside says of a mount that it is not in the tree, but beside it, and of a bind
+	// that its path is there. There is one such mount at most, before all else: that of
+	// a volume of which a system sees only parts, as of one with ostree's deployments.
+	Beside   bool `json:",omitempty"`
+	ReadOnly bool `json:",omitempty"` // of a bind: nobody can write there
 	// Filesystem tells what is on one filesystem: two places may show parts of it. It
 	// is -1 for what nobody can write to, or what is no part of an image.
 	Filesystem int `json:"-"`
@@ -38,7 +43,7 @@ type Tree struct {
 // Assemble attaches mounts to each other where nobody else sees them. The tree ends
 // with Close; the mounts' descriptors stay the caller's.
 func Assemble(places []Place) (_ *Tree, err error) {
-	if len(places) == 1 {
+	if len(places) == 1 && !places[0].Beside {
 		fd, err := unix.FcntlInt(places[0].Mount.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			return nil, err
@@ -59,6 +64,14 @@ func Assemble(places []Place) (_ *Tree, err error) {
 		if t.namespace, err = os.Open("/proc/thread-self/ns/mnt"); err != nil {
 			return
 		}
+		if err = separate(); err != nil {
+			return
+		}
+		var own []*os.File
+		if places, own, err = besides(places, "/sys"); err != nil {
+			return
+		}
+		defer closeAll(own)
 		if err = enterRoot(places[0].Mount); err != nil {
 			return
 		}
@@ -79,12 +92,70 @@ func Assemble(places []Place) (_ *Tree, err error) {
 	return t, err
 }
 
-// enterRoot makes a detached mount the root directory of the calling thread, and
-// takes all other mounts out of its namespace: those of the machine would stay busy.
-func enterRoot(root *os.File) error {
+// separate keeps what is mounted in the calling thread's namespace from the machine.
+func separate() error {
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("separate mounts: %w", err)
 	}
+	return nil
+}
+
+// besides attaches the mount that is beside the tree, if there is one, to the directory
+// at, and gives places without it, in which the binds of its paths are mounts of their
+// own: a part can be taken only of what is attached. own are the caller's to close.
+func besides(places []Place, at string) (all []Place, own []*os.File, err error) {
+	if len(places) == 0 || !places[0].Beside {
+		return places, nil, nil
+	}
+	beside := places[0].Mount
+	if err := unix.MoveMount(int(beside.Fd()), "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return nil, nil, fmt.Errorf("attach a volume: %w", err)
+	}
+	for _, p := range places[1:] {
+		if p.Beside {
+			m, err := clone(beside, p.Bind, p.ReadOnly)
+			if err != nil {
+				closeAll(own)
+				return nil, nil, fmt.Errorf("mount %s: %w", p.At, err)
+			}
+			own = append(own, m)
+			p = Place{At: p.At, Mount: m}
+		}
+		all = append(all, p)
+	}
+	return all, own, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// clone makes a mount of a path below root.
+func clone(root *os.File, name string, readOnly bool) (*os.File, error) {
+	from, err := openInside(root, name)
+	if err != nil {
+		return nil, fmt.Errorf("bind %s: %w", name, err)
+	}
+	defer from.Close()
+	fd, err := unix.OpenTree(int(from.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("bind %s: %w", name, err)
+	}
+	if readOnly {
+		err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+		if err != nil {
+			unix.Close(fd)
+			return nil, fmt.Errorf("make %s read-only: %w", name, err)
+		}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// enterRoot makes a detached mount the root directory of the calling thread, and
+// takes all other mounts out of its namespace: those of the machine would stay busy.
+func enterRoot(root *os.File) error {
 	// On a directory that every machine has. It goes with the machine's root.
 	const here = "/proc"
 	if err := unix.MoveMount(int(root.Fd()), "", unix.AT_FDCWD, here, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
@@ -158,16 +229,7 @@ func (p Place) mount(root *os.File) (*os.File, error) {
 	case p.Sealed != "":
 		return newSealed(p.Sealed)
 	}
-	from, err := openInside(root, p.Bind)
-	if err != nil {
-		return nil, fmt.Errorf("bind %s: %w", p.Bind, err)
-	}
-	defer from.Close()
-	fd, err := unix.OpenTree(int(from.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("bind %s: %w", p.Bind, err)
-	}
-	return os.NewFile(uintptr(fd), p.Bind), nil
+	return clone(root, p.Bind, p.ReadOnly)
 }
 
 // sealedNote is the one file of a place that nobody can write to.
@@ -206,6 +268,22 @@ func newSealed(why string) (*os.File, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+// OpenRoot opens the root directory of what places will be a tree of: an O_PATH
+// descriptor, by which one comes to all that is mounted there once it is. Of a root that
+// is a part of the mount beside it, only that part.
+func OpenRoot(places []Place) (*os.File, error) {
+	for n, p := range places {
+		switch {
+		case p.Beside && p.Mount != nil:
+		case p.Beside && n > 0 && p.At == "/":
+			return openInside(places[0].Mount, p.Bind)
+		case p.Mount != nil && p.At == "/":
+			return openInside(p.Mount, "/")
+		}
+	}
+	return nil, errors.New("nothing to mount as the root")
 }
 
 // openInside opens a path of the tree below root, whose links lead nowhere else.
