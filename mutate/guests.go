@@ -128,9 +128,6 @@ func (gs *guests) judge(
 	if err != nil {
 		return nil, err
 	}
-	if gs.layout == nil {
-		gs.layout = i.Layout // roles are found before a guest is needed
-	}
 	letGo := sync.OnceValue(i.Close)
 	defer func() { err = errors.Join(err, letGo()) }()
 	var asked *guest.Guest
@@ -145,6 +142,9 @@ func (gs *guests) judge(
 			if err := reflink.CloneFile(scratch, file, 0o600); err != nil {
 				return nil, err
 			}
+			// Of the image itself, whose partitions have other names than those of the base.
+			// Its roles have been found by now.
+			gs.layout = i.Layout
 			var err error
 			asked, err = gs.start(ctx, scratch, true, false)
 			return asked, err

@@ -56,8 +56,12 @@ func (i *Image) lookAgain() error {
 		return m.Sub == "" || m.Mountpoint == "/" || m.Mountpoint == "/boot"
 	})
 	files := volumeFiles{trees: map[int]*Tree{}}
-	for p, m := range i.mounted {
-		files.trees[p.slot] = treeOf(m)
+	for p := range i.mounted {
+		root, err := i.view(p)
+		if err != nil {
+			return err
+		}
+		files.trees[p.slot] = treeOf(root)
 	}
 	if esp, ok := i.Layout.Find(ESP); ok && esp.FS == "vfat" && files.trees[esp.Slot] == nil {
 		if t, err := i.fat(esp); err == nil {

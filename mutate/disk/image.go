@@ -30,6 +30,7 @@ type Image struct {
 	access  Access     // of all that is mounted
 	disk    *mount.Disk
 	mounted map[part]*os.File
+	views   map[part]*os.File   // see view
 	dirs    map[string]*os.File // of the root's volume, by path
 	fats    map[int]*Tree       // by slot
 	ostree  []Mounted           // what is mounted of a deployment, beside its root
@@ -66,7 +67,7 @@ func OpenKnown(ctx context.Context, f *os.File, l *Layout, note func(string)) (*
 	}
 	known := *l
 	known.Volumes = slices.Clone(l.Volumes)
-	i := &Image{File: f, Layout: &known, unlock: unlock, mounted: map[part]*os.File{}, dirs: map[string]*os.File{}, fats: map[int]*Tree{}}
+	i := &Image{File: f, Layout: &known, unlock: unlock, mounted: map[part]*os.File{}, views: map[part]*os.File{}, dirs: map[string]*os.File{}, fats: map[int]*Tree{}}
 	i.roles = sync.OnceValue(i.findRoles)
 	return i, nil
 }
@@ -129,9 +130,11 @@ func (i *Image) detach() error {
 		errs = append(errs, dir.Close())
 		delete(i.dirs, name)
 	}
-	for p, m := range i.mounted {
-		errs = append(errs, m.Close())
-		delete(i.mounted, p)
+	for _, mounts := range []map[part]*os.File{i.mounted, i.views} {
+		for p, m := range mounts {
+			errs = append(errs, m.Close())
+			delete(mounts, p)
+		}
 	}
 	clear(i.fats)
 	if i.disk != nil {

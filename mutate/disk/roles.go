@@ -61,7 +61,11 @@ func (i *Image) findMounts(root Mounted, files volumeFiles) ([]Mounted, error) {
 	if err := i.mount(usr.part())[0]; err != nil {
 		return nil, err
 	}
-	both := withUsr{tree, treeOf(i.mounted[usr.part()])}
+	usrTree, err := i.treeAt(usr)
+	if err != nil {
+		return nil, err
+	}
+	both := withUsr{tree, usrTree}
 	return i.Layout.findMounts(both, k, append(known, usr)...)
 }
 

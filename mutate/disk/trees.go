@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 
@@ -152,9 +153,30 @@ func (i *Image) place(m Mounted, beside part, first Mounted) mount.Place {
 	return mount.Place{At: m.Mountpoint, Mount: i.mounted[m.part()], Filesystem: m.Slot}
 }
 
+// view is the root of a part that is mounted, with nothing mounted in it. What a guest
+// has got is part of its tree, so for a look into it there is another mount of the same.
+func (i *Image) view(p part) (*os.File, error) {
+	if i.guest == nil {
+		return i.mounted[p], nil
+	}
+	if i.views[p] == nil {
+		r := i.request(p)
+		r.Programs, r.Users = false, nil
+		mounts, errs := i.disk.Mount(r)
+		if errs[0] != nil {
+			return nil, errs[0]
+		}
+		i.views[p] = mounts[0]
+	}
+	return i.views[p], nil
+}
+
 // treeAt is the files of what a mount shows, without what is mounted in it.
 func (i *Image) treeAt(m Mounted) (*Tree, error) {
-	root := i.mounted[m.part()]
+	root, err := i.view(m.part())
+	if err != nil {
+		return nil, err
+	}
 	if m.Sub == "" {
 		return treeOf(root), nil
 	}
