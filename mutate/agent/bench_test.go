@@ -22,6 +22,9 @@ type pipe struct{}
 
 func (pipe) Run(context.Context, agent.Command) error         { return errors.ErrUnsupported }
 func (pipe) ReadFile(context.Context, string) ([]byte, error) { return nil, errors.ErrUnsupported }
+func (pipe) Stat(context.Context, string) (*agent.Stat, error) {
+	return nil, errors.ErrUnsupported
+}
 func (pipe) Put(_ context.Context, write func(*tar.Writer) error) error {
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -115,6 +115,13 @@ func (g *recorder) ReadFile(_ context.Context, name string) ([]byte, error) {
 	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 }
 
+func (g *recorder) Stat(_ context.Context, name string) (*agent.Stat, error) {
+	if _, ok := g.files[name]; ok {
+		return &agent.Stat{}, nil
+	}
+	return nil, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrNotExist}
+}
+
 // source is a recipe's directory with files of every sort.
 func source(t *testing.T) (*step.Source, string) {
 	t.Helper()
@@ -203,7 +210,10 @@ func TestApply(t *testing.T) {
 		{`systemd: {enable: [a.service, b.timer], disable: [c.socket], mask: [d.mount], default-target: e.target}`, []string{
 			"run systemctl disable -- c.socket | SYSTEMD_OFFLINE=1", "run systemctl mask -- d.mount | SYSTEMD_OFFLINE=1",
 			"run systemctl enable -- a.service b.timer | SYSTEMD_OFFLINE=1",
-			"run systemctl set-default -- e.target | SYSTEMD_OFFLINE=1"}},
+			"run systemctl set-default -- e.target | SYSTEMD_OFFLINE=1",
+			fmt.Sprintf("put /etc/systemd/system-preset/0-imgmut.preset 0644 0:0 %q",
+				presetHeader+"disable c.socket\nenable a.service\nenable b.timer\nenable e.target\n")}},
+		{`systemd: {mask: [d.mount]}`, []string{"run systemctl mask -- d.mount | SYSTEMD_OFFLINE=1"}},
 	} {
 		t.Run(tc.in, func(t *testing.T) {
 			all, err := step.DecodeAll(parse(t, "- "+tc.in))

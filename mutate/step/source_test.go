@@ -310,8 +310,9 @@ type putter struct {
 	file func(*tar.Header, io.Reader) error
 }
 
-func (*putter) Run(context.Context, agent.Command) error         { return errRun }
-func (*putter) ReadFile(context.Context, string) ([]byte, error) { return nil, errRun }
+func (*putter) Run(context.Context, agent.Command) error          { return errRun }
+func (*putter) ReadFile(context.Context, string) ([]byte, error)  { return nil, errRun }
+func (*putter) Stat(context.Context, string) (*agent.Stat, error) { return nil, errRun }
 func (p *putter) Put(_ context.Context, write func(*tar.Writer) error) error {
 	r, w := io.Pipe()
 	go func() {

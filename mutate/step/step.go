@@ -59,6 +59,8 @@ type Guest interface {
 	Put(ctx context.Context, write func(*tar.Writer) error) error
 	// ReadFile reads a file of the guest, following symbolic links inside it.
 	ReadFile(ctx context.Context, name string) ([]byte, error)
+	// Stat describes a file of the guest, without following a link.
+	Stat(ctx context.Context, name string) (*agent.Stat, error)
 }
 
 // Kinds lists every kind, in the order of the documentation.

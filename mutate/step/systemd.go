@@ -2,6 +2,7 @@ package step
 
 import (
 	"context"
+	"slices"
 
 	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/recipes"
@@ -9,7 +10,7 @@ import (
 
 var systemdKind = recipes.Kind[Step]{
 	Name:    "systemd",
-	Version: 1,
+	Version: 2,
 	Summary: "enable, disable and mask units, set the default target",
 	Example: `
 - systemd:
@@ -22,7 +23,8 @@ var systemdKind = recipes.Kind[Step]{
 }
 
 // Systemd changes which units start at boot, with the image's own systemctl,
-// offline: no manager runs in the guest and none is needed.
+// offline: no manager runs in the guest and none is needed. A first boot leaves them
+// so: see presetFile.
 type Systemd struct {
 	Enable        []string `yaml:"enable" json:"enable,omitempty"`
 	Disable       []string `yaml:"disable" json:"disable,omitempty"`
@@ -45,7 +47,11 @@ func (s *Systemd) Validate(o recipes.Options) recipes.Problems {
 }
 
 // Apply implements [Step].
-func (s *Systemd) Apply(ctx context.Context, g Guest, _ *Source) error {
+func (s *Systemd) Apply(ctx context.Context, g Guest, src *Source) error {
+	rules, err := s.presets(ctx, g) // before links go by which a unit has another name
+	if err != nil {
+		return err
+	}
 	for _, c := range []struct {
 		verb  string
 		units []string
@@ -58,7 +64,41 @@ func (s *Systemd) Apply(ctx context.Context, g Guest, _ *Source) error {
 		}
 	}
 	if s.DefaultTarget != "" {
-		return g.Run(ctx, agent.Systemctl("set-default", "--", s.DefaultTarget))
+		if err := g.Run(ctx, agent.Systemctl("set-default", "--", s.DefaultTarget)); err != nil {
+			return err
+		}
 	}
-	return nil
+	if len(s.Enable)+len(s.Disable) == 0 && s.DefaultTarget == "" {
+		return nil
+	}
+	return rules.write(ctx, g, src)
+}
+
+// presets are the rules of the image with those of the step.
+func (s *Systemd) presets(ctx context.Context, g Guest) (presets, error) {
+	rules, err := readPresets(ctx, g)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range s.Disable {
+		units, err := withAlso(ctx, g, name)
+		if err != nil {
+			return nil, err
+		}
+		for _, unit := range units {
+			rules.disable(unit)
+		}
+	}
+	enabled := s.Enable
+	if s.DefaultTarget != "" { // of a target that presets disable, all links to it go
+		enabled = append(slices.Clone(enabled), s.DefaultTarget)
+	}
+	for _, name := range enabled {
+		unit, _, err := realUnit(ctx, g, name)
+		if err != nil {
+			return nil, err
+		}
+		rules.enable(unit)
+	}
+	return rules, nil
 }
