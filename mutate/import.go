@@ -224,10 +224,11 @@ func (e *Engine) lookInto(ctx context.Context, f *os.File) (_ *looked, err error
 		return nil, err
 	}
 	l := &looked{layout: i.Layout}
-	if l.findings, err = verify.Findings(ctx, i); err != nil {
+	var notes []string
+	if l.findings, notes, err = verify.Findings(ctx, i); err != nil {
 		return nil, err
 	}
-	for _, text := range l.findings {
+	for _, text := range slices.Concat(l.findings, notes) {
 		e.note("note: found in the base: " + text)
 	}
 	var stuck []string

@@ -63,7 +63,7 @@ func TestBootChain(t *testing.T) {
 			if c.OK != (tc.want == "") || !strings.Contains(c.Detail, tc.want) || c.OK != (c.Mend == "") {
 				t.Errorf("%+v, want %q", c, tc.want)
 			}
-			known, err := verify.Findings(t.Context(), i)
+			known, _, err := verify.Findings(t.Context(), i)
 			if err != nil || (len(known) == 0) != (tc.want == "") {
 				t.Fatalf("Findings = %q, %v", known, err)
 			}

@@ -26,7 +26,7 @@ type Check struct {
 
 // Checks lists them, in the order of the verdict.
 func Checks() []Check {
-	return []Check{tableCheck, filesystemsCheck, referencesCheck, closureCheck, bootCheck}
+	return []Check{tableCheck, filesystemsCheck, referencesCheck, closureCheck, bootCheck, sharedCheck}
 }
 
 // checkAll runs all checks.

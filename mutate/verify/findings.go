@@ -38,26 +38,27 @@ func judged(name string, version int, find func(context.Context, *disk.Image) ([
 	}
 }
 
-// Findings gives a text key for all that is wrong with a base and that no recipe
-// can be blamed for: it is what to have as Known in the [Base] of a request about an image
-// that was made of it.
-func Findings(ctx context.Context, i *disk.Image) ([]string, error) {
-	var keys []string
+// Findings gives a text for all that is wrong with a base and that no recipe can be
+// blamed for: it is what to have as Known in the [Base] of a request about an image that
+// was made of it. notes are what is worth telling besides.
+func Findings(ctx context.Context, i *disk.Image) (wrong, notes []string, err error) {
 	for _, c := range Checks() {
 		if c.find == nil {
 			continue
 		}
 		found, err := c.find(ctx, i)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, f := range found {
-			if !f.note {
-				keys = append(keys, f.in(c.Name))
+			if f.note {
+				notes = append(notes, c.Name+": "+f.what)
+			} else {
+				wrong = append(wrong, f.in(c.Name))
 			}
 		}
 	}
-	return keys, nil
+	return wrong, few(notes), nil
 }
 
 // Judges names the checks that [Findings] asks, with their versions. What others
