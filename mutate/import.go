@@ -187,7 +187,7 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (
 	defer unlock()
 	b := &record.Base{Digest: sums.Digest(), Size: id.Size, Source: f.Name(), Imported: e.Now().UTC(), Layout: *seen.layout,
 		Seen:     []content.FileID{id},
-		Findings: seen.findings, Judged: verify.Judges(), Clean: seen.clean}
+		Findings: seen.wrong(), Judged: verify.Judges(), Clean: seen.clean}
 	var known record.Base
 	err = e.Store.Update(ctx, store.Bases, b.Digest, &known, func() error { // the same bytes in another file
 		known.Seen = append(known.Seen, id)
@@ -205,18 +205,57 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (
 
 // looked is what was found in an image.
 type looked struct {
-	layout   *disk.Layout
-	findings []string // what is wrong with it already
-	clean    []string // which of its files need no second look when images are made of it
+	layout *disk.Layout
+	found  []verify.Finding
+	clean  []string // which of its files need no second look when images are made of it
+	stuck  []string // which have a copy of a partition UUID that cannot be rewritten
 }
 
-// lookInto finds out what is in an image, and that imgmut can work on it.
+// wrong are what is wrong with it already, as it is kept.
+func (l *looked) wrong() (keys []string) {
+	for _, f := range l.found {
+		if !f.Note {
+			keys = append(keys, f.Key)
+		}
+	}
+	return keys
+}
+
+// lookInto finds out what is in an image, and that imgmut can work on it, and tells.
 func (e *Engine) lookInto(ctx context.Context, f *os.File) (_ *looked, err error) {
 	i, err := disk.Open(ctx, f, e.note)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, i.Close()) }()
+	l, err := lookAt(ctx, i)
+	if err != nil {
+		return nil, err
+	}
+	for n, found := range l.found {
+		if n == maxTold {
+			e.note(fmt.Sprintf("note: and %d more: imgmut doctor tells all", len(l.found)-n))
+			break
+		}
+		e.note("note: found in the base: " + found.Check + ": " + found.What)
+	}
+	for _, file := range l.stuck {
+		e.note(stuck(file))
+	}
+	return l, nil
+}
+
+// maxTold is how many findings in a base are told.
+const maxTold = 20
+
+// stuck tells of a file in which a partition UUID cannot be rewritten.
+func stuck(file string) string {
+	return file + " names a partition by its UUID, which every image has anew: " +
+		"have a step name the volume by its filesystem's UUID and make that file anew"
+}
+
+// lookAt is lookInto for an image that is open. It tells nothing.
+func lookAt(ctx context.Context, i *disk.Image) (*looked, error) {
 	if err := i.FindRoles(); err != nil {
 		return nil, err
 	}
@@ -224,22 +263,12 @@ func (e *Engine) lookInto(ctx context.Context, f *os.File) (_ *looked, err error
 		return nil, err
 	}
 	l := &looked{layout: i.Layout}
-	var notes []string
-	if l.findings, notes, err = verify.Findings(ctx, i); err != nil {
+	var err error
+	if l.found, err = verify.Findings(ctx, i); err != nil {
 		return nil, err
 	}
-	for _, text := range slices.Concat(l.findings, notes) {
-		e.note("note: found in the base: " + text)
-	}
-	var stuck []string
-	if l.clean, stuck, err = verify.Remember(ctx, i); err != nil {
-		return nil, err
-	}
-	for _, file := range stuck {
-		e.note(file + " names a partition by its UUID, which every image has anew: " +
-			"have a step name the volume by its filesystem's UUID and make that file anew")
-	}
-	return l, nil
+	l.clean, l.stuck, err = verify.Remember(ctx, i)
+	return l, err
 }
 
 // findings are what is wrong with a base, by the checks of this version.
@@ -256,8 +285,8 @@ func (e *Engine) findings(ctx context.Context, b *record.Base) ([]string, error)
 	if err != nil {
 		return nil, fmt.Errorf("base %.12s: %w", b.Digest, err)
 	}
-	return l.findings, e.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
-		b.Findings, b.Judged, b.Clean = l.findings, verify.Judges(), l.clean
+	return l.wrong(), e.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
+		b.Findings, b.Judged, b.Clean = l.wrong(), verify.Judges(), l.clean
 		return nil
 	})
 }

@@ -68,6 +68,20 @@ func (i *Image) trees() (trees []Placed, unreadable []error, err error) {
 	return trees, unreadable, nil
 }
 
+// EachVolume gives the files of each volume by itself, wherever the system has it: it
+// can also be asked of an image of which that is not known. A volume whose files cannot
+// be read is not among them.
+func (i *Image) EachVolume() (trees []Placed) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	files := i.eachVolume()
+	for _, slot := range files.slots() {
+		v, _ := i.Layout.Slot(slot)
+		trees = append(trees, Placed{"", files.trees[slot], v})
+	}
+	return trees
+}
+
 // holds says whether the system's own tree has a volume in it.
 func (i *Image) holds(v Volume) bool {
 	return slices.ContainsFunc(i.Layout.Mounts, func(m Mounted) bool { return i.InSystem(m) && m.Slot == v.Slot })

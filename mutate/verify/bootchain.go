@@ -8,6 +8,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/boot"
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/etc"
 )
 
 var bootCheck = judged("boot chain", 1, bootChain)
@@ -25,6 +26,30 @@ func bootChain(_ context.Context, i *disk.Image) ([]finding, error) {
 		found = append(found, finding{what: f.What, key: f.Key(), mend: f.Mend, note: f.Note})
 	}
 	return found, nil
+}
+
+// Entries are the ways to start the image that its boot loaders have, the default
+// first. Of an image that imgmut cannot use they are those that each volume tells of by
+// itself.
+func Entries(i *disk.Image) ([]boot.Entry, error) {
+	all, err := places(i)
+	if err != nil {
+		for _, t := range i.EachVolume() {
+			all = append(all, boot.Place{At: likelyPlace(t), UUID: t.Volume.UUID, FS: t.Tree})
+		}
+	}
+	return boot.Entries(all)
+}
+
+// likelyPlace is where the system may have a volume of which it is not known.
+func likelyPlace(t disk.Placed) string {
+	switch {
+	case t.Volume.FS == "vfat":
+		return ""
+	case etc.Exists(t, "etc"), etc.Exists(t, "ostree/deploy"):
+		return "/"
+	}
+	return "/boot"
 }
 
 // places are the trees in which something for the start may be: what a boot loader

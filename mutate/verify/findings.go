@@ -38,27 +38,34 @@ func judged(name string, version int, find func(context.Context, *disk.Image) ([
 	}
 }
 
-// Findings gives a text for all that is wrong with a base and that no recipe can be
-// blamed for: it is what to have as Known in the [Base] of a request about an image that
-// was made of it. notes are what is worth telling besides.
-func Findings(ctx context.Context, i *disk.Image) (wrong, notes []string, err error) {
+// Finding is one thing that a check tells of a base.
+type Finding struct {
+	Check string `json:"check"`
+	What  string `json:"what"`
+	Mend  string `json:"mend,omitempty"`
+	Note  bool   `json:"note,omitempty"` // worth telling, not wrong
+	// Key names what is wrong in all images that are made of the base: it is what to
+	// have as Known in the [Base] of a request about one.
+	Key string `json:"-"`
+}
+
+// Findings gives all that is wrong with a base and that no recipe can be blamed for,
+// and what is worth telling of it.
+func Findings(ctx context.Context, i *disk.Image) ([]Finding, error) {
+	var all []Finding
 	for _, c := range Checks() {
 		if c.find == nil {
 			continue
 		}
 		found, err := c.find(ctx, i)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		for _, f := range found {
-			if f.note {
-				notes = append(notes, c.Name+": "+f.what)
-			} else {
-				wrong = append(wrong, f.in(c.Name))
-			}
+			all = append(all, Finding{Check: c.Name, What: f.what, Mend: f.mend, Note: f.note, Key: f.in(c.Name)})
 		}
 	}
-	return wrong, few(notes), nil
+	return all, nil
 }
 
 // Judges names the checks that [Findings] asks, with their versions. What others
