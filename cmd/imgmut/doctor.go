@@ -31,13 +31,21 @@ type finding struct {
 }
 
 var doctorCommand = &spec{
-	name: "doctor", group: groupStore,
-	summary: "tell what this machine has and lacks, and the mend",
-	text: `Changes nothing. One of the two hosts is enough: the machine's own systemd
-("system"), or the one that imgmut starts for itself ("private").`,
-	faults:   []fault.Class{fault.Host}, // images cannot be made here
-	examples: []string{"imgmut doctor"},
-	run: func(ctx context.Context, s *session, _ args) (result, error) {
+	name: "doctor", group: groupStore, args: "[NAME|FILE]",
+	summary: "tell what this machine lacks, or what is in an image",
+	text: `Changes nothing. Of the machine it tells what it has and lacks, and the mend. One
+of the two hosts is enough: the machine's own systemd ("system"), or the one that
+imgmut starts for itself ("private").
+
+Of an image or base of the store, or any raw image file, it tells the partitions,
+what the system mounts where and which file says so, what its boot loaders start,
+what is wrong with it, and why imgmut would refuse it.`,
+	faults:   []fault.Class{fault.Host, fault.Image, fault.NotFound}, // images cannot be made here, or of that
+	examples: []string{"imgmut doctor", "imgmut doctor debian-12.raw"},
+	run: func(ctx context.Context, s *session, a args) (result, error) {
+		if len(a.list) > 0 {
+			return s.look(ctx, a.list[0])
+		}
 		list := slices.Concat(storeFindings(s.dir), toolFindings(), namespaceFindings())
 		hosts, usable := hostFindings(ctx)
 		list = append(list, hosts...)

@@ -74,6 +74,7 @@ var goldens = []struct {
 	{"gc-dry-run", "gc --dry-run", exitDone},
 	{"gc", "gc", exitDone},
 	{"doctor", "doctor", exitDone},
+	{"doctor-image", "doctor debian-12.raw", exitDone},
 	{"version", "version", exitDone},
 	{"", "help apply", exitDone}, // a text as a whole
 	{"", "man", exitDone},
