@@ -3,6 +3,7 @@
 // apply.go.
 //
 //	import.go    a raw image becomes a base of the store, named by its bytes
+//	look.go      what an import sees of an image, for people
 //	plan.go      the chain of keys, and the locks of what is missing of it
 //	reuse.go     which layers are used again, and why the others are not
 //	build.go     one apply at work, and what is kept of one that fails
@@ -10,6 +11,7 @@
 //	commit.go    layers get their names behind the steps
 //	guests.go    the guests of a run: one for the steps, one to verify in
 //	steprun.go   the guest as one step sees it
+//	hidden.go    what steps leave where a mount will hide it
 //	lines.go     a step's output as users see it
 //	finish.go    fork of the last layer, identity, verdict, record
 //	targets.go   the image where others look for it

@@ -2,12 +2,16 @@
 // filesystems in them, the role each plays for the operating system, and the
 // references by which one names another.
 //
-// Nothing in an image is believed because a label says so. The role of a
-// partition comes from what is in it: root is the filesystem with an
-// os-release file, the rest is what root's fstab mounts where (and, for the
-// EFI system partition, its type GUID, which firmware goes by as well). That
-// is why an image whose partitions are all typed "Linux data", which
-// systemd-nspawn refuses as having several roots, is clear to imgmut.
+// The role of a partition comes from what is in it, and from what the system will
+// do with it: root is the filesystem, or the subvolume, with an os-release file; the
+// rest is what is mounted where when root starts: by fstab, mount units, the kernel's
+// command line, and by the types of partitions where systemd itself goes by them
+// ([Layout.Mounts] says which). Of several roots the kernel's command line decides,
+// and then a type. So an image whose partitions are all typed "Linux data" is clear,
+// and one in which it cannot be known which volume is meant is refused.
+//
+// A guest gets the same mounts ([Image.MountGuest]), but for what is not of the image
+// ([Layout.Covers]): what is written below that would not be seen.
 //
 // blkid(8) tells which filesystem a volume has; systemd uses the same library.
 // Filesystems are read through detached mounts ([Volume.Open]), which have no

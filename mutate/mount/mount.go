@@ -5,8 +5,8 @@
 // Everything here ends by itself when the process does. A loop device is
 // attached with LO_FLAGS_AUTOCLEAR, so the kernel lets go of it with its last
 // user; a mount is detached ([Detached]), so it has no place in any namespace
-// and ends with its descriptor. Nothing here scans partitions: one is reached
-// by offset and size.
+// and ends with its descriptor. The kernel reads no partition table: it is told of
+// the partitions that were found ([AttachDisk]).
 //
 // Letting go is lazy, though. A file that some loop device still names may
 // still be written to, so whoever clones it as finished or renames it waits
