@@ -141,12 +141,15 @@ func (b *build) makeImage(ctx context.Context, base *os.File, id record.Identity
 		return err
 	}
 	if err = b.settle(i); err == nil {
+		err = i.FindRoles()
+		if fault.Of(err) == fault.Image {
+			err = b.unfit(err)
+		}
+	}
+	if err == nil {
 		err = fork.Identify(ctx, i, base, id, b.note)
 	}
-	if err = errors.Join(err, i.Close()); fault.Of(err) == fault.Image { // the base was usable, so it is the recipe's doing
-		return b.unfit(err)
-	}
-	if err != nil {
+	if err = errors.Join(err, i.Close()); err != nil {
 		return fmt.Errorf("give %s its identity: %w", b.plan.recipe.Name, err)
 	}
 	return mount.WaitReleased(ctx, b.imageFile())
@@ -184,7 +187,8 @@ func (b *build) verifyAndSum(
 	return verdict, sums, err
 }
 
-// unfit is the verdict on an image that cannot be looked into, though its base could.
+// unfit is the verdict on an image that cannot be looked into. Its base could, so that
+// is the recipe's doing.
 func (b *build) unfit(err error) error {
 	return &VerifyError{b.plan.recipe.Name, []record.Check{{Name: "operating system", Detail: err.Error()}}}
 }

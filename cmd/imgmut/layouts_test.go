@@ -100,8 +100,7 @@ func lookInto(t *testing.T, image string, f made) {
 	t.Helper()
 	const script = `
 sector=512
-if ! sfdisk --dump "$1" >/dev/null 2>&1 || [ "$(dd if="$1" bs=4096 skip=1 count=1 status=none | head -c 8)" = "EFI PART" ]; then sector=4096; fi
-[ "$2" != 0 ] || sector=512
+[ "$(dd if="$1" bs=4096 skip=1 count=1 status=none | head -c 8 | tr -d '\0')" != "EFI PART" ] || sector=4096
 disk=$(losetup --find --show --read-only --partscan --sector-size $sector "$1")
 trap 'losetup --detach "$disk"' EXIT
 node=$disk

@@ -94,8 +94,8 @@ for name; do
 	mkdir -p "$name/etc" "$name/usr/lib" "$name/bin"
 	echo ID=test > "$name/usr/lib/os-release"; head -c 64 /bin/true > "$name/bin/sh"; : > "$name/etc/fstab"
 done`
-	args := append([]string{"--mount", "--propagation", "private", "sh", "-euc", script, "sh", path, filepath.Join(t.TempDir(), "mnt")}, names...)
-	fixtures.Program(t, "", "unshare", args...)
+	args := []string{"--mount", "--propagation", "private", "sh", "-euc", script, "sh", path, filepath.Join(t.TempDir(), "mnt")}
+	fixtures.Program(t, "", "unshare", append(args, names...)...)
 	released(t, path)
 }
 

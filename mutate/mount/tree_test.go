@@ -131,7 +131,8 @@ func TestHandover(t *testing.T) {
 		{At: "/bound", Bind: "/other/made"}}
 
 	dir := filepath.Join(t.TempDir(), "tree")
-	const script = `cat; cat "$1/new/place/name" "$1/inner/README.imgmut"; stat -c %u:%g "$1" "$1/new" "$1/other/made"; ls -A "$1/inner"; : > "$1/bound/file"; ls "$1/other/made"`
+	const script = `cat; cat "$1/new/place/name" "$1/inner/README.imgmut"; stat -c %u:%g "$1" "$1/new" "$1/other/made"
+ls -A "$1/inner"; : > "$1/bound/file"; ls "$1/other/made"`
 	out, err := become(t, mount.Handover{Places: places, Owner: users.Shift}, dir, "sh", "-euc", script, "sh", dir)
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
