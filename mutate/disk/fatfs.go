@@ -45,8 +45,9 @@ func readFAT(bits int, b backend.Storage, v Volume) (fs.FS, error) {
 	return fat32.Read(b, v.Size, v.Offset, 512)
 }
 
-// fatFS keeps two known faults of the library away from its callers: a panic
-// on a damaged volume, and an error for reading an empty file.
+// fatFS keeps three known faults of the library away from its callers: a panic
+// on a damaged volume, an error for reading an empty file, and directories whose
+// mode is that of a file.
 type fatFS struct {
 	fs.FS
 	image  *os.File // nil if it is not to be written to
@@ -68,6 +69,14 @@ type fatFile struct {
 	name string
 	list []fs.DirEntry // what is still to be given of the directory
 	read bool          // it is known what is in the directory
+}
+
+func (f *fatFile) Stat() (fi fs.FileInfo, err error) {
+	defer recovered(&err)
+	if fi, err = f.File.Stat(); err != nil {
+		return nil, err
+	}
+	return fatInfo{fi}, nil
 }
 
 func (f *fatFile) Read(b []byte) (n int, err error) {
@@ -119,7 +128,20 @@ func (t fatFS) ReadFile(name string) (b []byte, err error) {
 
 func (t fatFS) Stat(name string) (fi fs.FileInfo, err error) {
 	defer recovered(&err)
-	return fs.Stat(t.FS, name)
+	if fi, err = fs.Stat(t.FS, name); err != nil {
+		return nil, err
+	}
+	return fatInfo{fi}, nil
+}
+
+// fatInfo is what is known of a file.
+type fatInfo struct{ fs.FileInfo }
+
+func (i fatInfo) Mode() fs.FileMode {
+	if i.IsDir() {
+		return fs.ModeDir | 0o755
+	}
+	return 0o644
 }
 
 func (t fatFS) ReadDir(name string) (list []fs.DirEntry, err error) {

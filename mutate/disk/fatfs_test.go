@@ -93,3 +93,29 @@ func TestOverwriteOutsideFAT(t *testing.T) {
 		t.Errorf("the image has %d bytes now, %v", after.Size(), err)
 	}
 }
+
+// TestFATModes: what walks a tree goes by modes, and a directory that says it is a
+// file hides all that is in it.
+func TestFATModes(t *testing.T) {
+	fixtures.Require(t, fixtures.Tools)
+	f, v := fat(t, "32", 64<<20, map[string]string{"EFI/a/grub.cfg": "text\n"})
+	tree := openTree(t, v, f, disk.ReadOnly)
+	for name, directory := range map[string]bool{"EFI": true, "EFI/a": true, "EFI/a/grub.cfg": false} {
+		fi, err := tree.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open, err := tree.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := open.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fi.Mode().IsDir() != directory || fi.Mode().IsRegular() == directory || again.Mode() != fi.Mode() {
+			t.Errorf("%s has mode %s, and open %s", name, fi.Mode(), again.Mode())
+		}
+		open.Close()
+	}
+}
