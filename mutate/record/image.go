@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -47,6 +48,18 @@ func (i *Image) Check(name string) error {
 type Identity struct {
 	Disk       string            `json:"disk"`       // disk GUID, or the MBR's signature
 	Partitions map[string]string `json:"partitions"` // UUIDs in lower case: from the base's to the image's
+	// Filesystems are UUIDs, and the serials of FAT volumes, as UUID= has them: from
+	// the base's, in lower case, to the image's. Labels are those of the base and of
+	// the image. There are none if the recipe does not ask for them.
+	Filesystems map[string]string `json:"filesystems,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	KeepTypes   bool              `json:"keepTypes,omitempty"` // of partitions, as the base has them
+}
+
+// Equal says whether two images are set apart in the same way.
+func (i Identity) Equal(o Identity) bool {
+	return i.Disk == o.Disk && i.KeepTypes == o.KeepTypes && maps.Equal(i.Partitions, o.Partitions) &&
+		maps.Equal(i.Filesystems, o.Filesystems) && maps.Equal(i.Labels, o.Labels)
 }
 
 // PoolFile is a file in machined's pool.
