@@ -19,7 +19,7 @@ var (
 
 // Keys of the recipe and, beside its kind, of a step.
 var (
-	recipeKeys = []string{"version", "name", "base", "steps", "verify", "register"}
+	recipeKeys = []string{"version", "name", "base", "steps", "verify", "identity", "register"}
 	stepKeys   = []string{"name", "env", "network", "max-age", "timeout", "hidden"}
 )
 
@@ -52,6 +52,8 @@ func (b *builder) recipe(root *node) {
 			for i, item := range b.listOf(e.value, "verify") {
 				b.assertion(i, item)
 			}
+		case "identity":
+			b.identity(e.value)
 		case "register":
 			b.field(e.value, "register", &b.r.Register)
 		default:

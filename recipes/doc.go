@@ -9,6 +9,7 @@
 //	    write: {path: /etc/motd, content: "hello\n", mode: "0644"}
 //	verify:
 //	  - file: {path: /etc/motd, content: "hello\n"}
+//	identity: {filesystems: true}
 //	register: {machined: true}
 //
 // # Words

@@ -55,6 +55,14 @@ func TestProblems(t *testing.T) {
 			"r.yaml:6:11: register: want a mapping, found true"}},
 		{"register", head + "register: {machined: yes, x: 1}\n", []string{
 			`r.yaml:4:22: register.machined: want true or false, found "yes"`, "r.yaml:4:27: register.x: unknown key"}},
+		{"identity", head + "identity: {filesystems: yes, machine: 1}\n", []string{
+			`r.yaml:4:25: identity.filesystems: want true or false, found "yes"`, "r.yaml:4:30: identity.machine: unknown key"}},
+		{"identity, what it says", head + "identity: {labels: \"{nam}-{label}\", types: new}\n", []string{
+			`r.yaml:4:20: identity.labels: "{nam}-{label}": want letters, digits and . _ - with {name} and {label}, the image's and the base's`,
+			`r.yaml:4:44: identity.types: "new": want keep [leave it out for the types by which systemd finds them]`}},
+		{"identity, one label for all", head + "identity: {labels: \"{name}\"}\n", []string{
+			`r.yaml:4:20: identity.labels: "{name}": want {label} in it, or two filesystems would have one label`}},
+		{"identity, as it should be", head + "identity: {filesystems: true, labels: \"{label}-{name}.1\", types: keep}\n", nil},
 		{"kinds", head + "steps:\n  - name: x\n  - run: a\n    write: b\n" +
 			"  - run: a\n    netwrok: true\n  - text\n  -\n", []string{
 			"r.yaml:5:5: steps[0]: no kind: nothing says what to do",

@@ -27,6 +27,7 @@ type Recipe struct {
 	Base     Base
 	Steps    []Step
 	Verify   []Assertion
+	Identity Identity
 	Register Register
 	Digest   string // SHA-256 of the bytes and of the Sets, in hex
 }
@@ -70,6 +71,15 @@ type Assertion struct {
 	Pos     Pos
 }
 
+// Identity says what sets the image apart, beside the GUIDs of its disk and
+// partitions, which every image has anew.
+type Identity struct {
+	Filesystems bool   // also new UUIDs of filesystems
+	Labels      string // template of their labels, with {name} and {label}; empty leaves them
+	KeepTypes   bool   // the types of partitions stay as the base has them
+	Pos         Pos
+}
+
 // Register says where a finished image is made known beside the store.
 type Register struct {
 	Machined bool `yaml:"machined"` // to systemd-machined, for machinectl
@@ -78,6 +88,11 @@ type Register struct {
 // BaseProblem is a problem with the base, for what Parse cannot judge.
 func (r *Recipe) BaseProblem(format string, args ...any) Problem {
 	return newProblem(r.File, r.Base.Pos, "base", "%s", fmt.Sprintf(format, args...))
+}
+
+// IdentityProblem is a problem with a field of identity, for what Parse cannot judge.
+func (r *Recipe) IdentityProblem(field, format string, args ...any) Problem {
+	return newProblem(r.File, r.Identity.Pos, at("identity", field), "%s", fmt.Sprintf(format, args...))
 }
 
 // Load reads a recipe from a regular file, as [Parse] does.
