@@ -1,6 +1,10 @@
 package tool
 
-import "os/exec"
+import (
+	"os/exec"
+
+	"github.com/imgmut/imgmut/mutate/fault"
+)
 
 // Program is a program of the host that imgmut runs.
 type Program struct {
@@ -16,6 +20,11 @@ var programs = []Program{
 	{"e2fsck", "e2fsprogs", "images with ext4"},
 	{"xfs_repair", "xfsprogs", "images with XFS"},
 	{"btrfs", "btrfs-progs", "images with btrfs"},
+	{"tune2fs", "e2fsprogs", "new UUIDs of ext4"},
+	{"xfs_admin", "xfsprogs", "new UUIDs of XFS"},
+	{"btrfstune", "btrfs-progs", "new UUIDs of btrfs"},
+	{"fatlabel", "dosfstools", "new serials of FAT"},
+	{"swaplabel", "util-linux", "new UUIDs of swap"},
 	{"fsck.vfat", "dosfstools", "images with an EFI system partition"},
 }
 
@@ -24,6 +33,19 @@ func Programs() []Program { return programs }
 
 // Path is where a program is, or an error that says that it is nowhere.
 func (p Program) Path() (string, error) { return exec.LookPath(p.Name) }
+
+// Need is an error of class [fault.Host] if a program of the list is not installed.
+func Need(name, what string) error {
+	p := find(name)
+	if _, err := p.Path(); err != nil {
+		return p.missing(what)
+	}
+	return nil
+}
+
+func (p Program) missing(what string) error {
+	return fault.New(fault.Host, p.Mend(), "%s: %s is not installed", what, p.Name)
+}
 
 // Mend is how to get a program that is missing.
 func (p Program) Mend() string { return "install the package " + p.Package }

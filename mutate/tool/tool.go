@@ -15,8 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-
-	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // Call is one run of a program.
@@ -84,7 +82,7 @@ func Run(ctx context.Context, c Call) ([]byte, error) {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case errors.Is(err, exec.ErrNotFound):
-		return nil, fault.New(fault.Host, p.Mend(), "%s: %s is not installed", c.What, c.Program)
+		return nil, p.missing(c.What)
 	case errors.As(err, &exit):
 		return out, &ExitError{c.What, c.Program, exit.ExitCode(), string(out) + string(said), err}
 	}
