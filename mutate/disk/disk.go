@@ -120,6 +120,17 @@ func (l *Layout) PartUUIDs() []string {
 	return ids
 }
 
+// UUIDs lists by what UUID= names the filesystems, in small letters.
+func (l *Layout) UUIDs() []string {
+	var ids []string
+	for _, v := range l.Volumes {
+		if v.UUID != "" {
+			ids = append(ids, strings.ToLower(v.UUID))
+		}
+	}
+	return ids
+}
+
 // Find gives the volume with that role.
 func (l *Layout) Find(r Role) (Volume, bool) {
 	for _, v := range l.Volumes {

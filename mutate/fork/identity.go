@@ -121,7 +121,7 @@ func rewriteReferences(ctx context.Context, i *disk.Image, trees []disk.Placed, 
 func stalePlaces(ctx context.Context, t disk.Placed, id record.Identity) ([]refs.Patch, error) {
 	var stale []refs.Patch
 	files := refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot()}
-	err := files.Rename(ctx, id.Partitions, func(p refs.Patch) error {
+	err := files.Rename(ctx, refs.Names{Partitions: id.Partitions}, func(p refs.Patch) error {
 		stale = append(stale, p)
 		return nil
 	})

@@ -10,8 +10,8 @@ import (
 	"unicode/utf16"
 )
 
-// finder finds partition UUIDs in bytes of any sort, many in one pass. Each
-// may be written as text, in one or two bytes a letter and in any letter case,
+// finder finds UUIDs of partitions and filesystems in bytes of any sort, many in one
+// pass. Each may be written as text, in one or two bytes a letter and in any letter case,
 // or as 16 bytes in either order: GPT's, as firmware has it in boot entries, and
 // that of RFC 9562.
 //
@@ -46,6 +46,9 @@ const (
 // position is where in a form of that length a gram is.
 type position struct{ offset, length int }
 
+// escapedDash is a dash in the name of a unit for a device (systemd-escape(1)).
+const escapedDash = `\x2d`
+
 const (
 	gram    = 8   // bytes
 	tagRoom = 512 // bytes before a form that tell what it names
@@ -57,7 +60,8 @@ const (
 // errTooOften is the error for bytes that are made to cost time.
 var errTooOften = errors.New("too much is like an ID")
 
-// newFinder makes a finder of IDs: GPT's, which are UUIDs, or MBR's.
+// newFinder makes a finder of IDs: UUIDs, those of an MBR's partitions, or the
+// serials of FAT volumes.
 func newFinder(ids []string) *finder {
 	f := &finder{forms: map[string]form{}, grams: map[uint64][]position{}, buf: make([]byte, tagRoom+2*chunk)}
 	shortest := chunk
@@ -109,11 +113,11 @@ func formsOf(id string) map[string]formKind {
 	for _, u := range utf16.Encode([]rune(id)) {
 		wide = binary.LittleEndian.AppendUint16(wide, u)
 	}
-	forms := map[string]formKind{id: asText, strings.ReplaceAll(id, "-", `\x2d`): asText, string(wide): asWide}
+	forms := map[string]formKind{id: asText, strings.ReplaceAll(id, "-", escapedDash): asText, string(wide): asWide}
 	digits := strings.ReplaceAll(id, "-", "")
 	b, err := hex.DecodeString(digits)
 	if err != nil || len(b) != 16 {
-		return forms // an MBR's is too short to be told from any other number
+		return forms // a short one's digits cannot be told from any other number
 	}
 	forms[digits] = asHex
 	if plain(b) {
@@ -140,7 +144,8 @@ func plain(b []byte) bool {
 // match is a place where an ID is.
 type match struct {
 	form
-	before []byte // in the same stretch of bytes
+	start, end int    // in the stretch of bytes that is looked at
+	before     []byte // in the same stretch
 }
 
 // find reads r to its end. found says whether to go on.
@@ -200,7 +205,7 @@ func (f *finder) look(b []byte, done int, last bool, found func(match) bool) boo
 
 // matchAt says whether a form is there, and is no part of a longer one.
 func (f *finder) matchAt(b []byte, start, end int) (match, bool) {
-	m := match{before: b[max(0, start-tagRoom):start]}
+	m := match{start: start, end: end, before: b[max(0, start-tagRoom):start]}
 	var ok bool
 	if m.form, ok = f.forms[string(b[start:end])]; ok && m.kind == asBinary {
 		return m, true

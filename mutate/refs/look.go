@@ -45,9 +45,11 @@ func (f Files) eachText(ctx context.Context, visit func(name, text string) error
 	})
 }
 
-// eachOther visits the other texts that are read at boot: nobody knows all names
-// that boot loaders and scripts give to their files.
-func (f Files) eachOther(ctx context.Context, done map[string]bool, visit func(name, text string) error) error {
+// eachOther visits the other texts that are read at boot and matter: nobody knows
+// all names that boot loaders and scripts give to their files.
+func (f Files) eachOther(
+	ctx context.Context, done map[string]bool, matters func(text string) bool, visit func(name, text string) error,
+) error {
 	w, err := f.atBoot(ctx)
 	if err != nil {
 		return err
@@ -61,11 +63,11 @@ func (f Files) eachOther(ctx context.Context, done map[string]bool, visit func(n
 			continue
 		}
 		text := etc.ReadUpTo(f.FS, file.name, maxOther)
-		if !mayName(text) || strings.Contains(text, "\x00") {
+		if strings.Contains(text, "\x00") || !matters(text) {
 			continue
 		}
 		if total += int64(len(text)); total > maxTotal {
-			return tooMuch("the texts that are read at boot and may name volumes, up to %s, have more than %d MiB",
+			return tooMuch("the texts that are read at boot and name volumes, up to %s, have more than %d MiB",
 				file.name, maxTotal>>20)
 		}
 		if err := visit(file.name, text); err != nil {

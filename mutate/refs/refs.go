@@ -1,21 +1,19 @@
 // Package refs finds where the files of an image name its volumes, and puts
 // other names in place of old ones.
 //
-// Every image has partition UUIDs of its own, so every file that names one of
-// its base's must be rewritten: /etc/fstab, entries of boot loaders, the kernel
-// command line inside a unified kernel image. References are also checked: an
-// image does not boot if it names a volume that it does not have.
+// Every image has partition UUIDs of its own, and filesystem UUIDs if its recipe
+// asks for them, so every file that names one of its base's must be rewritten:
+// /etc/fstab, entries of boot loaders, the kernel command line inside a unified
+// kernel image. References are also checked: an image does not boot if it names a
+// volume that it does not have.
 package refs
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io/fs"
 	"regexp"
 	"strings"
 
-	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/uki"
 )
 
@@ -97,80 +95,11 @@ type Patch struct {
 	Bytes  []byte
 }
 
-// Rename puts other partition UUIDs in place of those that the files name.
-// write gets what changes; a file keeps its length, and may get several patches.
-// partUUIDs maps old, in lower case, to new, of the same length. A UUID is only
-// replaced where the text says that it is a partition's: a filesystem may have
-// the same, as in disks that NixOS makes. It is an error of class [fault.Image]
-// if a file would have to change that cannot, because it is signed, or if there is
-// too much to look into or to change. What else has the name of a partition, as an
-// initrd's copy, is for [Files.Scan].
-func (f Files) Rename(ctx context.Context, partUUIDs map[string]string, write func(Patch) error) error {
-	for old, fresh := range partUUIDs {
-		if len(old) != len(fresh) {
-			return fmt.Errorf("rename the partition %s to %s: there is no room for another length", old, fresh)
-		}
-	}
-	renamed := func(text string) string { return rename(text, partUUIDs) }
-	done := map[string]bool{}
-	text := func(name, before string) error {
-		done[name] = true
-		after := renamed(before)
-		if isFstab(name) {
-			after = renameEscaped(after, renamed)
-		}
-		if after == before {
-			return nil
-		}
-		if signature, ok := f.signatureOf(name); ok {
-			return fault.New(fault.Image, "name the partition by what is in it, with UUID= or LABEL=, or sign when the image is made",
-				"%s is signed by %s, and names a partition by its UUID, which every image has anew", name, signature)
-		}
-		return write(Patch{name, 0, []byte(after)})
-	}
-	if err := f.eachText(ctx, text); err != nil {
-		return err
-	}
-	if err := f.eachOther(ctx, done, text); err != nil {
-		return err
-	}
-	total := 0 // several names may lead to one file
-	return f.eachUKI(ctx, func(name string, u uki.File) error {
-		patches, err := renameLines(name, u, renamed)
-		for _, p := range patches {
-			if total += len(p.Bytes); total > maxTotal {
-				return tooMuch("the kernel command lines that change, up to that of %s, have more than %d MiB",
-					name, maxTotal>>20)
-			}
-			err = errors.Join(err, write(p))
-		}
-		return err
-	})
-}
-
-// rename rewrites the partition UUIDs of a text.
-func rename(text string, partUUIDs map[string]string) string {
-	if !mayName(text) {
-		return text
-	}
-	var b strings.Builder
-	rest := 0
-	for _, m := range partUUID.FindAllStringSubmatchIndex(text, -1) {
-		if fresh, ok := partUUIDs[strings.ToLower(text[m[2]:m[3]])]; ok {
-			b.WriteString(text[rest:m[2]])
-			b.WriteString(fresh)
-			rest = m[3]
-		}
-	}
-	b.WriteString(text[rest:])
-	return b.String()
-}
-
 // mayName says whether a closer look at a text is worth it: a stranger's can be
 // megabytes of nothing.
 func mayName(text string) bool {
 	return strings.Contains(text, "UUID") || strings.Contains(text, "LABEL") || strings.Contains(text, "/by-") ||
-		strings.Contains(text, "uuid") || strings.Contains(text, "guid(")
+		strings.Contains(text, "uuid")
 }
 
 var (
@@ -181,11 +110,6 @@ var (
 	// byUUID finds the UUID of grub's search command.
 	byUUID = regexp.MustCompile(`\bsearch(?:\.fs_uuid|\b[^\n]*--fs-uuid)[^\n]*?\s` +
 		`([0-9A-Fa-f]{4,8}(?:-[0-9A-Fa-f]{4}){1,3}(?:-[0-9A-Fa-f]{12})?)\b`)
-	// partUUID finds what is said to be a partition's UUID, GPT's or MBR's: after
-	// its tag, which the kernel, fstab and crypttab share, as a name below /dev/disk,
-	// or as Limine has it. After it may come /PARTNROFF=.
-	partUUID = regexp.MustCompile(`(?:\bPARTUUID=["']?|\bby-partuuid/|\bguid\()` +
-		`([0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}|[0-9A-Fa-f]{8}-[0-9A-Fa-f]{2})\b`)
 )
 
 // specs lists the volumes that a text names, each once. Lines that are

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -18,12 +19,12 @@ import (
 
 // Search is what is looked for in the files that are read at boot.
 type Search struct {
-	// IDs are partition UUIDs that no partition has any more, as PARTUUID= has
-	// them.
-	IDs []string
-	// Filesystems are the UUIDs that the image's filesystems have. One of them may
-	// equal an ID, and where a file does not say which it means, it is theirs.
-	Filesystems []string
+	// Partitions are UUIDs that no partition has any more, as PARTUUID= has them,
+	// and Filesystems those that no filesystem has, as UUID= does.
+	Partitions, Filesystems []string
+	// Here are the UUIDs that the image's filesystems have. One of them may equal one
+	// that is gone, and where a file does not say which it means, it is theirs.
+	Here []string
 	// Known are files that need no second look: those of a base that an earlier
 	// search found clean of the same IDs.
 	Known map[string]bool
@@ -47,6 +48,8 @@ type Leftover struct {
 	File   string // below the root of its volume
 	Inside string // the file inside that one, as of an initrd
 	ID     string
+	// Filesystem says that it is a filesystem's, and no partition's.
+	Filesystem bool
 }
 
 // Unread is a file that could not be looked into.
@@ -63,18 +66,16 @@ const (
 // inside of initrds and the like too. In each file it finds one. It is an error of
 // class [fault.Image] if there is too much to look into.
 func (f Files) Scan(ctx context.Context, s Search) (Report, error) {
-	if len(s.IDs) == 0 {
+	ids := union(s.Partitions, s.Filesystems)
+	if len(ids) == 0 {
 		return Report{}, nil
 	}
 	w, err := f.atBoot(ctx)
 	if err != nil {
 		return Report{}, err
 	}
-	c := &scan{Search: s, Files: f, finder: newFinder(s.IDs), budget: bootfile.NewBudget(maxScanned)}
-	c.shared = map[string]bool{}
-	for _, id := range s.Filesystems {
-		c.shared[strings.ToLower(id)] = true
-	}
+	c := &scan{Search: s, Files: f, finder: newFinder(ids), budget: bootfile.NewBudget(maxScanned)}
+	c.partitions, c.filesystems, c.here = setOf(s.Partitions), setOf(s.Filesystems), setOf(s.Here)
 	for _, name := range w.names {
 		c.name(name)
 	}
@@ -96,10 +97,49 @@ type scan struct {
 	Search
 	Files
 	*finder
-	shared map[string]bool // IDs that a filesystem has as well
-	budget *bootfile.Budget
-	mu     sync.Mutex
-	report Report
+	partitions, filesystems, here map[string]bool // in small letters
+	budget                        *bootfile.Budget
+	mu                            sync.Mutex
+	report                        Report
+}
+
+func setOf(ids []string) map[string]bool {
+	set := map[string]bool{}
+	for _, id := range ids {
+		set[strings.ToLower(id)] = true
+	}
+	return set
+}
+
+// union has each of some IDs once, in small letters.
+func union(lists ...[]string) []string {
+	return slices.Sorted(maps.Keys(setOf(slices.Concat(lists...))))
+}
+
+// leftover says whether a match is what is looked for.
+func (c *scan) leftover(m match) bool {
+	id := c.ids[m.id]
+	switch m.sort() {
+	case ofPartition:
+		return c.partitions[id]
+	case ofFilesystem:
+		return c.filesystems[id]
+	case ofOther:
+		return false
+	}
+	// A FAT volume's serial, of which nothing is said, may be a date.
+	return !c.here[id] && (c.partitions[id] || rare(id))
+}
+
+// found tells of a leftover.
+func (c *scan) found(file, inside string, m match) {
+	id := c.ids[m.id]
+	filesystem := m.sort() == ofFilesystem || !c.partitions[id]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.report.Found) < maxTold {
+		c.report.Found = append(c.report.Found, Leftover{file, inside, id, filesystem})
+	}
 }
 
 // all looks into files, as many at once as there are processors. A FAT volume is
@@ -161,7 +201,7 @@ func (c *scan) file(ctx context.Context, look *finder, w walked) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, errTooOften):
-		return tooMuch("%s is full of what is like the partition UUIDs that are looked for", w.name)
+		return tooMuch("%s is full of what is like the UUIDs that are looked for", w.name)
 	case errors.Is(err, bootfile.ErrTooLarge):
 		return tooMuch("the files that are read at boot, up to %s, have more than %d GiB, unpacked", w.name, maxScanned>>30)
 	case err != nil:
@@ -180,18 +220,18 @@ func (c *scan) file(ctx context.Context, look *finder, w walked) error {
 // it is.
 func (c *scan) content(look *finder, file, inside string, r io.Reader) error {
 	if m, ok := c.leftoverIn(look, inside); ok {
-		c.found(Leftover{file, inside, c.ids[m.id]})
+		c.found(file, inside, m)
 		return errFound
 	}
 	var left *match
 	err := look.find(r, func(m match) bool {
-		if m.isPartition(!c.shared[c.ids[m.id]]) {
+		if c.leftover(m) {
 			left = &m
 		}
 		return left == nil
 	})
 	if left != nil {
-		c.found(Leftover{file, inside, c.ids[left.id]})
+		c.found(file, inside, *left)
 		return errFound
 	}
 	return err
@@ -201,7 +241,7 @@ func (c *scan) content(look *finder, file, inside string, r io.Reader) error {
 func (c *scan) name(name string) {
 	if m, ok := c.leftoverIn(c.finder, name); ok {
 		file, target, _ := strings.Cut(name, "\x00")
-		c.found(Leftover{file, target, c.ids[m.id]})
+		c.found(file, target, m)
 	}
 }
 
@@ -210,19 +250,11 @@ func (c *scan) leftoverIn(look *finder, text string) (found match, ok bool) {
 		return found, false
 	}
 	look.look([]byte(text), 0, true, func(m match) bool {
-		ok = m.isPartition(!c.shared[c.ids[m.id]])
+		ok = c.leftover(m)
 		found = m
 		return !ok
 	})
 	return found, ok
-}
-
-func (c *scan) found(l Leftover) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.report.Found) < maxTold {
-		c.report.Found = append(c.report.Found, l)
-	}
 }
 
 func (c *scan) unread(file, inside, why string) {

@@ -28,7 +28,7 @@ const (
 	straight = "\x3f\x51\x90\x74\x8e\x2c\x4d\xa0\xb1\x43\x2c\x7e\xa5\xf9\x08\x03"
 )
 
-var whatIsGone = refs.Search{IDs: []string{gone, goneMBR, isFSToo}, Filesystems: []string{isFSToo, "1A2B-3C4D"}}
+var whatIsGone = refs.Search{Partitions: []string{gone, goneMBR, isFSToo}, Here: []string{isFSToo, "1A2B-3C4D"}}
 
 func scan(t testing.TB, files refs.Files, s refs.Search) refs.Report {
 	t.Helper()
@@ -216,7 +216,7 @@ func TestScanBounds(t *testing.T) {
 	if fault.Of(err) != fault.Image || !strings.Contains(fmt.Sprint(err), "boot/x is full of what is like") {
 		t.Errorf("a file full of what is nearly an ID: %v", err)
 	}
-	zeros := refs.Search{IDs: []string{"00000000-0000-0000-0000-000000000000"}}
+	zeros := refs.Search{Partitions: []string{"00000000-0000-0000-0000-000000000000"}}
 	if r := scan(t, refs.Files{FS: fstest.MapFS{"boot/x": file(strings.Repeat("\x00", 4096))}}, zeros); len(r.Found) > 0 {
 		t.Errorf("zeros are everywhere: %+v", r)
 	}
@@ -231,6 +231,36 @@ func TestScanBounds(t *testing.T) {
 	}
 }
 
+// TestScanFilesystems: what is left of a filesystem's old UUID is found, and a
+// serial of FAT only where it is said to be one.
+func TestScanFilesystems(t *testing.T) {
+	search := refs.Search{Partitions: []string{goneMBR, isFSToo}, Filesystems: []string{gone, isFSToo, "1A2B-3C4D"}, Here: []string{"5E6F-7A8B"}}
+	for text, want := range map[string]string{
+		"root=UUID=" + gone:              gone,
+		"a " + strings.ToUpper(gone):     gone,
+		"resume=UUID=1A2B-3C4D":          "1a2b-3c4d",
+		"search.fs_uuid 1a2b-3c4d root":  "1a2b-3c4d",
+		"/dev/disk/by-uuid/1A2B-3C4D":    "1a2b-3c4d",
+		"UUID=" + isFSToo:                isFSToo,
+		"a " + isFSToo:                   isFSToo,
+		utf16le("UUID=" + gone):          gone,
+		"PARTUUID=" + gone:               "", // a partition of another disk
+		"LABEL=" + gone:                  "",
+		"on 1A2B-3C4D":                   "",
+		"PARTUUID=1A2B-3C4D":             "",
+		"UUID=5E6F-7A8B UUID=01A2B-3C4D": "",
+	} {
+		r := scan(t, refs.Files{FS: fstest.MapFS{"boot/x": file("\n" + text + "\n")}}, search)
+		var wanted []refs.Leftover
+		if want != "" {
+			wanted = []refs.Leftover{{File: "boot/x", ID: want, Filesystem: !strings.HasPrefix(text, "a "+isFSToo)}}
+		}
+		if diff := cmp.Diff(wanted, r.Found); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", text, diff)
+		}
+	}
+}
+
 // FuzzScan: an ID between any bytes is found, if nothing says that it is another's,
 // and what is found is there.
 func FuzzScan(f *testing.F) {
@@ -239,7 +269,7 @@ func FuzzScan(f *testing.F) {
 	f.Add([]byte(gone[:30]), []byte(gone[3:]), uint16(0))
 	f.Add([]byte("\x1f\x8b"), []byte(""), uint16(8))
 	f.Fuzz(func(t *testing.T, before, after []byte, pad uint16) {
-		search := refs.Search{IDs: []string{gone}}
+		search := refs.Search{Partitions: []string{gone}}
 		around := append(append(append([]byte("#"), before...), make([]byte, pad)...), after...)
 		r, err := refs.Files{FS: fstest.MapFS{"boot/x": file(string(around))}}.Scan(t.Context(), search)
 		lower := bytes.ToLower(around)

@@ -7,23 +7,35 @@ import (
 )
 
 // What an ID names is decided by what stands before it. A partition and a
-// filesystem may have the same UUID, as in disks that NixOS makes, and then only
-// the partition's changes. The rule:
+// filesystem may have the same UUID, as in disks that NixOS makes, and then each
+// is followed by its own tag alone. The rule:
 //
 //   - said to be a partition's (PARTUUID=, by-partuuid/ and what is like them): it is;
-//   - said to be something else (UUID=, by-uuid/, --fs-uuid, a label): it is not;
-//   - not said: it is the partition's, unless a filesystem of the image has that
-//     UUID, for then nobody but its reader can tell.
+//   - said to be a filesystem's (UUID=, by-uuid/, --fs-uuid): it is;
+//   - said to be something else (a label, LUKS): it is neither;
+//   - not said: it is of the one that has that UUID, and if both have, nobody but
+//     its reader can tell.
+type sort int
+
+const (
+	unsaid sort = iota
+	ofPartition
+	ofFilesystem
+	ofOther
+)
+
 var (
 	saysPartition = says(
-		`part_?uuid\}?[=: \t]*["']?`, `part_entry_uuid\}?=?=?["']?`, // the kernel, fstab, U-Boot; udev
+		`\bpart_?uuid\}?[=: \t]*["']?`, `part_entry_uuid\}?=?=?["']?`, // the kernel, fstab, U-Boot; udev
 		`by(?:-|\\x2d)partuuid(?:[/-]|\\x2d|\\x2f)`,                  // a link, in the name of a unit too
 		`\bpart-uuid[ =]+`, `--part-?uuid(?:[ =]|[^\n;]*[ \t])["']?`, // GRUB
 		`\bguid\(`, `\bgpt,`, // Limine; a device path as text
 	)
 	saysOther = says(
-		`\b(?:id_fs_)?uuid(?:_enc)?\}?=?=["']?`, `\b(?:part)?label=["']?`, `\bluks-`,
-		`by(?:-|\\x2d)(?:uuid|label|partlabel|id)(?:[/-]|\\x2d|\\x2f)`,
+		`\b(?:part)?label=["']?`, `\bluks-`, `by(?:-|\\x2d)(?:label|partlabel|id)(?:[/-]|\\x2d|\\x2f)`,
+	)
+	saysFilesystem = says(
+		`\b(?:id_fs_)?uuid(?:_enc)?\}?=?=["']?`, `by(?:-|\\x2d)uuid(?:[/-]|\\x2d|\\x2f)`,
 		`\bsearch(?:\.fs_uuid|\b[^\n;]*--fs-uuid|[^\n;]*[ \t]-[a-z]*u)[^\n;]*[ \t]["']?`, `\bfs_?uuid[=: ]+["']?`,
 	)
 )
@@ -33,13 +45,12 @@ func says(endings ...string) *regexp.Regexp {
 	return regexp.MustCompile(`(?i)(?:` + strings.Join(endings, "|") + `)$`)
 }
 
-// isPartition says whether an ID is a partition's. unsure is what it is if the
-// text does not say.
-func (m match) isPartition(unsure bool) bool {
+// sort is what the text says of an ID.
+func (m match) sort() sort {
 	before := m.before
 	switch m.kind {
 	case asBinary:
-		return unsure
+		return unsaid
 	case asWide:
 		before = bytes.ReplaceAll(before, []byte{0}, nil)
 	}
@@ -48,9 +59,15 @@ func (m match) isPartition(unsure bool) bool {
 	}
 	switch {
 	case saysPartition.Match(before):
-		return true
+		return ofPartition
 	case saysOther.Match(before):
-		return false
+		return ofOther
+	case saysFilesystem.Match(before):
+		return ofFilesystem
 	}
-	return unsure
+	return unsaid
 }
+
+// rare says whether an ID is so long that it is nothing else by chance. An MBR's
+// partition and a FAT volume have some eight digits, which a date has too.
+func rare(id string) bool { return len(id) >= 32 }

@@ -26,9 +26,8 @@ func renameLines(name string, u uki.File, change func(string) string) (patches [
 		case fresh == text:
 			continue
 		case u.Signed:
-			return nil, fault.New(fault.Image,
-				"name the partition by what is in it, with UUID= or LABEL=, or sign when the image is made",
-				"%s is signed, and its kernel command line names a partition by its UUID, which every image has anew", name)
+			return nil, fault.New(fault.Image, signedMend,
+				"%s is signed, and its kernel command line names a volume by its UUID, which every image has anew", name)
 		}
 		patches = append(patches, Patch{name, s.Offset, []byte(fresh)})
 	}

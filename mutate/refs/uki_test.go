@@ -73,7 +73,7 @@ func TestUKI(t *testing.T) {
 	}
 
 	files = fstest.MapFS{ukiName: {Data: uki(true, lines...)}}
-	err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: fresh},
+	err := refs.Files{FS: files}.Rename(t.Context(), refs.Names{Partitions: map[string]string{old: fresh}},
 		func(refs.Patch) error { return nil })
 	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), ukiName+" is signed") || fault.Mend(err) == "" {
 		t.Errorf("Rename of a signed image = %v, want one about the image", err)
@@ -211,7 +211,7 @@ func TestSignedByTheTable(t *testing.T) {
 		var optional bytes.Buffer
 		binary.Write(&optional, binary.LittleEndian, h)
 		image := peFile(0x40, 0x3000, optional.Bytes()[:tc.length], section{".cmdline", 512, 512, 0x2000, "root=PARTUUID=" + old})
-		err := refs.Files{FS: fstest.MapFS{ukiName: {Data: image}}}.Rename(t.Context(), map[string]string{old: fresh},
+		err := refs.Files{FS: fstest.MapFS{ukiName: {Data: image}}}.Rename(t.Context(), refs.Names{Partitions: map[string]string{old: fresh}},
 			func(refs.Patch) error { return nil })
 		if (err != nil) != tc.signed {
 			t.Errorf("a header of %d bytes and %d tables: %v, want signed: %t", tc.length, tc.tables, err, tc.signed)
@@ -245,7 +245,7 @@ func TestUKIThatCannotChange(t *testing.T) {
 	} {
 		files := fstest.MapFS{ukiName: {Data: bytes.Clone(tc.image)}}
 		var got []byte
-		err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: tc.becomes}, func(p refs.Patch) error {
+		err := refs.Files{FS: files}.Rename(t.Context(), refs.Names{Partitions: map[string]string{old: tc.becomes}}, func(p refs.Patch) error {
 			got = bytes.Clone(tc.image)
 			copy(got[p.Offset:], p.Bytes)
 			return nil
@@ -281,7 +281,7 @@ func TestUKIsThatAreLarge(t *testing.T) {
 		}
 	}
 	var got []refs.Patch
-	err := refs.Files{FS: os.DirFS(dir)}.Rename(t.Context(), map[string]string{old: strings.ToUpper(old)},
+	err := refs.Files{FS: os.DirFS(dir)}.Rename(t.Context(), refs.Names{Partitions: map[string]string{old: strings.ToUpper(old)}},
 		func(p refs.Patch) error { got = append(got, p); return nil })
 	want := refs.Patch{File: ukiName, Offset: 0x2000, Bytes: []byte("root=PARTUUID=" + strings.ToUpper(old))}
 	if err != nil || len(got) != 11 {
@@ -303,7 +303,7 @@ func TestUKIsOfManyNames(t *testing.T) {
 		files[fmt.Sprintf("EFI/Linux/%d.efi", i)] = &fstest.MapFile{Data: image}
 	}
 	given := 0
-	err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: fresh},
+	err := refs.Files{FS: files}.Rename(t.Context(), refs.Names{Partitions: map[string]string{old: fresh}},
 		func(p refs.Patch) error { given += len(p.Bytes); return nil })
 	if fault.Of(err) != fault.Image || !strings.Contains(fmt.Sprint(err), "more than 32 MiB") || given != 32<<20 {
 		t.Errorf("Rename = %v after %d bytes, want the bound of 32 MiB", err, given)
@@ -322,7 +322,7 @@ func FuzzUKI(f *testing.F) {
 		files := fstest.MapFS{ukiName: {Data: image}}
 		references(t, refs.Files{FS: files})
 		there, changed := bytes.Clone(image), false
-		err := refs.Files{FS: files}.Rename(t.Context(), map[string]string{old: fresh}, func(p refs.Patch) error {
+		err := refs.Files{FS: files}.Rename(t.Context(), refs.Names{Partitions: map[string]string{old: fresh}}, func(p refs.Patch) error {
 			if p.Offset+int64(len(p.Bytes)) > int64(len(image)) {
 				t.Fatalf("a patch of %d bytes at %d, of %d", len(p.Bytes), p.Offset, len(image))
 			}

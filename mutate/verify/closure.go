@@ -18,11 +18,14 @@ type Base struct {
 	Known []string // what was wrong with it: see [Findings]
 	IDs   []string // the UUIDs of its partitions
 	Clean []string // what [Remember] said of it
+	// Filesystems are the UUIDs of those of its filesystems of which the image's have
+	// others.
+	Filesystems []string
 }
 
-var closureCheck = Check{Name: "closure", Version: 1, Run: closure}
+var closureCheck = Check{Name: "closure", Version: 2, Run: closure}
 
-// closure checks that nothing which is read at boot names a partition by what
+// closure checks that nothing which is read at boot names a volume by what
 // only the base had: see [refs.Search] for what counts. It says nothing of an
 // image of which no base is known.
 func closure(ctx context.Context, r Request) ([]record.Check, error) {
@@ -33,7 +36,7 @@ func closure(ctx context.Context, r Request) ([]record.Check, error) {
 		return nil, err
 	}
 	started := time.Now()
-	found, err := scan(ctx, r.Image, goneFrom(r.Image.Layout, r.Base.IDs), r.Base.Clean)
+	found, err := scan(ctx, r.Image, r.Base.search(r.Image.Layout), r.Base.clean())
 	if err != nil {
 		return nil, err
 	}
@@ -43,9 +46,22 @@ func closure(ctx context.Context, r Request) ([]record.Check, error) {
 	}}, nil
 }
 
-// goneFrom are those partition UUIDs that no partition has.
-func goneFrom(l *disk.Layout, ids []string) []string {
-	here := l.PartUUIDs()
+// search is for what the image does not have any more.
+func (b *Base) search(l *disk.Layout) refs.Search {
+	return refs.Search{Partitions: without(b.IDs, l.PartUUIDs()), Filesystems: without(b.Filesystems, l.UUIDs()), Here: l.UUIDs()}
+}
+
+// clean are the files that need no second look. What is known of a base is of the
+// UUIDs of its partitions alone.
+func (b *Base) clean() []string {
+	if len(b.Filesystems) > 0 {
+		return nil
+	}
+	return b.Clean
+}
+
+// without are those IDs that are not here.
+func without(ids, here []string) []string {
 	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return slices.Contains(here, strings.ToLower(id)) })
 }
 
@@ -53,24 +69,20 @@ func goneFrom(l *disk.Layout, ids []string) []string {
 // image that is made of it is judged: Clean of a later [Request]. inInitrds are
 // those of its files with a copy of a partition UUID that cannot be rewritten.
 func Remember(ctx context.Context, i *disk.Image) (clean, inInitrds []string, err error) {
-	found, err := scan(ctx, i, i.Layout.PartUUIDs(), nil)
+	found, err := scan(ctx, i, refs.Search{Partitions: i.Layout.PartUUIDs(), Here: i.Layout.UUIDs()}, nil)
 	return found.clean, found.inInitrds, err
 }
 
 // scanned is what was found in all volumes.
 type scanned struct{ leftovers, inInitrds, unread, clean []string }
 
-func scan(ctx context.Context, i *disk.Image, ids, clean []string) (all scanned, err error) {
+func scan(ctx context.Context, i *disk.Image, s refs.Search, clean []string) (all scanned, err error) {
 	trees, unreadable, err := i.Trees()
 	if err != nil {
 		return all, err
 	}
 	for _, err := range unreadable {
 		all.unread = append(all.unread, err.Error())
-	}
-	s := refs.Search{IDs: ids}
-	for _, v := range i.Layout.Volumes {
-		s.Filesystems = append(s.Filesystems, v.UUID)
 	}
 	for _, t := range trees {
 		s.Known = knownIn(t, clean)
@@ -91,11 +103,16 @@ func (s *scanned) add(t disk.Placed, r refs.Report) {
 	}
 	for _, l := range r.Found {
 		file := filepath.Join(at, l.File)
-		why := fmt.Sprintf("%s names the base's partition UUID %s, which no partition has any more", file, l.ID)
+		named := fmt.Sprintf("names the base's partition UUID %s, which no partition has any more", l.ID)
+		mend := "name the volume by its filesystem's UUID"
+		if l.Filesystem {
+			named = fmt.Sprintf("names the base's filesystem UUID %s, which no filesystem has any more", l.ID)
+			mend = "name the volume by its label, or leave out identity.filesystems"
+		}
+		why := fmt.Sprintf("%s %s", file, named)
 		if l.Inside != "" {
-			why = fmt.Sprintf("%s (%s in it) names the base's partition UUID %s, which no partition has any more: "+
-				"name the volume by its filesystem's UUID, and have a step make that file anew (update-initramfs -u, dracut -f)",
-				file, l.Inside, l.ID)
+			why = fmt.Sprintf("%s (%s in it) %s: %s, and have a step make that file anew (update-initramfs -u, dracut -f)",
+				file, l.Inside, named, mend)
 			s.inInitrds = append(s.inInitrds, file)
 		}
 		s.leftovers = append(s.leftovers, why)
