@@ -11,7 +11,6 @@ import (
 	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
-	"github.com/imgmut/imgmut/mutate/fork"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/verify"
@@ -84,7 +83,7 @@ func (w *world) imageOf(t *testing.T, p *plan, assertions []verify.Assertion) {
 	}
 	i := &record.Image{Name: p.recipe.Name, Base: p.base.Digest, BaseName: p.recipe.Base.Name, Made: w.now,
 		LayerMade: p.lastMade(), Assertions: asked, Verdict: record.Verdict{OK: true},
-		Identity: fork.Derive(&p.base.Layout, p.last(), p.recipe.Name)}
+		Identity: p.identity()}
 	i.Keys = append(i.Keys, p.prepare.key)
 	for _, l := range p.steps {
 		i.Keys = append(i.Keys, l.key)
@@ -148,6 +147,8 @@ func TestWhenAnImageIsMadeAnew(t *testing.T) {
 		{"identities are made otherwise since", func(t *testing.T, w *world) {
 			w.record(t, "web", func(i *record.Image) { i.Identity.Disk = "00000000-0000-5000-8000-000000000000" })
 		}, recipe, false},
+		{"other filesystem UUIDs are asked for", nil, recipe.edit(t, "name: web", "name: web\nidentity: {filesystems: true}"), false},
+		{"other types are", nil, recipe.edit(t, "name: web", "name: web\nidentity: {types: keep}"), false},
 		{"a record of no layers", func(t *testing.T, w *world) {
 			w.record(t, "web", func(i *record.Image) { i.Keys = nil })
 		}, recipe, false},
@@ -159,7 +160,8 @@ func TestWhenAnImageIsMadeAnew(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
-			root := disk.Volume{Slot: 1, Role: disk.Root, Mountpoint: "/", PartUUID: "aaaaaaaa-0000-0000-0000-000000000001"}
+			root := disk.Volume{Slot: 1, Role: disk.Root, Mountpoint: "/", PartUUID: "aaaaaaaa-0000-0000-0000-000000000001",
+				FS: "ext4", UUID: "bbbbbbbb-0000-0000-0000-000000000001"}
 			base := &record.Base{
 				Digest: planBase.Digest, Imported: planBase.Imported,
 				Layout: disk.Layout{Table: disk.GPT, Arch: "x86-64", Volumes: []disk.Volume{root}},

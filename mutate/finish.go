@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/content"
@@ -19,7 +21,7 @@ import (
 )
 
 // existingImage gives the image of the plan if it is there already: same chain,
-// same assertions, and a file that nobody has touched since.
+// same identity, same assertions, and a file that nobody has touched since.
 func (e *Engine) existingImage(p *plan, assertions []verify.Assertion) (*record.Image, bool, error) {
 	if p.reused != len(p.steps) || !p.ready {
 		return nil, false, nil
@@ -36,7 +38,7 @@ func (e *Engine) existingImage(p *plan, assertions []verify.Assertion) (*record.
 		return nil, false, err
 	}
 	same := i.Keys[len(i.Keys)-1] == p.last() && madeOf(i, p.lastMade()) &&
-		i.Identity.Disk == fork.Derive(&p.base.Layout, p.last(), p.recipe.Name).Disk &&
+		i.Identity.Equal(p.identity()) &&
 		record.SameAssertions(i.Assertions, asked) && i.Verdict.OK && e.unchanged(i)
 	return i, same, nil
 }
@@ -89,11 +91,11 @@ func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*rec
 		return nil, err
 	}
 	defer base.Close()
-	id := fork.Derive(&p.base.Layout, p.last(), p.recipe.Name)
+	id := p.identity()
 	if err := b.makeImage(ctx, base, id); err != nil {
 		return nil, err
 	}
-	verdict, sums, err := b.verifyAndSum(ctx, base, assertions)
+	verdict, sums, err := b.verifyAndSum(ctx, base, id, assertions)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +160,7 @@ func (b *build) makeImage(ctx context.Context, base *os.File, id record.Identity
 // verifyAndSum verifies the image and sums its bytes. It is a [*VerifyError] if the
 // image is not what it should be.
 func (b *build) verifyAndSum(
-	ctx context.Context, base *os.File, assertions []verify.Assertion,
+	ctx context.Context, base *os.File, id record.Identity, assertions []verify.Assertion,
 ) (*record.Verdict, *content.Sums, error) {
 	known, err := b.findings(ctx, b.plan.base)
 	if err != nil {
@@ -173,7 +175,8 @@ func (b *build) verifyAndSum(
 		sums, err = b.sums(ctx, base, b.imageFile())
 		summed <- err
 	}()
-	was := &verify.Base{Known: known, IDs: b.plan.base.Layout.PartUUIDs(), Clean: b.plan.base.Clean}
+	was := &verify.Base{Known: known, IDs: slices.Collect(maps.Keys(id.Partitions)),
+		Filesystems: slices.Collect(maps.Keys(id.Filesystems)), Clean: b.plan.base.Clean}
 	verdict, err := b.guests.judge(ctx, b.imageFile(), was, assertions)
 	sumErr := <-summed
 	switch {

@@ -65,6 +65,9 @@ func (e *Engine) plan(
 	if err := checkTargets(&base.Layout, r.Steps, steps); err != nil {
 		return nil, err
 	}
+	if err := checkIdentity(r, &base.Layout); err != nil {
+		return nil, err
+	}
 	p := &plan{recipe: r, base: base, source: src}
 	if err := p.chain(ctx, steps); err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/step"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -249,5 +250,26 @@ func TestPlanEndsWithItsContext(t *testing.T) {
 	_, err = newWorld(t).plan(ctx, r, planBase, steps, &step.Source{Root: root}, ApplyOptions{})
 	if !errors.Is(err, enough) {
 		t.Errorf("error %v, want the cause of the end", err)
+	}
+}
+
+// TestIdentityThatCannotBe: what a base cannot be given is refused before anything
+// runs, where the recipe asks for it.
+func TestIdentityThatCannotBe(t *testing.T) {
+	base := &record.Base{Digest: planBase.Digest, Layout: disk.Layout{Table: disk.GPT, Volumes: []disk.Volume{
+		{Slot: 1, Role: disk.Root, FS: "ext4", UUID: "aaaaaaaa-0000-4000-8000-000000000001", Label: "root"},
+		{Slot: 2, FS: "erofs", UUID: "aaaaaaaa-0000-4000-8000-000000000002"},
+	}}}
+	for identity, want := range map[string]string{
+		"{filesystems: true}":                      "identity.filesystems: partition 2 has erofs, of which nothing changes the UUID",
+		`{labels: "{name}-that-is-long-{label}"}`:  "identity.labels: partition 1 would have the label web-that-is-long-root",
+		`{labels: "{name}-{label}", types: keep}`:  "",
+		`{filesystems: false, labels: "x{label}"}`: "",
+	} {
+		r, _ := threeSteps().edit(t, "name: web", "name: web\nidentity: "+identity).load(t, t.TempDir())
+		err := checkIdentity(r, &base.Layout)
+		if (err != nil) != (want != "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", identity, err, want)
+		}
 	}
 }

@@ -33,7 +33,8 @@ func (e *Engine) VerifyImage(ctx context.Context, name string) (*record.Verdict,
 	if err != nil {
 		return nil, fmt.Errorf("verify %s: %w", name, err)
 	}
-	was := &verify.Base{Known: i.Known, IDs: slices.Collect(maps.Keys(i.Identity.Partitions))}
+	was := &verify.Base{Known: i.Known, IDs: slices.Collect(maps.Keys(i.Identity.Partitions)),
+		Filesystems: slices.Collect(maps.Keys(i.Identity.Filesystems))}
 	v, err := e.verify(ctx, e.Catalog().ImageFile(name), was, assertions)
 	if err != nil {
 		return nil, err

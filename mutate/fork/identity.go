@@ -32,11 +32,11 @@ var identitySpace = uuid.MustParse("6f6d7a5e-3c1b-5d0a-9d0e-1a2b3c4d5e6f")
 // Derive gives the image of that name made by that chain its identity. Equal
 // builds are equal; two images differ in their name, their chain, or both, and
 // never share a GUID.
-func Derive(l *disk.Layout, k record.Key, name string) record.Identity {
+func (w Wanted) Derive(l *disk.Layout, k record.Key, name string) record.Identity {
 	made := func(what string) uuid.UUID {
 		return uuid.NewSHA1(identitySpace, fmt.Appendf(nil, "%d\n%s\n%s\n%s", identityVersion, k, name, what))
 	}
-	id := record.Identity{Disk: made("disk").String(), Partitions: map[string]string{}}
+	id := record.Identity{Disk: made("disk").String(), Partitions: map[string]string{}, KeepTypes: w.KeepTypes}
 	if l.Table == disk.MBR {
 		id.Disk = id.Disk[:8] // a signature of 32 bits is all an MBR has
 	}
@@ -47,25 +47,52 @@ func Derive(l *disk.Layout, k record.Key, name string) record.Identity {
 		case disk.MBR:
 			id.Partitions[strings.ToLower(v.PartUUID)] = fmt.Sprintf("%s-%02x", id.Disk, v.Slot)
 		}
+		if w.Filesystems && v.UUID != "" {
+			if id.Filesystems == nil {
+				id.Filesystems = map[string]string{}
+			}
+			id.Filesystems[strings.ToLower(v.UUID)] = filesystemUUID(v, made(fmt.Sprintf("filesystem %d", v.Slot)))
+		}
+		if w.Labels != "" && v.Label != "" {
+			if id.Labels == nil {
+				id.Labels = map[string]string{}
+			}
+			id.Labels[v.Label] = w.label(v, name)
+		}
 	}
 	return id
 }
 
+// filesystemUUID is a UUID as UUID= names a volume by it: of FAT it is a serial of 32 bits.
+func filesystemUUID(v disk.Volume, id uuid.UUID) string {
+	if v.FS == "vfat" {
+		return fmt.Sprintf("%X-%X", id[:2], id[2:4])
+	}
+	return id.String()
+}
+
 // Identify turns a fork of the last layer into an image with an identity of
-// its own: GUIDs, and the references to partition UUIDs in the image's files. note is
-// told of types that stay as they are.
+// its own: first what refers to its GUIDs, filesystem UUIDs and labels in its files,
+// then these themselves. note is told of types that stay as they are.
 func Identify(ctx context.Context, i *disk.Image, base *os.File, id record.Identity, note func(string)) error {
-	if i.Layout.Table == disk.Bare {
+	if i.Layout.Table == disk.Bare && len(id.Filesystems)+len(id.Labels) == 0 {
 		return nil
 	}
 	trees, unreadable, err := i.Trees()
 	if err = errors.Join(append(unreadable, err)...); err != nil {
 		return err
 	}
+	own := repartTypes(trees[0]) // which are closed when references are rewritten
 	if err := rewriteReferences(ctx, i, trees, id); err != nil {
 		return err
 	}
-	if i.Layout.Table == disk.MBR {
+	if err := renameFilesystems(ctx, i, id); err != nil {
+		return err
+	}
+	switch i.Layout.Table {
+	case disk.Bare:
+		return nil
+	case disk.MBR:
 		return gpt.SetSignature(i.File, id.Disk)
 	}
 	t, err := gpt.Read(base)
@@ -79,22 +106,26 @@ func Identify(ctx context.Context, i *disk.Image, base *os.File, id record.Ident
 			return fmt.Errorf("partition %d of the base is not the one that was imported: %w", p.Slot, err)
 		}
 	}
-	var keeps bool
-	if e.Types, keeps, err = discoverable(i.Layout, t, trees[0]); err != nil {
-		return fmt.Errorf("give partitions their types: %w", err)
-	}
-	if keeps {
-		note("partition types stay as they are: the image's own repart.d goes by them")
+	if !id.KeepTypes {
+		var keeps bool
+		if e.Types, keeps, err = discoverable(i.Layout, t, own); err != nil {
+			return fmt.Errorf("give partitions their types: %w", err)
+		}
+		if keeps {
+			note("partition types stay as they are: the image's own repart.d goes by them")
+		}
 	}
 	return gpt.Apply(i.File, e)
 }
 
-// rewriteReferences puts the new partition UUIDs where the image's files name
-// the old ones, in all trees at once. They are opened for writing only if one of
-// their files is stale.
+// rewriteReferences puts the new names of volumes where the image's files have
+// the old ones, in all trees at once. They are opened for writing if one of their
+// files is stale, and if filesystems get another UUID, for which no journal may be
+// left to replay.
 func rewriteReferences(ctx context.Context, i *disk.Image, trees []disk.Placed, id record.Identity) error {
 	stale, err := tool.Each(trees, func(t disk.Placed) ([]refs.Patch, error) { return stalePlaces(ctx, t, id) })
-	if err != nil || !slices.ContainsFunc(stale, func(p []refs.Patch) bool { return len(p) > 0 }) {
+	changes := len(id.Filesystems)+len(id.Labels) > 0 || slices.ContainsFunc(stale, func(p []refs.Patch) bool { return len(p) > 0 })
+	if err != nil || !changes {
 		return err
 	}
 	err = i.Change(func(writable []disk.Placed) error {
@@ -116,12 +147,12 @@ func rewriteReferences(ctx context.Context, i *disk.Image, trees []disk.Placed, 
 	return nil
 }
 
-// stalePlaces gives the places in the files of a tree that name an old partition
-// UUID, with the bytes they should have.
+// stalePlaces gives the places in the files of a tree that have an old name of a
+// volume, with the bytes they should have.
 func stalePlaces(ctx context.Context, t disk.Placed, id record.Identity) ([]refs.Patch, error) {
 	var stale []refs.Patch
 	files := refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot()}
-	err := files.Rename(ctx, refs.Names{Partitions: id.Partitions}, func(p refs.Patch) error {
+	err := files.Rename(ctx, refs.Names{Partitions: id.Partitions, Filesystems: id.Filesystems}, func(p refs.Patch) error {
 		stale = append(stale, p)
 		return nil
 	})

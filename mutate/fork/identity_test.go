@@ -20,7 +20,7 @@ import (
 // TestIdentitiesAreStable: another identity for the same build would change
 // every image there is.
 func TestIdentitiesAreStable(t *testing.T) {
-	got := Derive(gptImage(nil), "0123", "web")
+	got := Wanted{}.Derive(gptImage(nil), "0123", "web")
 	want := record.Identity{Disk: "9b3eee95-2c81-537c-9233-0501ab11fcd1", Partitions: map[string]string{
 		"aaaaaaaa-0000-0000-0000-000000000001": "8d8a8d36-f76a-5083-8f04-2eb5bed5b0dc",
 		"aaaaaaaa-0000-0000-0000-000000000002": "c006d273-323d-5cdd-b0d2-152961d687d2",
@@ -42,7 +42,7 @@ func TestIdentitiesAreApart(t *testing.T) {
 		key  record.Key
 		name string
 	}{{"a", "web"}, {"b", "web"}, {"a", "db"}, {"b", "db"}} {
-		id := Derive(gptImage(nil), tc.key, tc.name)
+		id := Wanted{}.Derive(gptImage(nil), tc.key, tc.name)
 		if len(id.Partitions) != 3 {
 			t.Errorf("%d partitions get a GUID, want 3", len(id.Partitions))
 		}
@@ -64,7 +64,7 @@ func TestIdentitiesAreApart(t *testing.T) {
 
 // TestIdentityOfADOSTable: a signature, and names made of it as Linux does.
 func TestIdentityOfADOSTable(t *testing.T) {
-	a, b := Derive(dosImage(nil), "k", "web"), Derive(dosImage(nil), "k", "db")
+	a, b := Wanted{}.Derive(dosImage(nil), "k", "web"), Wanted{}.Derive(dosImage(nil), "k", "db")
 	if len(a.Disk) != 8 || a.Disk == b.Disk {
 		t.Errorf("signatures %s and %s, want two of eight digits", a.Disk, b.Disk)
 	}
@@ -99,7 +99,7 @@ func TestIdentifyGPT(t *testing.T) {
 
 	layout := layoutOf(t, base)
 	work := copyOf(t, base)
-	id := Derive(layout, "key", "web")
+	id := Wanted{}.Derive(layout, "key", "web")
 	identifyFile(t, work, base, layout, id)
 
 	before, after := tableOf(t, base), tableOf(t, work)
@@ -164,7 +164,7 @@ func TestIdentifyRefusesAnotherBase(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := identifyOpen(t, copyOf(t, other), f, layout, Derive(layout, "key", "web")); err == nil {
+	if err := identifyOpen(t, copyOf(t, other), f, layout, Wanted{}.Derive(layout, "key", "web")); err == nil {
 		t.Error("it got an identity")
 	}
 }
@@ -177,7 +177,7 @@ func TestIdentifyDOSTable(t *testing.T) {
 		base := rooted(t, script)
 		layout := layoutOf(t, base)
 		work := copyOf(t, base)
-		id := Derive(layout, "key", "web")
+		id := Wanted{}.Derive(layout, "key", "web")
 		identifyFile(t, work, base, layout, id)
 		if got, want := types(t, work), types(t, base); got != want {
 			t.Errorf("types %s, want %s", got, want)

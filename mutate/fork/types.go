@@ -18,11 +18,10 @@ import (
 // is changed but its GUID.
 
 // discoverable gives the types that are to change, by slot. Those of a system that
-// makes its partitions by type itself stay as they are: with another type it would
-// make one more at its next start (repart.d(5)).
-func discoverable(l *disk.Layout, t *gpt.Table, system fs.FS) (types map[int]uuid.UUID, keeps bool, err error) {
+// makes its partitions by type itself, own, stay as they are: with another type it
+// would make one more at its next start (repart.d(5)).
+func discoverable(l *disk.Layout, t *gpt.Table, own map[uuid.UUID]bool) (types map[int]uuid.UUID, keeps bool, err error) {
 	types = map[int]uuid.UUID{}
-	own := repartTypes(system)
 	for _, p := range t.Partitions {
 		v, _ := l.Slot(p.Slot)
 		want, wanted, err := typeFor(v.Role, l.Arch)

@@ -111,7 +111,7 @@ func TestTypesOfAFinishedImage(t *testing.T) {
 			want[i+1] = tc.want
 		}
 	}
-	got, keeps, err := discoverable(l, table, fstest.MapFS{})
+	got, keeps, err := discoverable(l, table, nil)
 	if diff := cmp.Diff(want, got); diff != "" || keeps || err != nil {
 		t.Errorf("types (-want +got), kept %t, %v:\n%s", keeps, err, diff)
 	}
@@ -119,7 +119,7 @@ func TestTypesOfAFinishedImage(t *testing.T) {
 	// A system that makes partitions of one of these types would make another.
 	repart := fstest.MapFS{"usr/lib/repart.d/50-root.conf": {Data: []byte("[Partition]\nType = linux-generic\n")},
 		"etc/repart.d/x.conf": {Data: []byte("Type=" + gpt.TypeSrv.String() + "\n")}}
-	got, keeps, err = discoverable(l, table, repart)
+	got, keeps, err = discoverable(l, table, repartTypes(repart))
 	if diff := cmp.Diff(map[int]uuid.UUID{7: gpt.TypeVar}, got); diff != "" || !keeps || err != nil {
 		t.Errorf("with its own definitions: types (-want +got), kept %t, %v:\n%s", keeps, err, diff)
 	}
@@ -140,7 +140,7 @@ func TestTypesOfRootGoByTheMachine(t *testing.T) {
 		{disk.Usr, "riscv64", uuid.Nil},
 	} {
 		l := &disk.Layout{Arch: tc.arch, Volumes: []disk.Volume{{Slot: 1, Role: tc.role}}}
-		got, _, err := discoverable(l, &gpt.Table{Partitions: []gpt.Partition{{Slot: 1}}}, fstest.MapFS{})
+		got, _, err := discoverable(l, &gpt.Table{Partitions: []gpt.Partition{{Slot: 1}}}, nil)
 		if tc.want == uuid.Nil {
 			if err == nil || !strings.Contains(err.Error(), tc.arch) {
 				t.Errorf("%s of %s: error %v, want one that names it", tc.role, tc.arch, err)
@@ -182,7 +182,7 @@ func TestBareFilesystemIsLeftAlone(t *testing.T) {
 	img := filepath.Join(t.TempDir(), "bare.raw")
 	writeFile(t, img, "a filesystem")
 	bare := &disk.Layout{Table: disk.Bare, Volumes: []disk.Volume{{Role: disk.Root}}}
-	if err := identifyOpen(t, img, nil, bare, Derive(bare, "key", "name")); err != nil {
+	if err := identifyOpen(t, img, nil, bare, Wanted{}.Derive(bare, "key", "name")); err != nil {
 		t.Error(err)
 	}
 	if b, err := os.ReadFile(img); string(b) != "a filesystem" {
