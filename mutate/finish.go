@@ -176,7 +176,8 @@ func (b *build) verifyAndSum(
 		summed <- err
 	}()
 	was := &verify.Base{Known: known, IDs: slices.Collect(maps.Keys(id.Partitions)),
-		Filesystems: slices.Collect(maps.Keys(id.Filesystems)), Clean: b.plan.base.Clean}
+		Filesystems: slices.Collect(maps.Keys(id.Filesystems)), Labels: slices.Collect(maps.Keys(id.Labels)),
+		Clean: b.plan.base.Clean}
 	verdict, err := b.guests.judge(ctx, b.imageFile(), was, assertions)
 	sumErr := <-summed
 	switch {

@@ -34,7 +34,7 @@ func (e *Engine) VerifyImage(ctx context.Context, name string) (*record.Verdict,
 		return nil, fmt.Errorf("verify %s: %w", name, err)
 	}
 	was := &verify.Base{Known: i.Known, IDs: slices.Collect(maps.Keys(i.Identity.Partitions)),
-		Filesystems: slices.Collect(maps.Keys(i.Identity.Filesystems))}
+		Filesystems: slices.Collect(maps.Keys(i.Identity.Filesystems)), Labels: slices.Collect(maps.Keys(i.Identity.Labels))}
 	v, err := e.verify(ctx, e.Catalog().ImageFile(name), was, assertions)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // Access is how a volume is opened.
@@ -129,7 +131,35 @@ func (t *Tree) Overwrite(name string, b []byte, offset int64) error {
 	return err
 }
 
+// Replace gives an existing file another content and keeps everything else of it, as
+// Overwrite does. On FAT the content has to have the length that it has.
+func (t *Tree) Replace(name string, b []byte) error {
+	if m, ok := t.files.(mountedTree); ok {
+		return m.change(name, func(f *os.File) error {
+			_, err := f.WriteAt(b, 0)
+			return errors.Join(err, f.Truncate(int64(len(b))))
+		})
+	}
+	fi, err := t.Stat(name)
+	if err != nil {
+		return err
+	}
+	if fi.Size() != int64(len(b)) {
+		return fault.New(fault.Image, "make the new text as long as the old, or name the volume otherwise there",
+			"write %s: a file of a FAT volume cannot become of %d bytes, it has %d", name, len(b), fi.Size())
+	}
+	return t.Overwrite(name, b, 0)
+}
+
 func (m mountedTree) overwrite(name string, b []byte, offset int64) error {
+	return m.change(name, func(f *os.File) error {
+		_, err := f.WriteAt(b, offset)
+		return err
+	})
+}
+
+// change opens a file for writing, also one that is sealed.
+func (m mountedTree) change(name string, write func(*os.File) error) error {
 	restore, err := m.makeWritable(name)
 	if err != nil {
 		return err
@@ -138,8 +168,7 @@ func (m mountedTree) overwrite(name string, b []byte, offset int64) error {
 	if err != nil {
 		return errors.Join(err, restore())
 	}
-	_, err = f.WriteAt(b, offset)
-	return errors.Join(err, f.Sync(), f.Close(), restore())
+	return errors.Join(write(f), f.Sync(), f.Close(), restore())
 }
 
 // makeWritable takes the flags off a file that keep root from writing it.

@@ -38,7 +38,7 @@ func manyFilesystems(t *testing.T, dir string) string {
 		fstab += "UUID=" + v.uuid + " " + v.line + " defaults 0 0\n"
 	}
 	for name, text := range map[string]string{"etc/os-release": "ID=test\n", "etc/fstab": fstab, "bin/sh": machine,
-		"boot/efi/x": "", "srv/x": "", "home/x": ""} {
+		"etc/default/grub": "root=LABEL=r ro\n", "boot/efi/x": "", "srv/x": "", "home/x": ""} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(tree, name)), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +78,7 @@ func TestIdentifyFilesystems(t *testing.T) {
 			layout := layoutOf(t, base)
 			fstabs := map[string]bool{}
 			for _, image := range []string{"web", "db"} {
-				wanted := Wanted{Filesystems: true, KeepTypes: true}
+				wanted := Wanted{Filesystems: true, Labels: "{label}-{name}", KeepTypes: true}
 				if refused, err := wanted.Check(layout, image); len(refused) > 0 || err != nil {
 					t.Fatal(refused, err)
 				}
@@ -91,6 +91,9 @@ func TestIdentifyFilesystems(t *testing.T) {
 					was := layout.Volumes[n]
 					if v.UUID != id.Filesystems[strings.ToLower(was.UUID)] || v.UUID == was.UUID || v.Type != was.Type {
 						t.Errorf("%s has UUID %s, was %s, and is to have %s", v, v.UUID, was.UUID, id.Filesystems[was.UUID])
+					}
+					if v.Label != id.Labels[was.Label] || v.Label == was.Label {
+						t.Errorf("%s has label %s, was %s, and is to have %s", v, v.Label, was.Label, id.Labels[was.Label])
 					}
 					checkVolume(t, work, dir, v)
 				}
@@ -167,6 +170,9 @@ func checkNames(t *testing.T, img string, l *disk.Layout) string {
 	fstab, err := trees[0].ReadFile("etc/fstab")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if b, err := trees[0].ReadFile("etc/default/grub"); string(b) != "root=LABEL="+l.Volumes[0].Label+" ro\n" || err != nil {
+		t.Errorf("the label is followed to %q: %v", b, err)
 	}
 	var named []string
 	for _, m := range regexp.MustCompile(`UUID=(\S+)`).FindAllStringSubmatch(string(fstab), -1) {

@@ -131,7 +131,7 @@ func rewriteReferences(ctx context.Context, i *disk.Image, trees []disk.Placed, 
 	err = i.Change(func(writable []disk.Placed) error {
 		for n, t := range writable {
 			for _, p := range stale[n] {
-				if err := t.Overwrite(p.File, p.Bytes, p.Offset); err != nil {
+				if err := write(t, p); err != nil {
 					return err
 				}
 			}
@@ -147,12 +147,20 @@ func rewriteReferences(ctx context.Context, i *disk.Image, trees []disk.Placed, 
 	return nil
 }
 
+func write(t disk.Placed, p refs.Patch) error {
+	if p.Whole {
+		return t.Replace(p.File, p.Bytes)
+	}
+	return t.Overwrite(p.File, p.Bytes, p.Offset)
+}
+
 // stalePlaces gives the places in the files of a tree that have an old name of a
 // volume, with the bytes they should have.
 func stalePlaces(ctx context.Context, t disk.Placed, id record.Identity) ([]refs.Patch, error) {
 	var stale []refs.Patch
 	files := refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot()}
-	err := files.Rename(ctx, refs.Names{Partitions: id.Partitions, Filesystems: id.Filesystems}, func(p refs.Patch) error {
+	names := refs.Names{Partitions: id.Partitions, Filesystems: id.Filesystems, Labels: id.Labels}
+	err := files.Rename(ctx, names, func(p refs.Patch) error {
 		stale = append(stale, p)
 		return nil
 	})

@@ -41,6 +41,7 @@ const (
 	asHex                    // the digits alone
 	asWide                   // UTF-16, little-endian
 	asBinary                 // 16 bytes
+	asLabel                  // not an ID but a label, with what says that it is one
 )
 
 // position is where in a form of that length a gram is.
@@ -61,17 +62,25 @@ const (
 var errTooOften = errors.New("too much is like an ID")
 
 // newFinder makes a finder of IDs: UUIDs, those of an MBR's partitions, or the
-// serials of FAT volumes.
-func newFinder(ids []string) *finder {
+// serials of FAT volumes. Labels are found too where they are said to be some.
+func newFinder(ids []string, labels ...string) *finder {
 	f := &finder{forms: map[string]form{}, grams: map[uint64][]position{}, buf: make([]byte, tagRoom+2*chunk)}
 	shortest := chunk
-	for n, id := range ids {
-		id = strings.ToLower(id)
-		f.ids = append(f.ids, id)
-		for text, kind := range formsOf(id) {
-			f.forms[text] = form{n, kind}
-			shortest = min(shortest, len(text))
+	add := func(forms map[string]formKind) {
+		for text, kind := range forms {
+			if len(text) >= gram {
+				f.forms[text] = form{len(f.ids) - 1, kind}
+				shortest = min(shortest, len(text))
+			}
 		}
+	}
+	for _, id := range ids {
+		f.ids = append(f.ids, strings.ToLower(id))
+		add(formsOf(strings.ToLower(id)))
+	}
+	for _, label := range labels {
+		f.ids = append(f.ids, label)
+		add(labelForms(strings.ToLower(label)))
 	}
 	f.stride = min(shortest-gram+1, 8)
 	for text := range f.forms {
@@ -130,6 +139,23 @@ func formsOf(id string) map[string]formKind {
 	forms[string(b)] = asBinary
 	return forms
 }
+
+// labelForms lists how a label may be said to be one.
+func labelForms(label string) map[string]formKind {
+	return map[string]formKind{"label=" + label: asLabel, `label="` + label: asLabel, "by-label/" + label: asLabel,
+		`by\x2dlabel-` + strings.ReplaceAll(label, "-", escapedDash): asLabel}
+}
+
+// isLabel says whether the label of a form is there, letter for letter, and no part of
+// a longer word.
+func (f *finder) isLabel(m match, text string, after []byte) bool {
+	tagged := strings.HasPrefix(text, "LABEL=") || strings.HasPrefix(text, "by")
+	whole := strings.HasSuffix(strings.ReplaceAll(text, escapedDash, "-"), f.ids[m.id]) && labelEnd.Match(after)
+	n := len(m.before)
+	return tagged && whole && (n == 0 || !isWord(m.before[n-1]))
+}
+
+func isWord(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z' || c == '_' }
 
 // plain says that bytes are too few different ones to be a name: zeros are
 // everywhere.
@@ -212,6 +238,9 @@ func (f *finder) matchAt(b []byte, start, end int) (match, bool) {
 	}
 	if m.form, ok = f.forms[strings.ToLower(string(b[start:end]))]; !ok || m.kind == asBinary {
 		return m, false
+	}
+	if m.kind == asLabel {
+		return m, f.isLabel(m, string(b[start:end]), b[end:])
 	}
 	return m, !m.continued(b[:start], b[end:])
 }

@@ -58,16 +58,21 @@ func unhex(s string) string {
 var (
 	escapedField = regexp.MustCompile(`[^ \t\n]*\\[0-3][0-7]{2}[^ \t\n]*`)
 	escapedByte  = regexp.MustCompile(`^\\[0-3][0-7]{2}`)
+	escapeField  = strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`)
 )
 
 // renameEscaped is rename for the fields of an fstab in which a byte is written
-// as an octal number. Each byte keeps its form, so that the file keeps its length.
+// as an octal number. Each byte keeps its form, so that the file keeps its length,
+// unless the name has another.
 func renameEscaped(text string, rename func(string) string) string {
 	return escapedField.ReplaceAllStringFunc(text, func(field string) string {
 		plain := etc.Unescape(field)
 		fresh := rename(plain)
 		if fresh == plain {
 			return field
+		}
+		if len(fresh) != len(plain) {
+			return escapeField.Replace(fresh)
 		}
 		var b strings.Builder
 		for i := range len(fresh) {

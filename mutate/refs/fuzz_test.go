@@ -93,3 +93,39 @@ func FuzzRenameInFstab(f *testing.F) {
 		}
 	})
 }
+
+// FuzzRenameFilesystems: what was renamed is not found afterwards where a text says
+// what it is, and what says nothing of a volume stays.
+func FuzzRenameFilesystems(f *testing.F) {
+	const fs, label = "3f519074-8e2c-4da0-b143-2c7ea5f90803", "my-root"
+	names := refs.Names{
+		Filesystems: map[string]string{fs: "00000000-1111-4222-8333-444444444444", "1a2b-3c4d": "5E6F-7A8B"},
+		Labels:      map[string]string{label: "another"},
+	}
+	for _, seed := range []string{
+		"UUID=" + fs + " LABEL=my-root,x", "search --fs-uuid --set=root 1A2B-3C4D\n", "search --label my-root root\n",
+		`dev-disk-by\x2dlabel-my\x2droot.device dev-disk-by\x2duuid-1a2b\x2d3c4d.device`, "LABEL=LABEL=my-root LABEL=my-rootLABEL=my-root",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		const name = "boot/any"
+		err := refs.Files{FS: fstest.MapFS{name: file(text)}}.Rename(t.Context(), names, func(p refs.Patch) error {
+			text = string(p.Bytes)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		packed := func(r rune) bool {
+			return r < ' ' && r != '\n' && r != '\t' || r > '~' || strings.ContainsRune("(M7", r)
+		}
+		if strings.ContainsFunc(text, packed) { // it may be taken for an archive
+			return
+		}
+		search := refs.Search{Filesystems: []string{"1a2b-3c4d"}, Labels: []string{label}}
+		if r := scan(t, refs.Files{FS: fstest.MapFS{name: file(text)}}, search); len(r.Found) > 0 {
+			t.Fatalf("%+v is left in %q", r.Found, text)
+		}
+	})
+}

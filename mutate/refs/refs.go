@@ -93,6 +93,7 @@ type Patch struct {
 	File   string // below the root of its volume
 	Offset int64
 	Bytes  []byte
+	Whole  bool // they are all that the file has from now on, which may be more or less
 }
 
 // mayName says whether a closer look at a text is worth it: a stranger's can be

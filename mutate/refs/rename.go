@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -13,15 +14,16 @@ import (
 )
 
 // Names are what volumes are called from now on, by what calls them so. The old
-// names are in small letters. A new one has the length of the old.
+// UUIDs are in small letters, and the new ones have the length of the old.
 type Names struct {
 	Partitions  map[string]string // as PARTUUID= has them
 	Filesystems map[string]string // as UUID= has them
+	Labels      map[string]string // as LABEL= has them, of letters, digits and . _ - alone
 }
 
 // Rename puts new names in place of old ones in all texts that are read at boot.
-// write gets what changes; a file keeps its length, and may get several patches. A
-// name is only replaced where the text says which sort it is: a filesystem may have
+// write gets what changes; a file may get several patches, and keeps its length if no
+// label is of another. A name is only replaced where the text says which sort it is: a filesystem may have
 // the UUID of a partition, as in disks that NixOS makes. The UUID of a filesystem
 // also is where nothing is said and no partition has it: boot loaders use it for
 // names of menu entries. It is an error of class [fault.Image]
@@ -47,7 +49,10 @@ func (f Files) Rename(ctx context.Context, names Names, write func(Patch) error)
 			return fault.New(fault.Image, signedMend,
 				"%s is signed by %s, and names a volume by its UUID, which every image has anew", name, signature)
 		}
-		return write(Patch{name, 0, []byte(after)})
+		if after, err = fit(name, before, after); err != nil {
+			return err
+		}
+		return write(Patch{File: name, Bytes: []byte(after), Whole: true})
 	}
 	if err := f.eachText(ctx, text); err != nil {
 		return err
@@ -69,12 +74,13 @@ func (f Files) Rename(ctx context.Context, names Names, write func(Patch) error)
 	})
 }
 
-const signedMend = "name the volume by what it keeps, as with LABEL=, or sign when the image is made"
+const signedMend = "name the volume by what it keeps, or sign when the image is made"
 
 // renamer rewrites texts.
 type renamer struct {
 	Names
 	*finder
+	label *regexp.Regexp // nil if there are none
 }
 
 func newRenamer(names Names) (*renamer, error) {
@@ -91,12 +97,12 @@ func newRenamer(names Names) (*renamer, error) {
 			ids = append(ids, old)
 		}
 	}
-	return &renamer{names, newFinder(ids)}, nil
+	return &renamer{names, newFinder(ids), labelsIn(names.Labels)}, nil
 }
 
 // mayChange says whether a text has an old name anywhere.
 func (r *renamer) mayChange(text string) bool {
-	found := false
+	found := r.label != nil && r.label.MatchString(text)
 	r.look([]byte(text), 0, true, func(match) bool {
 		found = true
 		return false
@@ -129,7 +135,7 @@ func (r *renamer) text(text string) string {
 		rest = m.end
 	}
 	b.WriteString(text[rest:])
-	return b.String()
+	return r.renameLabels(b.String())
 }
 
 // fresh is the new name in place of a match, if it is one.

@@ -22,6 +22,8 @@ type Search struct {
 	// Partitions are UUIDs that no partition has any more, as PARTUUID= has them,
 	// and Filesystems those that no filesystem has, as UUID= does.
 	Partitions, Filesystems []string
+	// Labels are those that no filesystem has any more.
+	Labels []string
 	// Here are the UUIDs that the image's filesystems have. One of them may equal one
 	// that is gone, and where a file does not say which it means, it is theirs.
 	Here []string
@@ -48,8 +50,7 @@ type Leftover struct {
 	File   string // below the root of its volume
 	Inside string // the file inside that one, as of an initrd
 	ID     string
-	// Filesystem says that it is a filesystem's, and no partition's.
-	Filesystem bool
+	Tag    string // PARTUUID, UUID or LABEL
 }
 
 // Unread is a file that could not be looked into.
@@ -67,14 +68,14 @@ const (
 // class [fault.Image] if there is too much to look into.
 func (f Files) Scan(ctx context.Context, s Search) (Report, error) {
 	ids := union(s.Partitions, s.Filesystems)
-	if len(ids) == 0 {
+	if len(ids)+len(s.Labels) == 0 {
 		return Report{}, nil
 	}
 	w, err := f.atBoot(ctx)
 	if err != nil {
 		return Report{}, err
 	}
-	c := &scan{Search: s, Files: f, finder: newFinder(ids), budget: bootfile.NewBudget(maxScanned)}
+	c := &scan{Search: s, Files: f, finder: newFinder(ids, s.Labels...), budget: bootfile.NewBudget(maxScanned)}
 	c.partitions, c.filesystems, c.here = setOf(s.Partitions), setOf(s.Filesystems), setOf(s.Here)
 	for _, name := range w.names {
 		c.name(name)
@@ -124,6 +125,8 @@ func (c *scan) leftover(m match) bool {
 		return c.partitions[id]
 	case ofFilesystem:
 		return c.filesystems[id]
+	case isALabel:
+		return true
 	case ofOther:
 		return false
 	}
@@ -134,11 +137,17 @@ func (c *scan) leftover(m match) bool {
 // found tells of a leftover.
 func (c *scan) found(file, inside string, m match) {
 	id := c.ids[m.id]
-	filesystem := m.sort() == ofFilesystem || !c.partitions[id]
+	tag := "PARTUUID"
+	switch sort := m.sort(); {
+	case sort == isALabel:
+		tag = "LABEL"
+	case sort == ofFilesystem || !c.partitions[id]:
+		tag = "UUID"
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.report.Found) < maxTold {
-		c.report.Found = append(c.report.Found, Leftover{file, inside, id, filesystem})
+		c.report.Found = append(c.report.Found, Leftover{file, inside, id, tag})
 	}
 }
 

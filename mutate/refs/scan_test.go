@@ -103,7 +103,7 @@ func TestScanForms(t *testing.T) {
 			r := scan(t, refs.Files{FS: fstest.MapFS{"boot/x": file(b)}}, whatIsGone)
 			var wanted []refs.Leftover
 			if want != "" {
-				wanted = []refs.Leftover{{File: "boot/x", ID: want}}
+				wanted = []refs.Leftover{{File: "boot/x", ID: want, Tag: "PARTUUID"}}
 			}
 			if diff := cmp.Diff(wanted, r.Found); diff != "" {
 				t.Errorf("%q behind %d bytes (-want +got):\n%s", text, pad, diff)
@@ -128,27 +128,29 @@ func TestScanPlaces(t *testing.T) {
 		{"not read at boot", fstest.MapFS{"srv/x": text, "usr/bin/x": text, "home/x": text, "etc/alternatives/x": text, "var/lib/x": text}, nil},
 		{"any file of these", fstest.MapFS{"etc/a/b/c": text, "usr/lib/systemd/system/a.service.d/b.conf": text,
 			"usr/lib/modules/6.1/initramfs.img": text, "lib/udev/rules.d/1.rules": text},
-			[]refs.Leftover{{File: "etc/a/b/c", ID: gone}, {File: "lib/udev/rules.d/1.rules", ID: gone},
-				{File: "usr/lib/modules/6.1/initramfs.img", ID: gone}, {File: "usr/lib/systemd/system/a.service.d/b.conf", ID: gone}}},
+			[]refs.Leftover{{File: "etc/a/b/c", ID: gone, Tag: "PARTUUID"}, {File: "lib/udev/rules.d/1.rules", ID: gone, Tag: "PARTUUID"},
+				{File: "usr/lib/modules/6.1/initramfs.img", ID: gone, Tag: "PARTUUID"},
+				{File: "usr/lib/systemd/system/a.service.d/b.conf", ID: gone, Tag: "PARTUUID"}}},
 		{"an initrd", fstest.MapFS{"boot/initrd.img": inside(gzipped(cpio("conf/conf.d/resume", "RESUME=PARTUUID="+gone)))},
-			[]refs.Leftover{{File: "boot/initrd.img", Inside: "conf/conf.d/resume", ID: gone}}},
+			[]refs.Leftover{{File: "boot/initrd.img", Inside: "conf/conf.d/resume", ID: gone, Tag: "PARTUUID"}}},
 		{"behind microcode", fstest.MapFS{"boot/initrd.img": inside(cpio("kernel/x86/microcode/a", "b") + strings.Repeat("\x00", 512) +
 			gzipped(cpio("etc/cmdline.d/1.conf", "root=PARTUUID="+gone)))},
-			[]refs.Leftover{{File: "boot/initrd.img", Inside: "etc/cmdline.d/1.conf", ID: gone}}},
+			[]refs.Leftover{{File: "boot/initrd.img", Inside: "etc/cmdline.d/1.conf", ID: gone, Tag: "PARTUUID"}}},
 		{"a name in an initrd", fstest.MapFS{"boot/initrd.img": inside(cpio(hook, ""))},
-			[]refs.Leftover{{File: "boot/initrd.img", Inside: hook, ID: gone}}},
+			[]refs.Leftover{{File: "boot/initrd.img", Inside: hook, ID: gone, Tag: "PARTUUID"}}},
 		{"behind an archive", fstest.MapFS{"boot/initrd.img": inside(cpio("a", "b") + "root=PARTUUID=" + gone + "\n#BOOTCONFIG\n")},
-			[]refs.Leftover{{File: "boot/initrd.img", ID: gone}}},
+			[]refs.Leftover{{File: "boot/initrd.img", ID: gone, Tag: "PARTUUID"}}},
 		{"the filesystem, in an initrd", fstest.MapFS{"boot/initrd.img": inside(gzipped(cpio("conf/conf.d/resume", "RESUME=UUID="+gone)))}, nil},
 		{"a name", fstest.MapFS{`etc/systemd/system/dev-disk-by\x2dpartuuid-3f519074\x2d8e2c\x2d4da0\x2db143\x2d2c7ea5f90803.swap`: file("")},
-			[]refs.Leftover{{File: `etc/systemd/system/dev-disk-by\x2dpartuuid-3f519074\x2d8e2c\x2d4da0\x2db143\x2d2c7ea5f90803.swap`, ID: gone}}},
+			[]refs.Leftover{{File: `etc/systemd/system/dev-disk-by\x2dpartuuid-3f519074\x2d8e2c\x2d4da0\x2db143\x2d2c7ea5f90803.swap`,
+				ID: gone, Tag: "PARTUUID"}}},
 		{"where a link leads", fstest.MapFS{"etc/disk": link("/dev/disk/by-partuuid/" + gone)},
-			[]refs.Leftover{{File: "etc/disk", Inside: "/dev/disk/by-partuuid/" + gone, ID: gone}}},
+			[]refs.Leftover{{File: "etc/disk", Inside: "/dev/disk/by-partuuid/" + gone, ID: gone, Tag: "PARTUUID"}}},
 		{"a text through a link", fstest.MapFS{"etc/fstab": link("../nix/store/fstab"), "nix/store/fstab": text},
-			[]refs.Leftover{{File: "etc/fstab", ID: gone}}},
+			[]refs.Leftover{{File: "etc/fstab", ID: gone, Tag: "PARTUUID"}}},
 		{"a directory through a link", fstest.MapFS{"etc/systemd/system": link("../../nix/units"), "nix/units/a.mount": text,
 			"etc/x": link("../nix/units")},
-			[]refs.Leftover{{File: "etc/systemd/system/a.mount", ID: gone}}},
+			[]refs.Leftover{{File: "etc/systemd/system/a.mount", ID: gone, Tag: "PARTUUID"}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if diff := cmp.Diff(tc.want, scan(t, refs.Files{FS: tc.files}, whatIsGone).Found); diff != "" {
@@ -234,7 +236,8 @@ func TestScanBounds(t *testing.T) {
 // TestScanFilesystems: what is left of a filesystem's old UUID is found, and a
 // serial of FAT only where it is said to be one.
 func TestScanFilesystems(t *testing.T) {
-	search := refs.Search{Partitions: []string{goneMBR, isFSToo}, Filesystems: []string{gone, isFSToo, "1A2B-3C4D"}, Here: []string{"5E6F-7A8B"}}
+	search := refs.Search{Partitions: []string{goneMBR, isFSToo}, Filesystems: []string{gone, isFSToo, "1A2B-3C4D"},
+		Here: []string{"5E6F-7A8B"}}
 	for text, want := range map[string]string{
 		"root=UUID=" + gone:              gone,
 		"a " + strings.ToUpper(gone):     gone,
@@ -253,9 +256,34 @@ func TestScanFilesystems(t *testing.T) {
 		r := scan(t, refs.Files{FS: fstest.MapFS{"boot/x": file("\n" + text + "\n")}}, search)
 		var wanted []refs.Leftover
 		if want != "" {
-			wanted = []refs.Leftover{{File: "boot/x", ID: want, Filesystem: !strings.HasPrefix(text, "a "+isFSToo)}}
+			wanted = []refs.Leftover{{File: "boot/x", ID: want, Tag: "UUID"}}
+			if text == "a "+isFSToo {
+				wanted[0].Tag = "PARTUUID"
+			}
 		}
 		if diff := cmp.Diff(wanted, r.Found); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", text, diff)
+		}
+	}
+}
+
+// TestScanLabels: a label is one where that is said.
+func TestScanLabels(t *testing.T) {
+	for text, found := range map[string]bool{
+		"root=LABEL=my-Root ro":                 true,
+		`LABEL="my-Root"`:                       true,
+		"/dev/disk/by-label/my-Root\n":          true,
+		`dev-disk-by\x2dlabel-my\x2dRoot.mount`: true,
+		"root=LABEL=my-root":                    false,
+		"LABEL=my-Root2 LABEL=my-Root-a":        false,
+		"PARTLABEL=my-Root my-Root":             false,
+	} {
+		r := scan(t, refs.Files{FS: fstest.MapFS{"boot/x": file(text)}}, refs.Search{Labels: []string{"my-Root", "r"}})
+		var want []refs.Leftover
+		if found {
+			want = []refs.Leftover{{File: "boot/x", ID: "my-Root", Tag: "LABEL"}}
+		}
+		if diff := cmp.Diff(want, r.Found); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", text, diff)
 		}
 	}

@@ -22,6 +22,7 @@ const (
 	ofPartition
 	ofFilesystem
 	ofOther
+	isALabel
 )
 
 var (
@@ -51,6 +52,8 @@ func (m match) sort() sort {
 	switch m.kind {
 	case asBinary:
 		return unsaid
+	case asLabel:
+		return isALabel
 	case asWide:
 		before = bytes.ReplaceAll(before, []byte{0}, nil)
 	}

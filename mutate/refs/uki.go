@@ -1,6 +1,8 @@
 package refs
 
 import (
+	"strings"
+
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/uki"
 )
@@ -29,7 +31,12 @@ func renameLines(name string, u uki.File, change func(string) string) (patches [
 			return nil, fault.New(fault.Image, signedMend,
 				"%s is signed, and its kernel command line names a volume by its UUID, which every image has anew", name)
 		}
-		patches = append(patches, Patch{name, s.Offset, []byte(fresh)})
+		if len(fresh) > len(text) {
+			return nil, fault.New(fault.Image, "make the label of identity.labels no longer than it was",
+				"%s has no room for a label in its kernel command line that is longer", name)
+		}
+		fresh += strings.Repeat(" ", len(text)-len(fresh)) // which the kernel passes over
+		patches = append(patches, Patch{File: name, Offset: s.Offset, Bytes: []byte(fresh)})
 	}
 	return patches, nil
 }

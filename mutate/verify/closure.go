@@ -18,9 +18,9 @@ type Base struct {
 	Known []string // what was wrong with it: see [Findings]
 	IDs   []string // the UUIDs of its partitions
 	Clean []string // what [Remember] said of it
-	// Filesystems are the UUIDs of those of its filesystems of which the image's have
-	// others.
-	Filesystems []string
+	// Filesystems and Labels are the UUIDs and labels of those of its filesystems of
+	// which the image's have others.
+	Filesystems, Labels []string
 }
 
 var closureCheck = Check{Name: "closure", Version: 2, Run: closure}
@@ -48,13 +48,17 @@ func closure(ctx context.Context, r Request) ([]record.Check, error) {
 
 // search is for what the image does not have any more.
 func (b *Base) search(l *disk.Layout) refs.Search {
-	return refs.Search{Partitions: without(b.IDs, l.PartUUIDs()), Filesystems: without(b.Filesystems, l.UUIDs()), Here: l.UUIDs()}
+	labels := slices.DeleteFunc(slices.Clone(b.Labels), func(label string) bool {
+		return slices.ContainsFunc(l.Volumes, func(v disk.Volume) bool { return v.Label == label })
+	})
+	return refs.Search{Partitions: without(b.IDs, l.PartUUIDs()), Filesystems: without(b.Filesystems, l.UUIDs()),
+		Labels: labels, Here: l.UUIDs()}
 }
 
 // clean are the files that need no second look. What is known of a base is of the
 // UUIDs of its partitions alone.
 func (b *Base) clean() []string {
-	if len(b.Filesystems) > 0 {
+	if len(b.Filesystems)+len(b.Labels) > 0 {
 		return nil
 	}
 	return b.Clean
@@ -103,12 +107,7 @@ func (s *scanned) add(t disk.Placed, r refs.Report) {
 	}
 	for _, l := range r.Found {
 		file := filepath.Join(at, l.File)
-		named := fmt.Sprintf("names the base's partition UUID %s, which no partition has any more", l.ID)
-		mend := "name the volume by its filesystem's UUID"
-		if l.Filesystem {
-			named = fmt.Sprintf("names the base's filesystem UUID %s, which no filesystem has any more", l.ID)
-			mend = "name the volume by its label, or leave out identity.filesystems"
-		}
+		named, mend := namedBy(l)
 		why := fmt.Sprintf("%s %s", file, named)
 		if l.Inside != "" {
 			why = fmt.Sprintf("%s (%s in it) %s: %s, and have a step make that file anew (update-initramfs -u, dracut -f)",
@@ -123,6 +122,20 @@ func (s *scanned) add(t disk.Placed, r refs.Report) {
 	for _, state := range r.Clean {
 		s.clean = append(s.clean, prefix(t)+state)
 	}
+}
+
+// namedBy says what a file names that is gone, and what else it could name.
+func namedBy(l refs.Leftover) (named, mend string) {
+	switch l.Tag {
+	case "UUID":
+		return fmt.Sprintf("names the base's filesystem UUID %s, which no filesystem has any more", l.ID),
+			"name the volume by what it keeps, or leave out identity.filesystems"
+	case "LABEL":
+		return fmt.Sprintf("names the base's label %s, which no filesystem has any more", l.ID),
+			"name the volume by what it keeps, or leave out identity.labels"
+	}
+	return fmt.Sprintf("names the base's partition UUID %s, which no partition has any more", l.ID),
+		"name the volume by its filesystem's UUID"
 }
 
 // prefix tells the files of a tree from those of others.

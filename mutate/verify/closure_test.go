@@ -88,6 +88,16 @@ func TestClosure(t *testing.T) {
 		})
 	}
 	path := small(t)
+	debugfs(t, path, "write "+text+" etc/anything")
+	for want, base := range map[string]*verify.Base{
+		"/etc/anything names the base's partition UUID " + gone: {IDs: []string{gone}, Filesystems: []string{gone}},
+		"": {Filesystems: []string{gone}, Labels: []string{"no-such"}}, // it says that it is a partition's
+	} {
+		if c, _, _ := closureOf(t, path, base); c.OK != (want == "") || !strings.HasPrefix(c.Detail, want) {
+			t.Errorf("%+v: %+v, want %q", base, c, want)
+		}
+	}
+	path = small(t)
 	own := strings.ToLower(strings.TrimSpace(fixtures.Program(t, "", "sfdisk", "--part-uuid", path, "1")))
 	fixtures.Program(t, "", "sh", "-c", `sed -i s/`+gone+`/`+own+`/ "$1/in/conf/conf.d/resume" && cd "$1/in" &&
 		find . -mindepth 1 | cpio -o -H newc --quiet | xz --check=crc32 >"$1/own"`, "", dir)
