@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
@@ -63,7 +64,7 @@ func (c command) call(what, file, value string) tool.Call {
 	return tool.Call{Program: c.program(), Args: args, What: what}
 }
 
-// rename gives the filesystems of an image their new UUIDs and labels. Nothing of it
+// renameFilesystems gives the filesystems of an image their new UUIDs and labels. Nothing of it
 // is mounted.
 func renameFilesystems(ctx context.Context, i *disk.Image, id record.Identity) error {
 	if len(id.Filesystems)+len(id.Labels) == 0 {
@@ -132,16 +133,27 @@ func renameFilesystem(ctx context.Context, image *os.File, v disk.Volume, id rec
 		if v.FS == "vfat" {
 			uuid = strings.ReplaceAll(uuid, "-", "")
 		}
-		if _, err := tool.Run(ctx, c.uuid.call("set the UUID", name, uuid)); err != nil {
+		if err := run(ctx, c.uuid.call("set the UUID", name, uuid)); err != nil {
 			return err
 		}
 	}
 	if label != v.Label {
-		if _, err := tool.Run(ctx, c.label.call("set the label", name, label)); err != nil {
+		if err := run(ctx, c.label.call("set the label", name, label)); err != nil {
 			return err
 		}
 	}
 	return putBack(ctx, image, file, v)
+}
+
+// run runs a program that knows what a filesystem has that keeps its UUID from being
+// changed, as files that are encrypted by it.
+func run(ctx context.Context, c tool.Call) error {
+	_, err := tool.Run(ctx, c)
+	var exit *tool.ExitError
+	if errors.As(err, &exit) && exit.Status > 0 {
+		return fault.New(fault.Image, "leave out what identity asks of filesystems", "%w", err)
+	}
+	return err
 }
 
 // putBack makes an image have the volume that file is.

@@ -1,6 +1,7 @@
 // Package fork is what is done to a fork of the last layer from outside, to make
-// an image of it: the identity, which is its GUIDs and all that refers to them, and
-// the partition types by which systemd finds what is in it.
+// an image of it: the identity, which is its GUIDs, the UUIDs and labels of its
+// filesystems if a recipe asks for others, and all that refers to them, and the
+// partition types by which systemd finds what is in it.
 package fork
 
 import (

@@ -126,6 +126,38 @@ func TestIdentifyGPT(t *testing.T) {
 	}
 }
 
+// TestIdentifyKeepsTypes: those by which the image's own repart.d goes stay, whether
+// its files name partitions or not, and all of them if the recipe says so.
+func TestIdentifyKeepsTypes(t *testing.T) {
+	for name, tc := range map[string]struct {
+		repart string
+		wanted Wanted
+		keeps  bool
+	}{
+		"none of its own":       {"", Wanted{}, false},
+		"its own":               {"Type=linux-generic\n", Wanted{}, true},
+		"as the recipe says":    {"", Wanted{KeepTypes: true}, true},
+		"its own, of a sibling": {"Type=home\n", Wanted{}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base := rooted(t, "label: gpt\nsize=8MiB, type="+gpt.TypeLinuxGeneric.String()+"\n")
+			text, root := filepath.Join(t.TempDir(), "text"), base+"?offset=1048576"
+			writeFile(t, text, "[Partition]\n"+tc.repart+"# PARTUUID="+tableOf(t, base).Partitions[0].GUID.String()+"\n")
+			program(t, "mkdir etc/repart.d\nwrite "+text+" etc/repart.d/root.conf\n", "debugfs", "-w", "-f", "-", root)
+			layout, work := layoutOf(t, base), copyOf(t, base)
+			layout.Volumes[0].Role, layout.Arch = disk.Root, "x86-64"
+			identifyFile(t, work, base, layout, tc.wanted.Derive(layout, "key", "web"))
+			if is := tableOf(t, work).Partitions[0].Type; (is == gpt.TypeLinuxGeneric) != tc.keeps {
+				t.Errorf("its type is %s", is)
+			}
+			id := tc.wanted.Derive(layout, "key", "web").Partitions[tableOf(t, base).Partitions[0].GUID.String()]
+			if text := program(t, "", "debugfs", "-R", "cat etc/repart.d/root.conf", work+"?offset=1048576"); !strings.Contains(text, id) {
+				t.Errorf("the reference did not follow: %q", text)
+			}
+		})
+	}
+}
+
 func identifyFile(t *testing.T, work, base string, l *disk.Layout, id record.Identity) {
 	t.Helper()
 	f, err := os.Open(base)
