@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math"
 )
 
 // maxClusters bounds the FAT volumes that are read: an EFI system partition of
@@ -15,19 +16,31 @@ const maxClusters = 4 << 20
 // of a FAT in memory several times over.
 const spareFAT = 64 << 10
 
+// fatVolume is a FAT volume as its boot sector describes it: where its parts are, in
+// bytes from its start, and its first FAT, which also tells the library that reads
+// the files what follows each cluster (as a [fat12.FATTable]).
+type fatVolume struct {
+	bits     int // of an entry of the FAT
+	fat      []byte
+	clusters uint32 // no cluster has this number, or a higher one
+	cluster  int64  // size of one
+	data     int64  // where the first is, which has number 2
+	root     uint32 // first cluster of the root directory; 0 if that has a place of its own
+	rootAt   int64  // that place
+	entries  int64  // how many entries it has room for
+}
+
 // checkFAT refuses a FAT volume whose own account of itself cannot be, or whose
 // clusters are chained in a circle. The library that reads the files trusts
-// both, and would follow a circle until memory is out. So the chains are checked
-// as the library reads them: all that the FAT has entries for, in entries of as
-// many bits as are returned, which say by which of its readers.
+// both, and would follow a circle until memory is out.
 //
 // Fields are those of Microsoft's "FAT: General Overview of On-Disk Format",
 // 1.03. The count of clusters decides between FAT12 and FAT16 alone: a FAT32 of
 // few clusters breaks the rules, but mkfs.vfat makes it and Linux reads it.
-func checkFAT(r io.ReaderAt, size int64) (bits int, err error) {
+func checkFAT(r io.ReaderAt, size int64) (*fatVolume, error) {
 	b := make([]byte, 512)
 	if _, err := r.ReadAt(b, 0); err != nil {
-		return 0, fmt.Errorf("read boot sector: %w", err)
+		return nil, fmt.Errorf("read boot sector: %w", err)
 	}
 	le := binary.LittleEndian
 	sector, perCluster := int64(le.Uint16(b[11:])), int64(b[13])
@@ -41,72 +54,64 @@ func checkFAT(r io.ReaderAt, size int64) (bits int, err error) {
 		perFAT = int64(le.Uint32(b[36:]))
 	}
 	if sector < 512 || sector > 4096 || sector&(sector-1) != 0 || perCluster == 0 || reserved == 0 || copies == 0 ||
-		perFAT == 0 || sectors*sector > size {
-		return 0, fmt.Errorf("its boot sector is damaged")
+		perFAT == 0 || sectors*sector > size || large != (rootEntries == 0) {
+		return nil, fmt.Errorf("its boot sector is damaged")
 	}
-	if copies != 2 { // the library takes the second for files, or files for the second
-		return 0, fmt.Errorf("it has %d FATs, and only those with two can be read", copies)
-	}
-	if root := le.Uint32(b[44:]); large && root != 2 {
-		return 0, fmt.Errorf("its root directory is at cluster %d, and only one at cluster 2 can be read", root)
-	}
-	data := sectors - reserved - copies*perFAT - (rootEntries*32+sector-1)/sector
-	clusters := data / perCluster
-	if data <= 0 || clusters > maxClusters {
-		return 0, fmt.Errorf("its boot sector claims %d clusters", clusters)
+	v := &fatVolume{cluster: perCluster * sector, entries: rootEntries, rootAt: (reserved + copies*perFAT) * sector}
+	v.data = v.rootAt + (rootEntries*32+sector-1)/sector*sector
+	clusters := (sectors - v.data/sector) / perCluster
+	if v.data >= sectors*sector || v.data > math.MaxUint32 || clusters > maxClusters {
+		return nil, fmt.Errorf("its boot sector claims %d clusters", clusters)
 	}
 	switch {
 	case large:
-		bits = 32
+		v.bits, v.root = 32, le.Uint32(b[44:])
 	case clusters < 4085:
-		bits = 12
+		v.bits = 12
 	default:
-		bits = 16
+		v.bits = 16
 	}
-	if need := (clusters + 2) * int64(bits) / 8; perFAT*sector > 2*need+spareFAT {
-		return 0, fmt.Errorf("its FAT is of %d bytes, for %d clusters", perFAT*sector, clusters)
+	if need := (clusters + 2) * int64(v.bits) / 8; perFAT*sector > 2*need+spareFAT {
+		return nil, fmt.Errorf("its FAT is of %d bytes, for %d clusters", perFAT*sector, clusters)
 	}
-	fat := make([]byte, perFAT*sector)
-	if _, err := r.ReadAt(fat, reserved*sector); err != nil {
-		return 0, fmt.Errorf("read FAT: %w", err)
+	v.fat = make([]byte, perFAT*sector)
+	if _, err := r.ReadAt(v.fat, reserved*sector); err != nil {
+		return nil, fmt.Errorf("read FAT: %w", err)
 	}
-	next := func(c uint32) uint32 { return fatEntry(fat, bits, c) }
-	end := uint32(len(fat) * 8 / bits)
-	if err := noCircle(next, end); err != nil {
-		return 0, err
+	v.clusters = uint32(min(clusters+2, int64(len(v.fat)*8/v.bits)))
+	if large && (v.root < 2 || v.root >= v.clusters) {
+		return nil, fmt.Errorf("its root directory is at cluster %d, and it has %d", v.root, clusters)
 	}
-	root := (reserved + copies*perFAT) * sector
-	d := directories{r: r, next: next, end: end, cluster: perCluster * sector, data: root}
-	if bits != 32 {
-		d.data += (rootEntries*32 + sector - 1) / sector * sector
+	if err := v.noCircle(); err != nil {
+		return nil, err
 	}
-	return bits, d.check(root, rootEntries*32, bits == 32)
+	return v, (&directories{r: r, fatVolume: v}).check()
 }
 
-// fatEntry is what follows a cluster.
-func fatEntry(fat []byte, bits int, c uint32) uint32 {
+// next is what follows a cluster.
+func (v *fatVolume) next(c uint32) uint32 {
 	le := binary.LittleEndian
-	switch bits {
+	switch v.bits {
 	case 12:
-		v := le.Uint16(fat[c+c/2:])
+		n := le.Uint16(v.fat[c+c/2:])
 		if c%2 == 1 {
-			return uint32(v >> 4)
+			return uint32(n >> 4)
 		}
-		return uint32(v & 0xfff)
+		return uint32(n & 0xfff)
 	case 16:
-		return uint32(le.Uint16(fat[2*c:]))
+		return uint32(le.Uint16(v.fat[2*c:]))
 	}
-	return le.Uint32(fat[4*c:]) & 0x0fffffff
+	return le.Uint32(v.fat[4*c:]) & 0x0fffffff
 }
 
-// noCircle follows every chain of the clusters from 2 up to end, each once.
-func noCircle(next func(uint32) uint32, end uint32) error {
-	seen := make([]uint32, end) // by which walk
-	for first := uint32(2); first < end; first++ {
-		for c := first; c >= 2 && c < end && seen[c] == 0; {
+// noCircle follows every chain of the clusters, each once.
+func (v *fatVolume) noCircle() error {
+	seen := make([]uint32, v.clusters) // by which walk
+	for first := uint32(2); first < v.clusters; first++ {
+		for c := first; c >= 2 && c < v.clusters && seen[c] == 0; {
 			seen[c] = first
-			c = next(c)
-			if c >= 2 && c < end && seen[c] == first {
+			c = v.next(c)
+			if c >= 2 && c < v.clusters && seen[c] == first {
 				return fmt.Errorf("its clusters are chained in a circle at %d", c)
 			}
 		}

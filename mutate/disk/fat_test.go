@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -84,15 +85,22 @@ const (
 
 // ofClusters is a sound volume of that many clusters.
 func ofClusters(n int) volume {
-	v := volume{sector: 512, perCluster: 1, reserved: 1, copies: 2, rootEntries: 16, root: 2, perFAT: (n+2)*4/512 + 1}
-	v.sectors, v.fat32 = v.reserved+v.copies*v.perFAT+1+n, n >= firstFAT32
+	v := volume{sector: 512, perCluster: 1, reserved: 1, copies: 2, root: 2, perFAT: (n+2)*4/512 + 1, fat32: n >= firstFAT32}
+	if !v.fat32 {
+		v.rootEntries = 16
+	}
+	v.sectors = v.reserved + v.copies*v.perFAT + v.rootSectors() + n
 	return v
 }
+
+// rootSectors is how many sectors a root directory has that is no chain of clusters.
+func (v volume) rootSectors() int { return (v.rootEntries*32 + v.sector - 1) / v.sector }
 
 // smallFAT32 is one of too few clusters for its kind, as mkfs.vfat -F 32 makes it.
 func smallFAT32(n int) volume {
 	v := ofClusters(n)
-	v.fat32 = true
+	v.sectors -= v.rootSectors()
+	v.fat32, v.rootEntries = true, 0
 	return v
 }
 
@@ -122,7 +130,7 @@ func (v volume) check(size int64, entries ...entry) error {
 	}
 	clusters := 0
 	if v.perCluster > 0 && v.sector > 0 {
-		clusters = (v.sectors - v.reserved - v.copies*v.perFAT - (v.rootEntries*32+v.sector-1)/v.sector) / v.perCluster
+		clusters = (v.sectors - v.reserved - v.copies*v.perFAT - v.rootSectors()) / v.perCluster
 	}
 	fat := head[v.reserved*v.sector:]
 	for _, e := range entries {
@@ -141,7 +149,7 @@ func (v volume) check(size int64, entries ...entry) error {
 	for c, text := range v.content {
 		at := data
 		if c > 0 {
-			at += (v.rootEntries*32+v.sector-1)/v.sector*v.sector + (c-2)*v.perCluster*v.sector
+			at += v.rootSectors()*v.sector + (c-2)*v.perCluster*v.sector
 		}
 		head = append(head, make([]byte, max(0, at+len(text)-len(head)))...)
 		copy(head[at:], text)
@@ -155,6 +163,11 @@ func (v volume) check(size int64, entries ...entry) error {
 func TestFATThatCannotBe(t *testing.T) {
 	with := func(change func(*volume)) volume {
 		v := ofClusters(1000)
+		change(&v)
+		return v
+	}
+	large := func(change func(*volume)) volume {
+		v := smallFAT32(1000)
 		change(&v)
 		return v
 	}
@@ -172,8 +185,8 @@ func TestFATThatCannotBe(t *testing.T) {
 		{"no sector to a cluster", with(func(v *volume) { v.perCluster = 0 }), false},
 		{"128 sectors to a cluster", with(func(v *volume) { v.perCluster = 128 }), true},
 		{"no FAT", with(func(v *volume) { v.copies = 0 }), false},
-		{"one FAT", with(func(v *volume) { v.copies = 1 }), false},
-		{"three FATs", with(func(v *volume) { v.copies = 3 }), false},
+		{"one FAT", with(func(v *volume) { v.copies, v.sectors = 1, v.sectors-v.perFAT }), true},
+		{"three FATs", with(func(v *volume) { v.copies, v.sectors = 3, v.sectors+v.perFAT }), true},
 		{"a FAT of no sectors", with(func(v *volume) { v.perFAT = 0 }), false},
 		{"no room for clusters", with(func(v *volume) { v.sectors = v.reserved + v.copies*v.perFAT + 1 }), false},
 		{"room for one cluster", with(func(v *volume) { v.sectors = v.reserved + v.copies*v.perFAT + 2 }), true},
@@ -185,7 +198,12 @@ func TestFATThatCannotBe(t *testing.T) {
 		{"one more", ofClusters(4<<20 + 1), false},
 		{"the smallest FAT16", ofClusters(firstFAT16), true},
 		{"the smallest FAT32", ofClusters(firstFAT32), true},
-		{"a root directory behind something else", with(func(v *volume) { v.fat32, v.root = true, 3 }), false},
+		{"a root directory behind something else", large(func(v *volume) { v.root = 3 }), true},
+		{"in the last cluster", large(func(v *volume) { v.root = 1001 }), true},
+		{"behind that", large(func(v *volume) { v.root = 1002 }), false},
+		{"in no cluster", large(func(v *volume) { v.root = 1 }), false},
+		{"of FAT32 at a place of its own", large(func(v *volume) { v.rootEntries, v.sectors = 16, v.sectors+1 }), false},
+		{"of FAT16 nowhere", with(func(v *volume) { v.rootEntries, v.sectors = 0, v.sectors-1 }), false},
 	} {
 		if err := tc.volume.check(tc.volume.size()); (err == nil) != tc.sound {
 			t.Errorf("%s: %v", tc.name, err)
@@ -212,7 +230,7 @@ func TestFATChains(t *testing.T) {
 		ofClusters(1000), ofClusters(lastFAT12), ofClusters(firstFAT16), ofClusters(lastFAT16), ofClusters(firstFAT32),
 		ofClusters(70000), smallFAT32(1000), smallFAT32(firstFAT16), smallFAT32(lastFAT16),
 	} {
-		clusters := v.sectors - v.reserved - v.copies*v.perFAT - 1
+		clusters := v.sectors - v.reserved - v.copies*v.perFAT - v.rootSectors()
 		last := clusters + 1 // the first has number 2
 		end := map[bool]int{true: 0xfff, false: 0xffff}[clusters <= lastFAT12]
 		if v.fat32 {
@@ -233,7 +251,7 @@ func TestFATChains(t *testing.T) {
 			{"the first of all", []entry{{2, 2}}, true},
 			{"the last of all", []entry{{last, last}}, true},
 			{"the one before", []entry{{last - 1, last - 1}}, true},
-			{"behind the last, which the FAT has room for", []entry{{last + 1, last + 1}}, true},
+			{"behind the last, which the FAT has room for", []entry{{last + 1, last + 1}}, false},
 			{"two that follow each other", []entry{{7, 8}, {8, 7}}, true},
 			{"a long way round", []entry{{2, 5}, {5, last}, {last, 4}, {4, 3}, {3, 5}}, true},
 			{"a circle that a chain leads into", []entry{{10, 4}, {4, 5}, {5, 4}}, true},
@@ -265,7 +283,10 @@ func TestFATLargerThanItsClusters(t *testing.T) {
 			tc.need: true, tc.need + 8: true, 2*tc.need + spare: true, 2*tc.need + spare + 1: false, 60000: false,
 		} {
 			v := volume{sector: 512, perCluster: 1, reserved: 1, copies: 2, rootEntries: 16, perFAT: perFAT, fat32: tc.fat32, root: 2}
-			v.sectors = v.reserved + v.copies*perFAT + 1 + tc.clusters
+			if tc.fat32 {
+				v.rootEntries = 0
+			}
+			v.sectors = v.reserved + v.copies*perFAT + v.rootSectors() + tc.clusters
 			if err := v.check(v.size()); (err == nil) != sound {
 				t.Errorf("%d sectors of FAT for %d clusters, FAT32 %t: %v", perFAT, tc.clusters, tc.fat32, err)
 			}
@@ -288,15 +309,57 @@ func TestFATSmallerThanItsClusters(t *testing.T) {
 	}
 }
 
-// FuzzCheckFAT: whatever is in a volume, it is judged, in bounded time and
-// memory.
-func FuzzCheckFAT(f *testing.F) {
+// FuzzOpenFAT: whatever is in a volume, it is refused, or its files can be listed and
+// read, in bounded time and memory and within the volume.
+func FuzzOpenFAT(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(make([]byte, 1024))
+	for _, options := range [][]string{{"-F", "12"}, {"-F", "12", "-f", "1"}, {"-F", "16", "-s", "1"}, {"-F", "32", "-s", "1", "-f", "1"}} {
+		name := filepath.Join(f.TempDir(), "fat")
+		// mtools does not write so small a FAT32.
+		script := `n=$1; shift; truncate -s 3M $n; mkfs.vfat $n "$@"; [ $2 = 32 ] || mmd -i $n ::/dir; [ $2 = 32 ] ||
+			printf text | mcopy -i $n - "::/dir/a long name"`
+		if out, err := exec.Command("sh", append([]string{"-euc", script, "sh", name}, options...)...).CombinedOutput(); err != nil {
+			f.Fatalf("%v: %s", err, out)
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(bytes.TrimRight(b, "\x00"))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		_, first := checkFAT(strings.NewReader(string(b)), int64(len(b)))
-		if _, second := checkFAT(strings.NewReader(string(b)), int64(len(b))); (first == nil) != (second == nil) {
-			t.Errorf("judged twice: %v, %v", first, second)
+		file, err := os.Create(filepath.Join(t.TempDir(), "fat"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if _, err := file.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		v := Volume{Size: 4 << 20, FS: "vfat"}
+		if err := file.Truncate(v.Size); err != nil {
+			t.Fatal(err)
+		}
+		tree, err := v.openFAT(file, ReadWrite)
+		if err != nil {
+			return
+		}
+		dirs := []string{"."}
+		for looked := 0; len(dirs) > 0 && looked < 10; looked, dirs = looked+1, dirs[1:] {
+			list, _ := tree.ReadDir(dirs[0])
+			for _, e := range list[:min(len(list), 10)] {
+				name := path.Join(dirs[0], e.Name())
+				if e.IsDir() && strings.Count(name, "/") < 5 {
+					dirs = append(dirs, name)
+				} else if fi, err := tree.Stat(name); err == nil && fi.Size() < 1<<16 {
+					tree.ReadFile(name)
+					tree.Overwrite(name, make([]byte, fi.Size()), 0)
+				}
+			}
+		}
+		if fi, err := file.Stat(); err != nil || fi.Size() != v.Size {
+			t.Errorf("the volume has %d bytes now: %v", fi.Size(), err)
 		}
 	})
 }

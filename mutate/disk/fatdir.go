@@ -23,24 +23,21 @@ const (
 // end, and how long they are. The library reads a directory as a whole, with
 // all clusters of its chain, which may be all of a sparse volume.
 type directories struct {
-	r       io.ReaderAt
-	next    func(uint32) uint32
-	end     uint32 // no cluster has this number, or a higher one
-	cluster int64  // bytes
-	data    int64  // where the first cluster is, which has number 2
-	total   int64  // bytes of directories
-	parts   int    // of the long name that is being read
-	seen    []bool
-	todo    []uint32 // first clusters
+	*fatVolume
+	r     io.ReaderAt
+	total int64 // bytes of directories
+	parts int   // of the long name that is being read
+	seen  []bool
+	todo  []uint32 // first clusters
 }
 
 // check looks at every directory that can be reached from the root, which is a
-// chain from cluster 2 on, as the library has it, or is at a place of its own.
-func (d *directories) check(root, size int64, chained bool) error {
-	d.seen = make([]bool, d.end)
-	if chained {
-		d.add(2)
-	} else if _, err := d.entries(root, size); err != nil {
+// chain of clusters, or is at a place of its own.
+func (d *directories) check() error {
+	d.seen = make([]bool, d.clusters)
+	if d.root != 0 {
+		d.add(d.root)
+	} else if _, err := d.read(d.rootAt, 32*d.entries); err != nil {
 		return err
 	}
 	for len(d.todo) > 0 {
@@ -55,7 +52,7 @@ func (d *directories) check(root, size int64, chained bool) error {
 
 // add notes a directory, unless its cluster is none that the library would read.
 func (d *directories) add(first uint32) {
-	if first >= 2 && first < d.end && !d.seen[first] {
+	if first >= 2 && first < d.clusters && !d.seen[first] {
 		d.seen[first] = true
 		d.todo = append(d.todo, first)
 	}
@@ -64,7 +61,7 @@ func (d *directories) add(first uint32) {
 // chain looks at one directory: first at how long it is, then at what is in it.
 func (d *directories) chain(first uint32) error {
 	length := int64(0)
-	for c := first; c >= 2 && c < d.end; c = d.next(c) {
+	for c := first; c >= 2 && c < d.clusters; c = d.next(c) {
 		if length += d.cluster; length > maxDirectory {
 			return fmt.Errorf("its directory at cluster %d is larger than any can be", first)
 		}
@@ -73,8 +70,8 @@ func (d *directories) chain(first uint32) error {
 		return fmt.Errorf("its directories are larger than %d MiB", maxDirectories>>20)
 	}
 	d.parts = 0
-	for c := first; c >= 2 && c < d.end; c = d.next(c) {
-		more, err := d.entries(d.data+int64(c-2)*d.cluster, d.cluster)
+	for c := first; c >= 2 && c < d.clusters; c = d.next(c) {
+		more, err := d.read(d.data+int64(c-2)*d.cluster, d.cluster)
 		if err != nil || !more {
 			return err
 		}
@@ -82,9 +79,9 @@ func (d *directories) chain(first uint32) error {
 	return nil
 }
 
-// entries looks at a part of a directory, and notes the directories in it. more
+// read looks at a part of a directory, and notes the directories in it. more
 // is false if the directory ends there.
-func (d *directories) entries(at, size int64) (more bool, err error) {
+func (d *directories) read(at, size int64) (more bool, err error) {
 	b := make([]byte, size)
 	if _, err := d.r.ReadAt(b, at); err != nil && !errors.Is(err, io.EOF) {
 		return false, fmt.Errorf("read directory: %w", err)

@@ -29,7 +29,7 @@ func (v volume) chain(first, length int) []entry {
 }
 
 func (v volume) endMark() int {
-	switch clusters := v.sectors - v.reserved - v.copies*v.perFAT - 1; {
+	switch clusters := v.sectors - v.reserved - v.copies*v.perFAT - v.rootSectors(); {
 	case v.fat32:
 		return 0x0fffffff
 	case clusters <= lastFAT12:
@@ -50,8 +50,6 @@ func TestFATDirectories(t *testing.T) {
 		at := 0 // where the root is
 		if kind.volume.fat32 {
 			at = 2
-			kind.volume.rootEntries = 0
-			kind.volume.sectors--
 		}
 		for _, tc := range []struct {
 			name    string

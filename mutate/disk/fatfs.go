@@ -7,43 +7,45 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/diskfs/go-diskfs/backend"
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/fat12"
-	"github.com/diskfs/go-diskfs/filesystem/fat16"
-	"github.com/diskfs/go-diskfs/filesystem/fat32"
 )
 
 // openFAT reads FAT in user space: a third of the kernels that build images
 // have no vfat. The library's writing is not trustworthy and is not used.
 func (v Volume) openFAT(f *os.File, access Access) (_ *Tree, err error) {
 	defer recovered(&err)
-	var files fs.FS
-	bits, err := checkFAT(io.NewSectionReader(f, v.Offset, v.Size), v.Size)
-	if err == nil {
-		files, err = readFAT(bits, file.New(f, true), v)
-	}
+	found, err := checkFAT(io.NewSectionReader(f, v.Offset, v.Size), v.Size)
 	if err != nil {
 		return nil, fmt.Errorf("read %s (vfat): %w", v, err)
 	}
-	t := fatFS{FS: files}
+	// The library's own way to open a volume takes some sorts for others: one with
+	// a single FAT, or whose root directory is not at cluster 2.
+	t := fatFS{FS: fat12.NewFileSystem(file.New(f, true), nil, fatTable{found}, uint32(found.data), int(found.cluster),
+		v.Size, v.Offset, found.rootAt, int(found.entries), 0, 0)}
 	if access == ReadWrite {
 		t.image, t.volume = f, v
 	}
 	return &Tree{files: t}, nil
 }
 
-// readFAT opens the volume by the one reader for its kind: no other is tried,
-// because the volume was not checked for it.
-func readFAT(bits int, b backend.Storage, v Volume) (fs.FS, error) {
-	switch bits {
-	case 12:
-		return fat12.Read(b, v.Size, v.Offset, 512)
-	case 16:
-		return fat16.Read(b, v.Size, v.Offset, 512)
-	}
-	return fat32.Read(b, v.Size, v.Offset, 512)
+// fatTable shows the library what follows each cluster. It asks for no more: all
+// that it would need for writing is missing.
+type fatTable struct{ *fatVolume }
+
+func (t fatTable) ClusterValue(c uint32) uint32 { return t.next(c) }
+func (t fatTable) MaxCluster() uint32           { return t.clusters - 1 }
+func (t fatTable) RootDirCluster() uint32       { return t.root }
+func (t fatTable) IsEOC(next uint32) bool       { return next >= t.EOCMarker()&^7 }
+func (t fatTable) EOCMarker() uint32 {
+	return map[int]uint32{12: 0xfff, 16: 0xffff, 32: 0x0fffffff}[t.bits]
 }
+func (t fatTable) UnusedMarker() uint32      { return 0 }
+func (t fatTable) FATID() uint32             { return t.next(0) }
+func (t fatTable) Size() uint32              { return uint32(len(t.fat)) }
+func (t fatTable) Bytes() []byte             { panic("a FAT is only read") }
+func (t fatTable) FromBytes([]byte)          { panic("a FAT is only read") }
+func (t fatTable) SetCluster(uint32, uint32) { panic("a FAT is only read") }
 
 // fatFS keeps three known faults of the library away from its callers: a panic
 // on a damaged volume, an error for reading an empty file, and directories whose

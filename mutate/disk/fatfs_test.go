@@ -1,6 +1,7 @@
 package disk_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"strings"
@@ -17,9 +18,29 @@ func TestOverwriteFAT(t *testing.T) {
 	files := map[string]string{
 		"EFI/a/grub.cfg": "old a\n", "EFI/[Ab]/grub.cfg": "old b\n", "empty": "",
 	}
-	for bits, size := range map[string]int64{"12": 2 << 20, "16": 16 << 20, "32": 64 << 20} {
-		t.Run(bits, func(t *testing.T) {
-			f, v := fat(t, bits, size, files)
+	for _, tc := range []struct {
+		name, bits string
+		size       int64
+		options    []string // for mkfs.vfat
+	}{
+		{"FAT12", "12", 2 << 20, nil},
+		{"FAT16", "16", 16 << 20, nil},
+		{"FAT32", "32", 64 << 20, nil},
+		{"one FAT12", "12", 2 << 20, []string{"-f", "1"}},
+		{"one FAT16", "16", 16 << 20, []string{"-f", "1"}},
+		{"one FAT32", "32", 64 << 20, []string{"-f", "1"}},
+		{"64 reserved sectors", "32", 64 << 20, []string{"-R", "64"}},
+		{"sectors of 2048 bytes", "16", 64 << 20, []string{"-S", "2048"}},
+		{"FAT16 of large sectors", "16", 64 << 20, []string{"-S", "4096"}},
+		{"FAT32 of large sectors", "32", 300 << 20, []string{"-S", "4096"}},
+		{"a large root directory", "16", 16 << 20, []string{"-r", "8192"}},
+		{"moved root", "32", 64 << 20, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f, v := fat(t, tc.bits, tc.size, files, tc.options...)
+			if tc.name == "moved root" {
+				moveRoot(t, f, v)
+			}
 			at := fmt.Sprintf("%s@@%d", f.Name(), v.Offset)
 			// A file that fills the hole which another left is in pieces.
 			fixtures.Program(t, strings.Repeat("h", 10000), "mcopy", "-i", at, "-", "::hole")
@@ -62,6 +83,33 @@ func TestOverwriteFAT(t *testing.T) {
 	}
 }
 
+// moveRoot puts the root directory of a new FAT32 into the last cluster, as no
+// formatter does and the format allows.
+func moveRoot(t *testing.T, f *os.File, v disk.Volume) {
+	t.Helper()
+	b := make([]byte, v.Size)
+	if _, err := f.ReadAt(b, v.Offset); err != nil {
+		t.Fatal(err)
+	}
+	le := binary.LittleEndian
+	sector, reserved, perFAT := int(le.Uint16(b[11:])), int(le.Uint16(b[14:])), int(le.Uint32(b[36:]))
+	cluster, data := int(b[13])*sector, (reserved+2*perFAT)*sector
+	last := (len(b)-data)/cluster + 1
+	copy(b[data+(last-2)*cluster:], b[data:data+cluster])
+	clear(b[data : data+cluster])
+	for n := range 2 {
+		fat := b[(reserved+n*perFAT)*sector:]
+		le.PutUint32(fat[4*last:], le.Uint32(fat[4*2:]))
+		le.PutUint32(fat[4*2:], 0)
+	}
+	for _, boot := range [][]byte{b, b[6*sector:]} {
+		le.PutUint32(boot[44:], uint32(last))
+	}
+	if _, err := f.WriteAt(b, v.Offset); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestOverwriteOutsideFAT: a chain into clusters which the volume does not have
 // leads to no write behind it.
 func TestOverwriteOutsideFAT(t *testing.T) {
@@ -86,7 +134,7 @@ func TestOverwriteOutsideFAT(t *testing.T) {
 		t.Fatal(err)
 	}
 	tree := openTree(t, v, f, disk.ReadWrite)
-	if err := tree.Overwrite("file", make([]byte, 100), 0); err == nil || !strings.Contains(err.Error(), "outside the volume") {
+	if err := tree.Overwrite("file", make([]byte, 100), 0); err == nil || !strings.Contains(err.Error(), "invalid start cluster") {
 		t.Errorf("Overwrite = %v", err)
 	}
 	if after, err := os.Stat(f.Name()); err != nil || after.Size() != before.Size() {

@@ -298,12 +298,12 @@ func TestFAT(t *testing.T) {
 
 // fat makes a FAT with those files behind another partition's place. A name
 // that ends in a slash is an empty directory.
-func fat(t *testing.T, bits string, size int64, files map[string]string) (*os.File, disk.Volume) {
+func fat(t *testing.T, bits string, size int64, files map[string]string, options ...string) (*os.File, disk.Volume) {
 	t.Helper()
 	dir := t.TempDir()
 	fat, src := filepath.Join(dir, "fat"), filepath.Join(dir, "src")
 	truncate(t, fat, size)
-	fixtures.Program(t, "", "mkfs.vfat", "-F", bits, fat)
+	fixtures.Program(t, "", "mkfs.vfat", append([]string{"-F", bits, fat}, options...)...)
 	for name, content := range files {
 		path := filepath.Join(src, name)
 		if strings.HasSuffix(name, "/") {
