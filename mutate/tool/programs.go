@@ -26,6 +26,7 @@ var programs = []Program{
 	{"fatlabel", "dosfstools", "new serials of FAT"},
 	{"swaplabel", "util-linux", "new UUIDs of swap"},
 	{"fsck.vfat", "dosfstools", "images with an EFI system partition"},
+	{"mcopy", "mtools", "writing to an EFI system partition where the kernel has no vfat"},
 }
 
 // Programs lists the programs of the host that imgmut runs.

@@ -24,6 +24,7 @@ type Call struct {
 	What    string   // what it is wanted for, as "check partition 2 (xfs)"
 	Stdin   io.Reader
 	Files   []*os.File // open in it as descriptors 3, 4, …
+	Env     []string   // beside that of this process, or in its place: KEY=value
 }
 
 // ExitError says that a program ran and ended with another status than 0.
@@ -70,7 +71,7 @@ func Run(ctx context.Context, c Call) ([]byte, error) {
 	p := find(c.Program)
 	cmd := exec.CommandContext(ctx, c.Program, c.Args...)
 	// os/exec takes the last of two equal names.
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "LANGUAGE=")
+	cmd.Env = append(append(os.Environ(), "LC_ALL=C", "LANGUAGE="), c.Env...)
 	cmd.Stdin, cmd.ExtraFiles = c.Stdin, c.Files
 	var out, said output
 	cmd.Stdout, cmd.Stderr = &out, &said

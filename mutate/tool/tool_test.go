@@ -31,6 +31,10 @@ func TestRun(t *testing.T) {
 	if err != nil || string(out) != "C,,arg,in\n" {
 		t.Errorf("Run = %q, %v", out, err)
 	}
+	out, err = Run(context.Background(), Call{Program: "blkid", Env: []string{"LC_ALL=C.UTF-8"}, Stdin: strings.NewReader("")})
+	if err != nil || string(out) != "C.UTF-8,,,\n" {
+		t.Errorf("Run with an environment = %q, %v", out, err)
+	}
 }
 
 func TestRunFails(t *testing.T) {
