@@ -97,12 +97,6 @@ func (i *Image) MountsChanged() (bool, error) {
 	}), nil
 }
 
-// mountable says whether the kernel mounts what is mounted there at the start.
-func (i *Image) mountable(m Mounted) bool {
-	v, ok := i.Layout.Slot(m.Slot)
-	return ok && m.OfVolume() && !m.ByHand && mount.Supported(v.FS) && (v.FS != "vfat" || mount.KernelHas("vfat"))
-}
-
 // guestPlaces are the places of a guest, with their mounts.
 func (i *Image) guestPlaces() ([]mount.Place, error) {
 	var mounts []Mounted
@@ -126,9 +120,8 @@ func (i *Image) guestPlaces() ([]mount.Place, error) {
 			continue
 		case m.Bind != "":
 			p.Bind = m.Bind
-		case !i.mountable(m) && v.FS == "vfat":
-			p.Sealed = fmt.Sprintf("imgmut: %s is %s, and the kernel of the machine that builds this image has no vfat.\n"+
-				"Steps of the kinds write, copy and their like can change it; commands cannot.", m.Mountpoint, v)
+		case i.sealed(m):
+			p.Sealed = sealedNote(m, v)
 		case !i.mountable(m):
 			return nil, fault.New(fault.Image, "", "%s mounts %s on %s, which holds %s: imgmut cannot mount that",
 				m.From, v, m.Mountpoint, v.content())
