@@ -12,6 +12,8 @@
 //	guests.go    the guests of a run: one for the steps, one to verify in
 //	steprun.go   the guest as one step sees it
 //	hidden.go    what steps leave where a mount will hide it
+//	sealed.go    files of volumes that no guest can see
+//	route.go     what a step puts there
 //	lines.go     a step's output as users see it
 //	finish.go    fork of the last layer, identity, verdict, record
 //	targets.go   the image where others look for it

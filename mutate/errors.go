@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/record"
 )
@@ -17,8 +18,9 @@ type StepError struct {
 	Index   int // 1-based
 	Name    string
 	Kind    string
-	Network bool     // the step had the network
-	Tail    []string // the last lines it printed
+	Network bool           // the step had the network
+	Tail    []string       // the last lines it printed
+	Sealed  []disk.Mounted // FAT volumes that its guest could not see
 	Err     error
 }
 
@@ -71,11 +73,19 @@ func (e *StepError) Hint() string {
 			return k.hint
 		}
 	}
+	if len(e.Sealed) > 0 && slices.ContainsFunc(e.Tail, readOnly.MatchString) {
+		return fmt.Sprintf("commands cannot write below %s, because the kernel of this machine has no vfat: "+
+			"steps of the kinds write and copy can", e.Sealed[0].Mountpoint)
+	}
 	if errors.Is(e.Err, syscall.ENOSPC) {
 		return fullImage
 	}
 	return ""
 }
+
+// readOnly is what programs print where nobody can write: strerror(3), and what others
+// make of it.
+var readOnly = regexp.MustCompile(`(?i)read-only file ?system`)
 
 // fullImage is the mend for a filesystem of the image that is full.
 const fullImage = "the image's own filesystem is full: use a larger base"

@@ -3,6 +3,8 @@ package mutate
 import (
 	"strings"
 	"testing"
+
+	"github.com/imgmut/imgmut/mutate/disk"
 )
 
 // TestHintOfAStepWithoutNetwork: what programs print where no name resolves,
@@ -56,7 +58,8 @@ func TestHintOfAStepWithoutNetwork(t *testing.T) {
 // TestHintOfAStepThatFailed fits what the recipe says, not only what is printed.
 func TestHintOfAStepThatFailed(t *testing.T) {
 	const missing, full = "E: Unable to locate package nosuch", "dd: error writing '/x': No space left on device"
-	store := ErrNoSpace
+	store, esp := ErrNoSpace, []disk.Mounted{{Mountpoint: "/boot/efi"}}
+	const shut = "cp: cannot create regular file '/boot/efi/x': Read-only file system"
 	for _, tc := range []struct {
 		name string
 		err  StepError
@@ -67,6 +70,9 @@ func TestHintOfAStepThatFailed(t *testing.T) {
 		{"a package in a script without network", StepError{Kind: "run", Tail: []string{missing}}, "a packages step fetches them"},
 		{"a full filesystem", StepError{Kind: "run", Tail: []string{full}}, "use a larger base"},
 		{"a full store", StepError{Kind: "run", Tail: []string{full}, Err: store}, "imgmut gc"},
+		{"a place that nobody can write to", StepError{Kind: "run", Tail: []string{shut}, Sealed: esp}, "below /boot/efi, because"},
+		{"where there is none", StepError{Kind: "run", Tail: []string{shut}}, ""},
+		{"another fault where there is one", StepError{Kind: "run", Tail: []string{"no"}, Sealed: esp}, ""},
 		{"anything else", StepError{Kind: "run", Tail: []string{"no"}}, ""},
 	} {
 		if got := tc.err.Hint(); (got == "") != (tc.want == "") || !strings.Contains(got, tc.want) {

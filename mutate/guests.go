@@ -146,8 +146,10 @@ func (gs *guests) judge(
 			// Its roles have been found by now.
 			gs.layout = i.Layout
 			var err error
-			asked, err = gs.start(ctx, scratch, true, false)
-			return asked, err
+			if asked, err = gs.start(ctx, scratch, true, false); err != nil {
+				return nil, err
+			}
+			return askedGuest{asked, sealedIn(gs.image, asked)}, nil
 		},
 	})
 	if err == nil && asked != nil {

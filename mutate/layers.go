@@ -132,7 +132,7 @@ func (b *build) runStep(ctx context.Context, g *guest.Guest, work string, i int,
 		b.Events(Event{Type: EventFailed, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind,
 			Took: time.Since(started)})
 		return &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network,
-			Tail: lines.tail(), Err: err}
+			Tail: lines.tail(), Err: err, Sealed: b.guests.image.Sealed()}
 	}
 	b.made[l.key] = l.record.Made
 	b.Events(Event{Type: EventDone, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind, Took: time.Since(started)})
@@ -154,7 +154,8 @@ func (b *build) step(ctx context.Context, g *guest.Guest, l *stepLink, out *line
 		return err
 	}
 	scoped := &scopedGuest{Guest: g, env: l.spec.Env, network: l.material.Network, out: out,
-		timeout: l.spec.Timeout, deadline: time.Now().Add(l.spec.Timeout)}
+		timeout: l.spec.Timeout, deadline: time.Now().Add(l.spec.Timeout),
+		sealed: sealedIn(b.guests.image, g), scratch: b.run.Path("."), note: b.note}
 	if err := l.decoded.Value.Apply(ctx, scoped, b.plan.source); err != nil {
 		// A full store shows in a guest as anything: lost writes, I/O errors, a
 		// filesystem that turned read-only. Say what it really was.

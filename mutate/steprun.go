@@ -21,6 +21,9 @@ type scopedGuest struct {
 	timeout  time.Duration // of the whole step; 0 for none
 	deadline time.Time     // when it is over
 	out      *lineWriter
+	sealed   *sealed           // what the guest cannot see
+	scratch  string            // a directory for files on their way there
+	note     func(text string) // told what the user should know
 }
 
 // Run implements [step.Guest].
@@ -50,6 +53,9 @@ func (s *scopedGuest) Run(ctx context.Context, c agent.Command) error {
 func (s *scopedGuest) Put(ctx context.Context, write func(*tar.Writer) error) error {
 	ctx, done := s.within(ctx)
 	defer done()
+	if s.sealed != nil {
+		return s.putSorted(ctx, write)
+	}
 	return s.Guest.Put(ctx, write)
 }
 
@@ -57,6 +63,9 @@ func (s *scopedGuest) Put(ctx context.Context, write func(*tar.Writer) error) er
 func (s *scopedGuest) ReadFile(ctx context.Context, name string) ([]byte, error) {
 	ctx, done := s.within(ctx)
 	defer done()
+	if b, ok, err := s.sealed.readFile(name); ok {
+		return b, err
+	}
 	return s.Guest.ReadFile(ctx, name)
 }
 
@@ -64,6 +73,9 @@ func (s *scopedGuest) ReadFile(ctx context.Context, name string) ([]byte, error)
 func (s *scopedGuest) Stat(ctx context.Context, name string) (*agent.Stat, error) {
 	ctx, done := s.within(ctx)
 	defer done()
+	if st, ok, err := s.sealed.stat(name); ok {
+		return st, err
+	}
 	return s.Guest.Stat(ctx, name)
 }
 

@@ -133,7 +133,7 @@ type Stat struct {
 	Mode        uint32 // permission and special bits, as chmod(1) takes them
 	Type        fs.FileMode
 	Size        int64
-	UID, GID    int
+	UID, GID    int    // -1 if the volume keeps no owners
 	User, Group string // empty if the image has no name for it
 	Link        string // target of a symbolic link
 }

@@ -81,7 +81,7 @@ func (w *fatWriter) plan(dir, there string) error {
 	for _, e := range list {
 		name := e.Name()
 		if err := checkFATName(name); err != nil {
-			return fmt.Errorf("write %s: %w", path.Join(dir, name), err)
+			return fault.New(fault.Recipe, "give it another name", "write %s: %w", path.Join(dir, name), err)
 		}
 		fold := strings.ToLower(name)
 		if twin, ok := folded[fold]; ok {

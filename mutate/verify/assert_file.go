@@ -89,6 +89,9 @@ func (f *File) checkOwner(st *agent.Stat) error {
 	if f.Owner == "" {
 		return nil
 	}
+	if st.UID < 0 {
+		return unmetf("%s is on a FAT volume, which keeps no owners: whom it will belong to is not known", f.Path)
+	}
 	user, group, grouped := strings.Cut(f.Owner, ":")
 	if user != st.User && user != strconv.Itoa(st.UID) {
 		return unmetf("%s belongs to user %s (%d), not %s", f.Path, st.User, st.UID, user)
