@@ -15,6 +15,7 @@ import (
 
 	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/agent"
+	"github.com/imgmut/imgmut/mutate/mount"
 )
 
 // TestMain lets scripts run this binary as imgmut, and lets imgmut run it as
@@ -45,6 +46,12 @@ func TestScript(t *testing.T) {
 		Dir:                 "testdata/script",
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 		RequireExplicitExec: true,
+		Condition: func(name string) (bool, error) { // [vfat]: the kernel has it
+			if name != "vfat" {
+				return false, fmt.Errorf("unknown condition %s", name)
+			}
+			return mount.KernelHas("vfat"), nil
+		},
 		Setup: func(e *testscript.Env) error {
 			// Its own store, on a filesystem that reflinks.
 			store, err := os.MkdirTemp(dir, "store-")
