@@ -23,6 +23,9 @@ func (v Volume) openFAT(f *os.File, access Access) (_ *Tree, err error) {
 	// a single FAT, or whose root directory is not at cluster 2.
 	t := fatFS{FS: fat12.NewFileSystem(file.New(f, true), nil, fatTable{found}, uint32(found.data), int(found.cluster),
 		v.Size, v.Offset, found.rootAt, int(found.entries), 0, 0)}
+	if _, err := t.ReadDir("."); err != nil {
+		return nil, fmt.Errorf("read %s (vfat): %w", v, err)
+	}
 	if access == ReadWrite {
 		t.image, t.volume = f, v
 	}

@@ -95,21 +95,6 @@ func (i *Image) Volumes() []Volume {
 // than one.
 func (i *Image) FindRoles() error { return i.roles() }
 
-// Unreplayed are the volumes whose journal, or log tree, still holds changes: the
-// image is of a system that was running. What is read of them is as it was before
-// those. It is complete after FindRoles.
-func (i *Image) Unreplayed() []Volume {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	var volumes []Volume
-	for _, slot := range i.dirty {
-		if v, ok := i.Layout.Slot(slot); ok {
-			volumes = append(volumes, v)
-		}
-	}
-	return volumes
-}
-
 // Close unmounts what was mounted and gives the locks back.
 func (i *Image) Close() error {
 	i.mu.Lock()
