@@ -177,7 +177,7 @@ func (b *build) verifyAndSum(
 	}()
 	was := &verify.Base{Known: known, IDs: slices.Collect(maps.Keys(id.Partitions)),
 		Filesystems: slices.Collect(maps.Keys(id.Filesystems)), Labels: slices.Collect(maps.Keys(id.Labels)),
-		Clean: b.plan.base.Clean}
+		Clean: b.plan.base.Clean, File: base}
 	verdict, err := b.guests.judge(ctx, b.imageFile(), was, assertions)
 	sumErr := <-summed
 	switch {

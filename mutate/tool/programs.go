@@ -18,6 +18,7 @@ var programs = []Program{
 	{"blkid", "util-linux", ""},
 	{"mkfs.xfs", "xfsprogs", "making a pool"},
 	{"e2fsck", "e2fsprogs", "images with ext4"},
+	{"dumpe2fs", "e2fsprogs", "images with ext4"},
 	{"xfs_repair", "xfsprogs", "images with XFS"},
 	{"btrfs", "btrfs-progs", "images with btrfs"},
 	{"tune2fs", "e2fsprogs", "new UUIDs of ext4"},

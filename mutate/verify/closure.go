@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ type Base struct {
 	// Filesystems and Labels are the UUIDs and labels of those of its filesystems of
 	// which the image's have others.
 	Filesystems, Labels []string
+	File                *os.File // its bytes, nil if they are gone
 }
 
 var closureCheck = Check{Name: "closure", Version: 2, Run: closure}

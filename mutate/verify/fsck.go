@@ -17,7 +17,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/tool"
 )
 
-var filesystemsCheck = Check{Name: "filesystems", Version: 1, Run: filesystems}
+var filesystemsCheck = Check{Name: "filesystems", Version: 2, Run: filesystems}
 
 // filesystems has each filesystem judged by its own checker.
 func filesystems(ctx context.Context, r Request) ([]record.Check, error) {
@@ -43,28 +43,52 @@ var checkers = map[string]checker{
 	"vfat":  {"fsck.vfat", []string{"-n"}},
 }
 
-// check runs the checker on a carve-out of the volume.
+// check judges a volume. What the checker says of the base's in the same words was
+// there before, so it is no fault of the image.
 func (c checker) check(ctx context.Context, r Request, v disk.Volume) (record.Check, error) {
 	started, result := time.Now(), record.Check{Name: fmt.Sprintf("%s: %s", v, v.FS)}
-	file := filepath.Join(r.Scratch, fmt.Sprintf("volume-%d", v.Slot))
-	if err := carve(ctx, file, r.Image.File, v); err != nil {
-		return result, fmt.Errorf("check %s: %w", v, err)
+	said, err := c.run(ctx, r.Scratch, r.Image.File, v)
+	if err != nil {
+		return result, err
+	}
+	var before []string
+	if len(said) > 0 && r.Base != nil && r.Base.File != nil {
+		if before, err = c.run(ctx, r.Scratch, r.Base.File, v); err != nil {
+			return result, err
+		}
+	}
+	result.Took = time.Since(started)
+	switch detail := strings.Join(said[:min(len(said), maxFindings)], "; "); {
+	case len(said) == 0:
+		result.OK = true
+	case !slices.ContainsFunc(said, func(line string) bool { return !slices.Contains(before, line) && !summaryLine.MatchString(line) }):
+		result.OK, result.Notes = true, []string{c.program + " says: " + detail + " (as in the base)"}
+	default:
+		result.Detail = detail
+	}
+	return result, nil
+}
+
+// run runs the checker on a carve-out of the volume, and gives what it found, nothing
+// if it is content.
+func (c checker) run(ctx context.Context, scratch string, image *os.File, v disk.Volume) ([]string, error) {
+	file := filepath.Join(scratch, fmt.Sprintf("volume-%d", v.Slot))
+	if err := carve(ctx, file, image, v); err != nil {
+		return nil, fmt.Errorf("check %s: %w", v, err)
 	}
 	defer os.Remove(file)
 	_, err := tool.Run(ctx, tool.Call{
 		Program: c.program, Args: append(slices.Clone(c.args), file), What: fmt.Sprintf("check %s (%s)", v, v.FS),
 	})
-	result.Took = time.Since(started)
 	var exit *tool.ExitError
-	switch {
-	case err == nil:
-		result.OK = true
-	case errors.As(err, &exit) && exit.Status >= 0:
-		result.Detail = strings.Join(findings(exit.Report), "; ")
-	default:
-		return result, err
+	if !errors.As(err, &exit) || exit.Status < 0 {
+		return nil, err
 	}
-	return result, nil
+	found := findings(exit.Report)
+	if len(found) == 0 {
+		found = []string{exit.Error()}
+	}
+	return found, nil
 }
 
 // carve makes a file of the volume's bytes. They are shared with the image but
@@ -82,17 +106,23 @@ func carve(ctx context.Context, file string, image *os.File, v disk.Volume) (err
 	return reflink.Share(ctx, out, 0, image, reflink.Range{Offset: v.Offset, Length: v.Size})
 }
 
-// maxFinding is how much of a line of a checker's report is kept, in bytes: a
-// damaged filesystem has names of any length.
-const maxFinding = 300
+const (
+	// maxFinding is how much of a line of a checker's report is kept, in bytes: a
+	// damaged filesystem has names of any length.
+	maxFinding = 300
+	// maxFindings is how many of the lines are told.
+	maxFindings = 6
+	// maxLines is how many are looked at.
+	maxLines = 1000
+)
 
-// findings are the first lines of a checker's report, without those that only
-// show its progress.
+// findings are the lines of a checker's report, without those that only show its
+// progress.
 func findings(report string) []string {
 	var found []string
-	for _, line := range lastLines(report, 1000) {
+	for _, line := range lastLines(report, maxLines) {
 		line = strings.TrimSpace(line)
-		if line != "" && !progressLine.MatchString(line) && len(found) < 6 {
+		if line != "" && !progressLine.MatchString(line) {
 			found = append(found, line[:min(len(line), maxFinding)])
 		}
 	}
@@ -100,9 +130,13 @@ func findings(report string) []string {
 }
 
 // progressLine is how e2fsck, xfs_repair, btrfs and fsck.vfat say how far they
-// are, and what they are called.
+// are, what they are called, and what they would do about it.
 var progressLine = regexp.MustCompile(`^(Pass \d|Phase \d|- |\[\d+/\d+\]|e2fsck \d|fsck\.fat \d|` +
-	`Opening filesystem|Checking filesystem|UUID: )`)
+	`Opening filesystem|Checking filesystem|UUID: |Automatically |Not automatically )`)
+
+// summaryLine is how they say how much there is, which is no finding.
+var summaryLine = regexp.MustCompile(`: \d+/\d+ files \(.*\), \d+/\d+ blocks$|: \d+ files, \d+/\d+ clusters$|` +
+	`^(found|total|btree|file data|referenced) .*\d`)
 
 func lastLines(s string, n int) []string {
 	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' })

@@ -172,6 +172,60 @@ func TestImage(t *testing.T) {
 	}
 }
 
+// TestWhatTheBaseHad: a filesystem is no worse than the base's, or the image is wrong.
+func TestWhatTheBaseHad(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Tools)
+	nothing := func(*testing.T, string) {}
+	dirty := func(t *testing.T, path string) { overwrite(t, path, 65<<20+65, []byte{1}) }
+	bitmap := func(t *testing.T, path string) { debugfs(t, path, "freeb 3000 500") }
+	const fat, ext = "partition 2: vfat", "partition 1: ext4"
+	for _, tc := range []struct {
+		name        string
+		base, since func(t *testing.T, path string)
+		note        string // which check has one
+		failed      string
+	}{
+		{"sound", nothing, nothing, "", ""},
+		{"dirty FAT", dirty, nothing, fat, ""},
+		{"dirty FAT, and more", dirty, func(t *testing.T, path string) {
+			overwrite(t, path, 65<<20+32*512+4*40, []byte{0x29, 0, 0, 0, 0xff, 0xff, 0xff, 0x0f}) // a chain of no file
+		}, "", fat},
+		{"dirty FAT since", nothing, dirty, "", fat},
+		{"damage", bitmap, nothing, ext, ""},
+		{"damage, and more", bitmap, func(t *testing.T, path string) { debugfs(t, path, "sif etc links_count 40") }, "", ext},
+		{"damage since", nothing, bitmap, "", ext},
+		{"one was mended", func(t *testing.T, path string) { bitmap(t, path); dirty(t, path) },
+			func(t *testing.T, path string) { overwrite(t, path, 65<<20+65, []byte{0}) }, ext, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			base := small(t)
+			tc.base(t, base)
+			path := filepath.Join(t.TempDir(), "image.raw")
+			fixtures.Clone(t, base, path)
+			tc.since(t, path)
+			v, err := judge(t, path, verify.Request{Base: &verify.Base{File: open(t, base)}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var noted, failed []string
+			for _, c := range v.Checks {
+				if strings.Contains(strings.Join(c.Notes, " "), "says: ") && strings.HasSuffix(c.Notes[0], "(as in the base)") {
+					noted = append(noted, c.Name)
+				}
+			}
+			for _, c := range v.Failed() {
+				failed = append(failed, c.Name)
+			}
+			if strings.Join(noted, ", ") != tc.note || strings.Join(failed, ", ") != tc.failed {
+				t.Errorf("notes of %q, %q failed; want %q and %q: %+v", noted, failed, tc.note, tc.failed, v.Checks)
+			}
+			if v, err := judge(t, path, verify.Request{}); err != nil || v.OK != (tc.note == "" && tc.failed == "") {
+				t.Errorf("without a base: %+v, %v", v, err)
+			}
+		})
+	}
+}
+
 // TestFixtures: whole systems of each filesystem are good.
 func TestFixtures(t *testing.T) {
 	fixtures.Require(t, fixtures.Root, fixtures.Tools)
