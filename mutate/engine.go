@@ -3,7 +3,8 @@
 // apply.go.
 //
 //	import.go    a raw image becomes a base of the store, named by its bytes
-//	look.go      what an import sees of an image, for people
+//	look.go      what is in a base
+//	picture.go   what an import sees of an image, for people
 //	plan.go      the chain of keys, and the locks of what is missing of it
 //	reuse.go     which layers are used again, and why the others are not
 //	build.go     one apply at work, and what is kept of one that fails

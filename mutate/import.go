@@ -15,9 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate/content"
-	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
-	"github.com/imgmut/imgmut/mutate/fork"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -175,6 +173,9 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (
 		return nil, fault.New(fault.Image, "stop what writes to it, a virtual machine perhaps",
 			"the file changed while it was read")
 	}
+	if seen, err = e.settled(ctx, run, tmp, seen); err != nil {
+		return nil, err
+	}
 	sums, err := content.Sum(ctx, out, e.progress("digest"))
 	if err != nil {
 		return nil, err
@@ -201,94 +202,6 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (
 		return nil, err
 	}
 	return b, e.Store.Publish(ctx, tmp, store.Bases, b.Digest, b, map[string][]byte{"sums": list})
-}
-
-// looked is what was found in an image.
-type looked struct {
-	layout *disk.Layout
-	found  []verify.Finding
-	clean  []string // which of its files need no second look when images are made of it
-	stuck  []string // which have a copy of a partition UUID that cannot be rewritten
-}
-
-// wrong are what is wrong with it already, as it is kept.
-func (l *looked) wrong() (keys []string) {
-	for _, f := range l.found {
-		if !f.Note {
-			keys = append(keys, f.Key)
-		}
-	}
-	return keys
-}
-
-// lookInto finds out what is in an image, and that imgmut can work on it, and tells.
-func (e *Engine) lookInto(ctx context.Context, f *os.File) (_ *looked, err error) {
-	i, err := disk.Open(ctx, f, e.note)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, i.Close()) }()
-	l, err := lookAt(ctx, i)
-	if err != nil {
-		return nil, err
-	}
-	for n, found := range l.found {
-		if n == maxTold {
-			e.note(fmt.Sprintf("note: and %d more: imgmut doctor tells all", len(l.found)-n))
-			break
-		}
-		e.note("note: found in the base: " + found.Check + ": " + found.What)
-	}
-	for _, file := range l.stuck {
-		e.note(stuck(file))
-	}
-	return l, nil
-}
-
-// maxTold is how many findings in a base are told.
-const maxTold = 20
-
-// stuck tells of a file in which a partition UUID cannot be rewritten.
-func stuck(file string) string {
-	return file + " names a partition by its UUID, which every image has anew: " +
-		"have a step name the volume by its filesystem's UUID and make that file anew"
-}
-
-// lookAt is lookInto for an image that is open. It tells nothing.
-func lookAt(ctx context.Context, i *disk.Image) (*looked, error) {
-	if err := i.FindRoles(); err != nil {
-		return nil, err
-	}
-	if err := fork.CheckSupported(i.Layout); err != nil {
-		return nil, err
-	}
-	l := &looked{layout: i.Layout}
-	var err error
-	if l.found, err = verify.Findings(ctx, i); err != nil {
-		return nil, err
-	}
-	l.clean, l.stuck, err = verify.Remember(ctx, i)
-	return l, err
-}
-
-// findings are what is wrong with a base, by the checks of this version.
-func (e *Engine) findings(ctx context.Context, b *record.Base) ([]string, error) {
-	if b.Judged == verify.Judges() {
-		return b.Findings, nil
-	}
-	f, err := os.Open(e.Catalog().BaseFile(b.Digest))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	l, err := e.lookInto(ctx, f)
-	if err != nil {
-		return nil, fmt.Errorf("base %.12s: %w", b.Digest, err)
-	}
-	return l.wrong(), e.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
-		b.Findings, b.Judged, b.Clean = l.wrong(), verify.Judges(), l.clean
-		return nil
-	})
 }
 
 // maxExtents is in how many pieces an image may lie on the disk. The kernel goes

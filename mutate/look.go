@@ -4,116 +4,181 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"os"
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/fork"
+	"github.com/imgmut/imgmut/mutate/mount"
+	"github.com/imgmut/imgmut/mutate/record"
+	"github.com/imgmut/imgmut/mutate/reflink"
+	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/verify"
 )
 
-// Picture is what imgmut sees in an image. Of one that it refuses it is as much as can
-// be seen.
-type Picture struct {
-	File   string       `json:"file"`
-	Size   int64        `json:"size"` // bytes
-	Layout *disk.Layout `json:"layout,omitempty"`
-	// CommandLine is what the kernel gets when the image starts by itself.
-	CommandLine string  `json:"commandLine,omitempty"`
-	Boot        []Start `json:"boot"`
-	// Unreplayed are the slots of volumes whose journal holds changes: what is shown of
-	// their files is as it was before those.
-	Unreplayed []int            `json:"unreplayed,omitempty"`
-	Hidden     []disk.Mounted   `json:"hidden,omitempty"` // what steps do not see, and what is below it is not seen at the start
-	Findings   []verify.Finding `json:"findings,omitempty"`
-	Refused    *Refusal         `json:"refused,omitempty"`
+// looked is what was found in an image.
+type looked struct {
+	layout *disk.Layout
+	found  []verify.Finding
+	clean  []string // which of its files need no second look when images are made of it
+	stuck  []string // which have a copy of a partition UUID that cannot be rewritten
+	// unreplayed are volumes whose journals hold more: if there are any, nothing else
+	// is known. See settled.
+	unreplayed []disk.Volume
 }
 
-// Start is a way to start an image that a boot loader of it has.
-type Start struct {
-	Loader  string   `json:"loader"`
-	File    string   `json:"file"` // that says so, and the line
-	ID      string   `json:"id,omitempty"`
-	Title   string   `json:"title,omitempty"`
-	Kernel  string   `json:"kernel,omitempty"`
-	Initrds []string `json:"initrds,omitempty"`
-	Options string   `json:"options,omitempty"`
-	Version string   `json:"version,omitempty"` // of the kernel
-	Default bool     `json:"default,omitempty"`
-	Ostree  string   `json:"ostree,omitempty"` // the deployment that it starts
+// wrong are what is wrong with it already, as it is kept.
+func (l *looked) wrong() (keys []string) {
+	for _, f := range l.found {
+		if !f.Note {
+			keys = append(keys, f.Key)
+		}
+	}
+	return keys
 }
 
-// Refusal is why an image cannot be a base.
-type Refusal struct {
-	Error string `json:"error"`
-	Hint  string `json:"hint,omitempty"`
-}
-
-// Look looks into the raw image file, of which it changes no byte, as an import does.
-// The error is that of the import; there is a picture beside it unless the file cannot
-// be read at all. note is told if another imgmut has to be waited for.
-func Look(ctx context.Context, file string, note func(string)) (_ *Picture, err error) {
-	file, err = filepath.Abs(file)
+// lookInto finds out what is in an image, and that imgmut can work on it, and tells. Of
+// one with journals that are still to be replayed it finds out no more than that.
+func (e *Engine) lookInto(ctx context.Context, f *os.File) (_ *looked, err error) {
+	i, err := disk.Open(ctx, f, e.note)
 	if err != nil {
 		return nil, err
 	}
-	f, err := openImage(file)
-	if err != nil {
-		return nil, fmt.Errorf("look into %s: %w", file, err)
+	defer func() { err = errors.Join(err, i.Close()) }()
+	err = i.FindRoles()
+	if dirty := i.Unreplayed(); len(dirty) > 0 { // an error may be about what a journal mends
+		return &looked{unreplayed: dirty}, nil
 	}
-	defer f.Close()
-	fi, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
-	p := &Picture{File: file, Size: fi.Size(), Boot: []Start{}}
-	i, err := disk.Open(ctx, f, note)
-	if err == nil {
-		err = errors.Join(p.draw(ctx, i), i.Close())
-	}
-	if err == nil {
-		err = checkExtents(ctx, f, maxExtents)
-	}
-	if fault.Of(err) == fault.Image {
-		p.Refused = &Refusal{Error: err.Error(), Hint: fault.Mend(err)}
-	}
-	if err != nil {
-		err = fmt.Errorf("look into %s: %w", file, err)
-	}
-	return p, err
-}
-
-// draw adds what is in the image.
-func (p *Picture) draw(ctx context.Context, i *disk.Image) error {
 	l, err := lookAt(ctx, i)
-	p.Layout = i.Layout
-	entries, _ := verify.Entries(i) // what is wrong with them is among the findings
-	for _, e := range entries {
-		p.Boot = append(p.Boot, Start{
-			Loader: e.Loader, File: e.File, ID: e.ID, Title: e.Title, Kernel: e.Kernel, Initrds: e.Initrds,
-			Options: e.Options, Version: e.Version, Default: e.Default, Ostree: deployment(e.Options),
-		})
+	if err != nil {
+		return nil, err
 	}
-	for _, v := range i.Unreplayed() {
-		p.Unreplayed = append(p.Unreplayed, v.Slot)
+	for n, found := range l.found {
+		if n == maxTold {
+			e.note(fmt.Sprintf("note: and %d more: imgmut doctor tells all", len(l.found)-n))
+			break
+		}
+		e.note("note: found in the base: " + found.Check + ": " + found.What)
 	}
-	p.Hidden = i.Layout.Covers()
+	for _, file := range l.stuck {
+		e.note(stuck(file))
+	}
+	return l, nil
+}
+
+// maxTold is how many findings in a base are told.
+const maxTold = 20
+
+// stuck tells of a file in which a partition UUID cannot be rewritten.
+func stuck(file string) string {
+	return file + " names a partition by its UUID, which every image has anew: " +
+		"have a step name the volume by its filesystem's UUID and make that file anew"
+}
+
+// lookAt is lookInto for an image that is open. It tells nothing.
+func lookAt(ctx context.Context, i *disk.Image) (*looked, error) {
+	if err := i.FindRoles(); err != nil {
+		return nil, err
+	}
+	if err := fork.CheckSupported(i.Layout); err != nil {
+		return nil, err
+	}
+	if err := verify.CheckFeatures(ctx, i); err != nil {
+		return nil, err
+	}
+	l := &looked{layout: i.Layout}
+	var err error
+	if l.found, err = verify.Findings(ctx, i); err != nil {
+		return nil, err
+	}
+	l.clean, l.stuck, err = verify.Remember(ctx, i)
+	return l, err
+}
+
+// settled is what is in an image once the system has started again: if it was running
+// when the image was taken, what counts is still in the journals. So it looks into a
+// fork in which they are replayed. The file stays as it is.
+func (e *Engine) settled(ctx context.Context, run *store.Workspace, file string, l *looked) (_ *looked, err error) {
+	if len(l.unreplayed) == 0 {
+		return l, nil
+	}
+	replayed := run.Path("replayed.raw")
+	if err := reflink.CloneFile(replayed, file, 0o600); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(replayed, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		err = errors.Join(err, f.Close(), mount.WaitReleased(context.WithoutCancel(ctx), replayed), os.Remove(replayed))
+	}()
+	if err := e.replay(ctx, f, l.unreplayed); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, v := range l.unreplayed {
+		names = append(names, fmt.Sprintf("%s (%s)", v, v.FS))
+	}
+	e.note("note: the image is of a system that was running: changes are still in the journal of " + strings.Join(names, ", ") + ". " +
+		"What counts is what it is when they are replayed; the base stays as it is")
+	if l, err = e.lookInto(ctx, f); err == nil && len(l.unreplayed) > 0 {
+		err = fault.New(fault.Image,
+			"start and stop a machine of it once, or check it with e2fsck, xfs_repair or btrfs check, on a copy of the image",
+			"the journal of %s (%s) cannot be replayed", l.unreplayed[0], l.unreplayed[0].FS)
+	}
+	return l, err
+}
+
+// replay has the kernel replay the journals of volumes in a fork.
+func (e *Engine) replay(ctx context.Context, f *os.File, volumes []disk.Volume) error {
+	i, err := disk.Open(ctx, f, e.note)
 	if err != nil {
 		return err
 	}
-	p.CommandLine, p.Findings = i.CommandLine(), l.found
-	for _, file := range l.stuck {
-		p.Findings = append(p.Findings, verify.Finding{Check: "closure", What: stuck(file), Note: true})
+	if err = errors.Join(i.Replay(volumes), i.Close()); err != nil {
+		return fault.New(fault.Image, "check the filesystem with its own program (e2fsck, xfs_repair, btrfs check) on a copy of the image",
+			"replay journals: %w", err)
 	}
 	return nil
 }
 
-// deployment is the one of ostree that a kernel's command line names, "" if none.
-func deployment(options string) (name string) {
-	for word := range strings.FieldsSeq(options) {
-		if value, ok := strings.CutPrefix(word, "ostree="); ok {
-			name = value
-		}
+// findings are what is wrong with a base, by the checks of this version.
+func (e *Engine) findings(ctx context.Context, b *record.Base) ([]string, error) {
+	if b.Judged == verify.Judges() {
+		return b.Findings, nil
 	}
-	return name
+	f, err := os.Open(e.Catalog().BaseFile(b.Digest))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	l, err := e.lookInto(ctx, f)
+	if err == nil {
+		l, err = e.settledBase(ctx, b, l)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("base %.12s: %w", b.Digest, err)
+	}
+	return l.wrong(), e.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
+		b.Findings, b.Judged, b.Clean = l.wrong(), verify.Judges(), l.clean
+		return nil
+	})
+}
+
+// settledBase is settled for a base of the store.
+func (e *Engine) settledBase(ctx context.Context, b *record.Base, l *looked) (_ *looked, err error) {
+	if len(l.unreplayed) == 0 {
+		return l, nil
+	}
+	run, err := e.Store.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, run.Close()) }()
+	return e.settled(ctx, run, e.Catalog().BaseFile(b.Digest), l)
 }

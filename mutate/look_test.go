@@ -1,70 +1,115 @@
 package mutate
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/imgmut/imgmut/fixtures"
-	"github.com/imgmut/imgmut/mutate/content"
+	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/store"
 )
 
-// TestLook: what can be seen of an image is seen, also of one that is refused or was
-// taken from a running machine, and no byte of it changes.
-func TestLook(t *testing.T) {
-	fixtures.Require(t, fixtures.Root, fixtures.Tools, fixtures.Images)
-	for _, tc := range []struct {
-		layout     string
-		mounts     int
-		start      string // the loader of what starts by default, and its file
-		unreplayed int
-		refused    string
-	}{
-		{"suse", 11, "grub /boot/grub2/grub.cfg", 0, ""},
-		{"live-ext4", 2, "bls /boot/efi/loader/entries/debian.conf", 1, ""},
-		{"live-btrfs", 2, "bls /boot/efi/loader/entries/debian.conf", 1, ""},
-		{"bootc-old", 6, "bls /boot/loader/entries/ostree-1.conf", 0, ""},
-		{"two-roots", 0, "", 0, "the image has 2 roots"},
-	} {
-		t.Run(tc.layout, func(t *testing.T) {
-			file := fixtures.Image(t, tc.layout)
-			before := digest(t, file)
-			p, err := Look(t.Context(), file, func(text string) { t.Error(text) })
-			if p == nil || (err == nil) != (tc.refused == "") {
-				t.Fatalf("Look = %+v, %v", p, err)
-			}
-			if tc.refused != "" && (fault.Of(err) != fault.Image || p.Refused == nil || !strings.Contains(p.Refused.Error, tc.refused)) {
-				t.Errorf("refused %+v, %v; want %s", p.Refused, err, tc.refused)
-			}
-			if len(p.Layout.Mounts) != tc.mounts || len(p.Unreplayed) != tc.unreplayed {
-				t.Errorf("%d mounts %+v and unreplayed %v", len(p.Layout.Mounts), p.Layout.Mounts, p.Unreplayed)
-			}
-			if tc.start != "" {
-				if len(p.Boot) == 0 || !strings.HasPrefix(p.Boot[0].Loader+" "+p.Boot[0].File, tc.start) || !p.Boot[0].Default {
-					t.Errorf("it starts %+v, want %s", p.Boot, tc.start)
-				}
-				if ostree := tc.layout == "bootc-old"; ostree != strings.HasPrefix(p.Boot[0].Ostree, "/ostree/boot.1/debian/") {
-					t.Errorf("the deployment is %q", p.Boot[0].Ostree)
-				}
-			}
-			if digest(t, file) != before {
-				t.Error("the image has changed")
-			}
-		})
+// reflinking is a world whose store can make forks.
+func reflinking(t *testing.T) *world {
+	t.Helper()
+	fixtures.Require(t, fixtures.Root, fixtures.Reflink, fixtures.Tools)
+	w := newWorld(t)
+	s, err := store.Open(t.Context(), filepath.Join(fixtures.ReflinkDir(t), "store"), func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Store = s
+	return w
+}
+
+// The ext4 filesystem of the first root of the layout two-roots, as debugfs takes it.
+const firstRoot = "?offset=1048576"
+
+// oneRoot is two-roots without an operating system in the second.
+func oneRoot(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "image.raw")
+	fixtures.Clone(t, fixtures.Image(t, "two-roots"), path)
+	fixtures.Program(t, "cd usr/bin\nwrite /bin/sh sh\n", "debugfs", "-w", "-f", "-", path+firstRoot)
+	fixtures.Program(t, "rm etc/os-release\nrm usr/lib/os-release\n", "debugfs", "-w", "-f", "-", path+"?offset=68157440")
+	return path
+}
+
+// TestJournalsDecide: what the system mounts is what its fstab says once the journal,
+// in which that is, has been replayed. The base stays as it is.
+func TestJournalsDecide(t *testing.T) {
+	w := reflinking(t)
+	path, dir := oneRoot(t), t.TempDir()
+	second := strings.TrimSpace(fixtures.Program(t, "", "sfdisk", "--part-uuid", path, "2"))
+	journaled := "PARTUUID=" + second + " /home ext4 defaults 0 2\n"
+	writeFile(t, filepath.Join(dir, "old"), strings.Repeat("#", len(journaled)-1)+"\n")
+	writeFile(t, filepath.Join(dir, "new"), journaled+strings.Repeat("\x00", 4096-len(journaled)))
+	block := fixtures.Program(t, fmt.Sprintf("rm etc/fstab\nwrite %s/old etc/fstab\nblocks etc/fstab\n", dir), "debugfs", "-w", "-f", "-", path+firstRoot)
+	lines := strings.Fields(block)
+	said := fixtures.Program(t, fmt.Sprintf("jo\njw -b %s %s/new\njc\n", lines[len(lines)-1], dir), "debugfs", "-w", "-f", "-", path+firstRoot)
+	before := fixtures.Program(t, "", "sha256sum", path)
+
+	b, err := w.Import(t.Context(), path, "", "")
+	if err != nil {
+		t.Fatalf("%v (%s%s)", err, block, said)
+	}
+	if !slices.ContainsFunc(b.Layout.Mounts, func(m disk.Mounted) bool { return m.Mountpoint == "/home" && m.Slot == 2 }) {
+		t.Errorf("the layout mounts %+v (%s%s)", b.Layout.Mounts, block, said)
+	}
+	told := func() bool {
+		return slices.ContainsFunc(w.notes(), func(n string) bool { return strings.Contains(n, "in the journal of partition 1 (ext4).") })
+	}
+	if !told() {
+		t.Error("nothing is said of the journal")
+	}
+	for _, file := range []string{path, w.Catalog().BaseFile(b.Digest)} {
+		if after := fixtures.Program(t, "", "sha256sum", file); after[:64] != before[:64] {
+			t.Errorf("%s has changed", file)
+		}
+	}
+	b.Judged = "by an older imgmut"
+	if _, err := w.findings(t.Context(), b); err != nil || !told() {
+		t.Errorf("judged anew: %v", err)
+	}
+	if left, err := filepath.Glob(filepath.Join(w.Store.Root(), "tmp", "*")); err != nil || len(left) > 0 {
+		t.Errorf("left over: %q, %v", left, err)
 	}
 }
 
-func digest(t *testing.T, file string) string {
-	t.Helper()
-	f, err := os.Open(file)
-	if err != nil {
-		t.Fatal(err)
+// TestImportOfRunningMachines: a snapshot of each filesystem is a base.
+func TestImportOfRunningMachines(t *testing.T) {
+	w := reflinking(t)
+	for fs, layout := range map[string]string{"ext4": "live-ext4", "xfs": "live-xfs", "btrfs": "live-btrfs"} {
+		b, err := w.Import(t.Context(), fixtures.Image(t, layout), "", "")
+		if err != nil {
+			t.Errorf("%s: %v", layout, err)
+			continue
+		}
+		if notes := strings.Join(w.notes(), "\n"); b.Layout.OS != "debian 12" || strings.Count(notes, "("+fs+")") != 1 {
+			t.Errorf("%s holds %q, notes %q", layout, b.Layout.OS, notes)
+		}
 	}
-	defer f.Close()
-	s, err := content.Sum(t.Context(), f, nil)
-	if err != nil {
-		t.Fatal(err)
+	if _, err := w.Import(t.Context(), fixtures.Image(t, "debian-12"), "", ""); err != nil || strings.Contains(strings.Join(w.notes(), " "), "journal") {
+		t.Errorf("one that was shut down: %v", err)
 	}
-	return s.Digest()
+}
+
+// TestNewerFilesystems are refused before anything is copied.
+func TestNewerFilesystems(t *testing.T) {
+	w := reflinking(t)
+	path := oneRoot(t)
+	fixtures.Program(t, "feature FEATURE_C20\n", "debugfs", "-w", "-f", "-", path+firstRoot)
+	_, err := w.Import(t.Context(), path, "", "")
+	if fault.Of(err) != fault.Host || !strings.Contains(err.Error(), "partition 1 (ext4) has features") ||
+		!strings.Contains(err.Error(), "FEATURE_C20") || !strings.Contains(fault.Mend(err), "newer e2fsprogs") {
+		t.Errorf("%v (%s)", err, fault.Mend(err))
+	}
+	if bases, err := os.ReadDir(w.Store.Path(store.Bases, "", "")); err == nil && len(bases) > 0 {
+		t.Errorf("there are bases: %v", bases)
+	}
 }

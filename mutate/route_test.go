@@ -48,7 +48,8 @@ func sealedWorld(t *testing.T) *sealed {
 		t.Skip("this kernel has vfat")
 	}
 	system := filepath.Join(dir, "system")
-	if err := errors.Join(os.MkdirAll(filepath.Join(system, "boot/efi"), 0o755), os.Symlink("boot/efi", filepath.Join(system, "efi"))); err != nil {
+	err = errors.Join(os.MkdirAll(filepath.Join(system, "boot/efi"), 0o755), os.Symlink("boot/efi", filepath.Join(system, "efi")))
+	if err != nil {
 		t.Fatal(err)
 	}
 	root, err := os.Open(system)
@@ -156,7 +157,8 @@ func TestStreamIsParted(t *testing.T) {
 	}
 	for name, content := range map[string]string{
 		"/boot/efi/EFI/x.efi": "MZ", "/efi/EFI/x.efi": "MZ", "/boot/efi/loader.conf": "timeout 7\n", "/boot/efi/LOADER.CONF": "timeout 7\n",
-		"/boot/efi/by/link": "link", "/boot/efi/holes": strings.Repeat("\x00", 10) + "a" + strings.Repeat("\x00", 79) + "b" + strings.Repeat("\x00", 9),
+		"/boot/efi/by/link": "link",
+		"/boot/efi/holes":   strings.Repeat("\x00", 10) + "a" + strings.Repeat("\x00", 79) + "b" + strings.Repeat("\x00", 9),
 	} {
 		if b, ok, err := s.readFile(name); !ok || err != nil || string(b) != content {
 			t.Errorf("%s holds %q, %t, %v", name, b, ok, err)
@@ -192,7 +194,8 @@ func TestStreamThatFATCannotHold(t *testing.T) {
 		items []item
 		why   string
 	}{
-		{"a symbolic link", []item{link(tar.TypeSymlink, "/boot/efi/link", "x")}, "write /boot/efi/link: it is on a FAT volume, which has files and"},
+		{"a symbolic link", []item{link(tar.TypeSymlink, "/boot/efi/link", "x")},
+			"write /boot/efi/link: it is on a FAT volume, which has files and"},
 		{"a hard link", []item{regular("/boot/efi/a", ""), link(tar.TypeLink, "/boot/efi/b", "/boot/efi/a")}, "no links"},
 		{"a hard link from outside", []item{link(tar.TypeLink, "/etc/b", "/boot/efi/a")}, "has no links"},
 		{"an owner", []item{regular("/boot/efi/a", "").with(func(h *tar.Header) { agent.SetOwner(h, "www-data") })}, "belong to www-data"},
