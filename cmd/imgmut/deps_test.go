@@ -23,8 +23,8 @@ var ourImports = map[string][]string{
 		"mutate/statcache", "mutate/step", "mutate/store", "mutate/verify", "recipes",
 	},
 	"mutate/verify": {
-		"mutate/agent", "mutate/boot", "mutate/disk", "mutate/etc", "mutate/packages", "mutate/record", "mutate/reflink",
-		"mutate/refs", "mutate/tool", "recipes",
+		"mutate/agent", "mutate/boot", "mutate/disk", "mutate/etc", "mutate/fault", "mutate/packages", "mutate/record",
+		"mutate/reflink", "mutate/refs", "mutate/tool", "recipes",
 	},
 	"mutate/packages": {"mutate/agent", "mutate/etc"},
 	"mutate/deliver": {
