@@ -30,7 +30,7 @@ func unusable(fs string) string {
 	switch {
 	case containers[fs] != "":
 		return containers[fs]
-	case fs == "", fs == "swap", mount.Supported(fs):
+	case fs == "", fs == "swap", mount.Writable(fs):
 		return ""
 	}
 	return "the filesystem " + fs

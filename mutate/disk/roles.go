@@ -91,7 +91,8 @@ type volumeFiles struct {
 	errs  []error
 }
 
-// eachVolume opens every volume that can be.
+// eachVolume opens every volume that may be a root, or a /usr: each other driver is code
+// that would run as root on the bytes of a stranger, for nothing.
 func (i *Image) eachVolume() volumeFiles {
 	files := volumeFiles{trees: map[int]*Tree{}}
 	var parts []part
@@ -101,7 +102,7 @@ func (i *Image) eachVolume() volumeFiles {
 			if t, err := i.fat(v); err == nil { // of another, verify will tell
 				files.trees[v.Slot] = t
 			}
-		case mount.Supported(v.FS):
+		case mount.Writable(v.FS), mount.Supported(v.FS) && (v.isUsr() || v.isRoot()):
 			parts = append(parts, part{slot: v.Slot})
 		}
 	}

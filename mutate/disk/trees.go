@@ -56,7 +56,7 @@ func (i *Image) trees() (trees []Placed, unreadable []error, err error) {
 				continue
 			}
 			trees = append(trees, Placed{place, t, v})
-		case !seen && mount.Supported(v.FS):
+		case !seen && mount.Writable(v.FS):
 			p := part{slot: v.Slot}
 			if errs := i.mount(p); errs[0] != nil {
 				unreadable = append(unreadable, errs[0])
