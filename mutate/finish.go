@@ -45,12 +45,13 @@ func (e *Engine) existingImage(p *plan, assertions []verify.Assertion) (*record.
 
 // settle has the kernel replay the journals of a fork whose layer was frozen,
 // not unmounted: it is one from the middle of another recipe. So the bytes of an
-// image do not depend on who made its last layer.
+// image do not depend on who made its last layer. If no step ran, the journals are
+// those of the base, which may be of a system that was running.
 func (b *build) settle(i *disk.Image) error {
-	if n := len(b.plan.steps); n == 0 || b.plan.steps[n-1].record.Settled {
+	if n := len(b.plan.steps); n > 0 && b.plan.steps[n-1].record.Settled {
 		return nil
 	}
-	if err := i.Change(func([]disk.Placed) error { return nil }); err != nil {
+	if err := i.Replay(i.Volumes()); err != nil {
 		return fmt.Errorf("replay journals: %w", err)
 	}
 	return nil

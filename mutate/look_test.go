@@ -49,9 +49,11 @@ func TestJournalsDecide(t *testing.T) {
 	journaled := "PARTUUID=" + second + " /home ext4 defaults 0 2\n"
 	writeFile(t, filepath.Join(dir, "old"), strings.Repeat("#", len(journaled)-1)+"\n")
 	writeFile(t, filepath.Join(dir, "new"), journaled+strings.Repeat("\x00", 4096-len(journaled)))
-	block := fixtures.Program(t, fmt.Sprintf("rm etc/fstab\nwrite %s/old etc/fstab\nblocks etc/fstab\n", dir), "debugfs", "-w", "-f", "-", path+firstRoot)
+	block := fixtures.Program(t, fmt.Sprintf("rm etc/fstab\nwrite %s/old etc/fstab\nblocks etc/fstab\n", dir),
+		"debugfs", "-w", "-f", "-", path+firstRoot)
 	lines := strings.Fields(block)
-	said := fixtures.Program(t, fmt.Sprintf("jo\njw -b %s %s/new\njc\n", lines[len(lines)-1], dir), "debugfs", "-w", "-f", "-", path+firstRoot)
+	said := fixtures.Program(t, fmt.Sprintf("jo\njw -b %s %s/new\njc\n", lines[len(lines)-1], dir),
+		"debugfs", "-w", "-f", "-", path+firstRoot)
 	before := fixtures.Program(t, "", "sha256sum", path)
 
 	b, err := w.Import(t.Context(), path, "", "")
@@ -94,7 +96,8 @@ func TestImportOfRunningMachines(t *testing.T) {
 			t.Errorf("%s holds %q, notes %q", layout, b.Layout.OS, notes)
 		}
 	}
-	if _, err := w.Import(t.Context(), fixtures.Image(t, "debian-12"), "", ""); err != nil || strings.Contains(strings.Join(w.notes(), " "), "journal") {
+	_, err := w.Import(t.Context(), fixtures.Image(t, "debian-12"), "", "")
+	if err != nil || strings.Contains(strings.Join(w.notes(), " "), "journal") {
 		t.Errorf("one that was shut down: %v", err)
 	}
 }

@@ -22,7 +22,7 @@ func (v Volume) openFAT(f *os.File, access Access) (_ *Tree, err error) {
 	// The library's own way to open a volume takes some sorts for others: one with
 	// a single FAT, or whose root directory is not at cluster 2.
 	t := fatFS{FS: fat12.NewFileSystem(file.New(f, true), nil, fatTable{found}, uint32(found.data), int(found.cluster),
-		v.Size, v.Offset, found.rootAt, int(found.entries), 0, 0)}
+		v.Size, v.Offset, found.rootAt, int(found.entries), 0, 0), found: found}
 	if _, err := t.ReadDir("."); err != nil {
 		return nil, fmt.Errorf("read %s (vfat): %w", v, err)
 	}
@@ -55,6 +55,7 @@ func (t fatTable) SetCluster(uint32, uint32) { panic("a FAT is only read") }
 // mode is that of a file.
 type fatFS struct {
 	fs.FS
+	found  *fatVolume
 	image  *os.File // nil if it is not to be written to
 	volume Volume   // of the image
 }

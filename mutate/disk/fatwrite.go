@@ -36,6 +36,10 @@ func (i *Image) FillFAT(ctx context.Context, v Volume, dir string) error {
 	if err != nil {
 		return err
 	}
+	if t, ok := tree.files.(fatFS); ok && t.found.bits == 32 && t.found.clusters < leastFAT32 {
+		return fault.New(fault.Image, "have it made as FAT16 (mkfs.vfat -F 16) in a copy of the image",
+			"write to %s: mtools does not write to a FAT32 of so few clusters (%d)", v, t.found.clusters-2)
+	}
 	w := fatWriter{image: i.File, volume: v, tree: tree, dir: dir}
 	if err := w.plan(".", "."); err != nil {
 		return err
@@ -52,6 +56,10 @@ func (i *Image) FillFAT(ctx context.Context, v Volume, dir string) error {
 	}
 	return w.compare(tree)
 }
+
+// leastFAT32 is how many clusters a FAT32 has at least, with the first two numbers, which
+// are none. Formatters make them with less, and Linux reads those.
+const leastFAT32 = 65525 + 2
 
 // fatWriter copies the files of one directory.
 type fatWriter struct {

@@ -187,6 +187,15 @@ func TestFillFATRefuses(t *testing.T) {
 	}
 }
 
+// TestFillSmallFAT32: mtools would take its directories for full.
+func TestFillSmallFAT32(t *testing.T) {
+	fixtures.Require(t, fixtures.Tools)
+	f, v := fat(t, "32", 16<<20, nil)
+	if _, err := fill(t, f, v, map[string]string{"x": "x"}, nil); err == nil || !strings.Contains(err.Error(), "of so few clusters (") {
+		t.Errorf("%v, want that mtools does not do it", err)
+	}
+}
+
 // TestFillFATUntilItIsFull: that it is full shows only to mtools.
 func TestFillFATUntilItIsFull(t *testing.T) {
 	fixtures.Require(t, fixtures.Tools)

@@ -3,11 +3,13 @@ package disk
 import (
 	"errors"
 	"slices"
+
+	"github.com/imgmut/imgmut/mutate/mount"
 )
 
 // Replay has the kernel replay the journals and logs of volumes, as at the next start
-// of the machine, by mounting each for writing. The image is a fork: see
-// [Image.Unreplayed] of what it was forked from.
+// of the machine, by mounting each for writing. The image is a fork, of which nothing
+// was read yet. Volumes that have no journal are left alone.
 func (i *Image) Replay(volumes []Volume) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -18,7 +20,9 @@ func (i *Image) Replay(volumes []Volume) error {
 	defer func() { i.access = ReadOnly }()
 	var parts []part
 	for _, v := range volumes {
-		parts = append(parts, part{slot: v.Slot})
+		if mount.Writable(v.FS) && v.FS != "vfat" {
+			parts = append(parts, part{slot: v.Slot})
+		}
 	}
 	err := errors.Join(i.mount(parts...)...)
 	return errors.Join(err, i.detach())

@@ -323,7 +323,9 @@ func fat(t *testing.T, bits string, size int64, files map[string]string, options
 	if err != nil {
 		t.Fatal(err)
 	}
-	fixtures.Program(t, "", "mcopy", append(append([]string{"-s", "-i", fat}, entries...), "::")...)
+	if len(entries) > 0 {
+		fixtures.Program(t, "", "mcopy", append(append([]string{"-s", "-i", fat}, entries...), "::")...)
+	}
 	b, err := os.ReadFile(fat)
 	if err != nil {
 		t.Fatal(err)
