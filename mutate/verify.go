@@ -35,6 +35,9 @@ func (e *Engine) VerifyImage(ctx context.Context, name string) (*record.Verdict,
 	}
 	was := &verify.Base{Known: i.Known, IDs: slices.Collect(maps.Keys(i.Identity.Partitions)),
 		Filesystems: slices.Collect(maps.Keys(i.Identity.Filesystems)), Labels: slices.Collect(maps.Keys(i.Identity.Labels))}
+	for _, c := range i.Verdict.Checks {
+		was.Told = append(was.Told, c.Notes...)
+	}
 	if was.File, err = os.Open(e.Catalog().BaseFile(i.Base)); err == nil {
 		defer was.File.Close()
 	} else if !errors.Is(err, os.ErrNotExist) {

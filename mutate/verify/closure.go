@@ -23,6 +23,7 @@ type Base struct {
 	// which the image's have others.
 	Filesystems, Labels []string
 	File                *os.File // its bytes, nil if they are gone
+	Told                []string // notes of an earlier verdict about the image, which count if the bytes are gone
 }
 
 var closureCheck = Check{Name: "closure", Version: 2, Run: closure}

@@ -52,21 +52,33 @@ func (c checker) check(ctx context.Context, r Request, v disk.Volume) (record.Ch
 		return result, err
 	}
 	var before []string
-	if len(said) > 0 && r.Base != nil && r.Base.File != nil {
+	if len(said) > 0 && r.Base.holds(v) {
 		if before, err = c.run(ctx, r.Scratch, r.Base.File, v); err != nil {
 			return result, err
 		}
 	}
 	result.Took = time.Since(started)
-	switch detail := strings.Join(said[:min(len(said), maxFindings)], "; "); {
+	isNew := func(line string) bool { return !slices.Contains(before, line) }
+	detail := strings.Join(said[:min(len(said), maxFindings)], "; ")
+	note := c.program + " says: " + detail + " (as in the base)"
+	switch known := r.Base != nil && r.Base.File == nil && slices.Contains(r.Base.Told, note); {
 	case len(said) == 0:
 		result.OK = true
-	case !slices.ContainsFunc(said, func(line string) bool { return !slices.Contains(before, line) && !summaryLine.MatchString(line) }):
-		result.OK, result.Notes = true, []string{c.program + " says: " + detail + " (as in the base)"}
+	case known || !slices.ContainsFunc(said, isNew):
+		result.OK, result.Notes = true, []string{note}
 	default:
 		result.Detail = detail
 	}
 	return result, nil
+}
+
+// holds says whether the base is there, and has a place where the volume is.
+func (b *Base) holds(v disk.Volume) bool {
+	if b == nil || b.File == nil {
+		return false
+	}
+	fi, err := b.File.Stat()
+	return err == nil && v.Offset+v.Size <= fi.Size()
 }
 
 // run runs the checker on a carve-out of the volume, and gives what it found, nothing
@@ -84,7 +96,7 @@ func (c checker) run(ctx context.Context, scratch string, image *os.File, v disk
 	if !errors.As(err, &exit) || exit.Status < 0 {
 		return nil, err
 	}
-	found := findings(exit.Report)
+	found := findings(strings.ReplaceAll(exit.Report, file, v.String()))
 	if len(found) == 0 {
 		found = []string{exit.Error()}
 	}
@@ -117,12 +129,15 @@ const (
 )
 
 // findings are the lines of a checker's report, without those that only show its
-// progress.
+// progress, or how much there is.
 func findings(report string) []string {
 	var found []string
+	if n := strings.Count(report, "\n"); n > maxLines {
+		found = append(found, fmt.Sprintf("%d lines, the last of them:", n))
+	}
 	for _, line := range lastLines(report, maxLines) {
 		line = strings.TrimSpace(line)
-		if line != "" && !progressLine.MatchString(line) {
+		if line != "" && !progressLine.MatchString(line) && !summaryLine.MatchString(line) {
 			found = append(found, line[:min(len(line), maxFinding)])
 		}
 	}
@@ -132,7 +147,7 @@ func findings(report string) []string {
 // progressLine is how e2fsck, xfs_repair, btrfs and fsck.vfat say how far they
 // are, what they are called, and what they would do about it.
 var progressLine = regexp.MustCompile(`^(Pass \d|Phase \d|- |\[\d+/\d+\]|e2fsck \d|fsck\.fat \d|` +
-	`Opening filesystem|Checking filesystem|UUID: |Automatically |Not automatically )`)
+	`Opening filesystem|Checking filesystem|UUID: |Automatically |Not automatically |Leaving filesystem unchanged)`)
 
 // summaryLine is how they say how much there is, which is no finding.
 var summaryLine = regexp.MustCompile(`: \d+/\d+ files \(.*\), \d+/\d+ blocks$|: \d+ files, \d+/\d+ clusters$|` +

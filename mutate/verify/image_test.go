@@ -219,6 +219,13 @@ func TestWhatTheBaseHad(t *testing.T) {
 			if strings.Join(noted, ", ") != tc.note || strings.Join(failed, ", ") != tc.failed {
 				t.Errorf("notes of %q, %q failed; want %q and %q: %+v", noted, failed, tc.note, tc.failed, v.Checks)
 			}
+			told := &verify.Base{}
+			for _, c := range v.Checks {
+				told.Told = append(told.Told, c.Notes...)
+			}
+			if v, err := judge(t, path, verify.Request{Base: told}); err != nil || v.OK != (tc.failed == "") {
+				t.Errorf("when the base is gone: %+v, %v", v, err)
+			}
 			if v, err := judge(t, path, verify.Request{}); err != nil || v.OK != (tc.note == "" && tc.failed == "") {
 				t.Errorf("without a base: %+v, %v", v, err)
 			}
