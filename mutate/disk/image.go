@@ -67,7 +67,10 @@ func OpenKnown(ctx context.Context, f *os.File, l *Layout, note func(string)) (*
 	}
 	known := *l
 	known.Volumes = slices.Clone(l.Volumes)
-	i := &Image{File: f, Layout: &known, unlock: unlock, mounted: map[part]*os.File{}, views: map[part]*os.File{}, dirs: map[string]*os.File{}, fats: map[int]*Tree{}}
+	i := &Image{
+		File: f, Layout: &known, unlock: unlock, mounted: map[part]*os.File{}, views: map[part]*os.File{},
+		dirs: map[string]*os.File{}, fats: map[int]*Tree{},
+	}
 	i.roles = sync.OnceValue(i.findRoles)
 	return i, nil
 }
