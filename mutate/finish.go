@@ -150,7 +150,7 @@ func (b *build) makeImage(ctx context.Context, base *os.File, id record.Identity
 		}
 	}
 	if err == nil {
-		err = fork.Identify(ctx, i, base, id, b.note)
+		err = fork.Identify(ctx, i, fork.Base{File: base, Clean: b.plan.base.Clean}, id, b.note)
 	}
 	if err = errors.Join(err, i.Close()); err != nil {
 		return fmt.Errorf("give %s its identity: %w", b.plan.recipe.Name, err)

@@ -66,18 +66,19 @@ func (gs *guests) start(ctx context.Context, file string, readOnly, network bool
 		},
 	}
 	c.Users = mount.GuestUsers(c.Name)
-	g, err := gs.startOn(ctx, image, c)
+	line := make(chan string, 1)
+	g, err := gs.startOn(ctx, image, c, func() { line <- image.CommandLine() })
 	if err != nil {
 		return nil, err
 	}
 	gs.closing = append(gs.closing, g.Kill)
 	gs.image = image
-	g.Cmdline = image.CommandLine()
+	g.Cmdline = <-line
 	return g, nil
 }
 
-// startOn mounts an image and runs a guest in it.
-func (gs *guests) startOn(ctx context.Context, image *disk.Image, c guest.Config) (*guest.Guest, error) {
+// startOn mounts an image and runs a guest in it. While that starts, meanwhile is called.
+func (gs *guests) startOn(ctx context.Context, image *disk.Image, c guest.Config, meanwhile func()) (*guest.Guest, error) {
 	users, err := c.Users.Namespace()
 	if err == nil {
 		defer users.Close()
@@ -91,6 +92,9 @@ func (gs *guests) startOn(ctx context.Context, image *disk.Image, c guest.Config
 		c.Ended()
 		return nil, fmt.Errorf("start guest: %w", err)
 	}
+	var done sync.WaitGroup
+	done.Go(meanwhile)
+	defer done.Wait() // it reads the image, which ends with the guest
 	return guest.Start(ctx, h, c)
 }
 

@@ -21,7 +21,7 @@ import (
 type looked struct {
 	layout *disk.Layout
 	found  []verify.Finding
-	clean  []string // which of its files need no second look when images are made of it
+	clean  []byte   // which of its files need no second look when images are made of it
 	stuck  []string // which have a copy of a partition UUID that cannot be rewritten
 	// unreplayed are volumes whose journals hold more: if there are any, nothing else
 	// is known. See settled.

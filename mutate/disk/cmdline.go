@@ -2,6 +2,10 @@ package disk
 
 import "strings"
 
+// kernelSays gives what the kernel's command line says. To find that takes reading all
+// that boot loaders have, so it is asked for only where it decides something.
+type kernelSays func() kernelLine
+
 // kernelLine is what the kernel's command line says of mounts (bootparam(7),
 // systemd-fstab-generator(8)).
 type kernelLine struct {

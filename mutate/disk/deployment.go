@@ -21,15 +21,16 @@ var deploymentPath = regexp.MustCompile(`^(?:\.\./)*(?:ostree/)?deploy/([^/]+)/d
 
 // deployment gives what the system mounts of a volume with deployments, / first: the one
 // that the boot loader starts by default.
-func (i *Image) deployment(v Volume, tree *Tree, k kernelLine) ([]Mounted, error) {
+func (i *Image) deployment(v Volume, tree *Tree, k kernelSays) ([]Mounted, error) {
 	refuse := func(format string, args ...any) error {
 		return fault.New(fault.Image, "ostree admin status, on a machine that runs it, says which deployments are whole",
 			"%s holds deployments of ostree, but %s", v, fmt.Sprintf(format, args...))
 	}
-	if k.ostree == "" {
+	starts := k().ostree
+	if starts == "" {
 		return nil, refuse("no boot loader's entry says which one starts (ostree=)")
 	}
-	link := strings.Trim(k.ostree, "/")
+	link := strings.Trim(starts, "/")
 	target, err := tree.ReadLink(link)
 	if err != nil {
 		return nil, refuse("/%s, which the boot loader starts, cannot be read: %v", link, err)

@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -22,13 +21,11 @@ func (v Volume) openFAT(f *os.File, access Access) (_ *Tree, err error) {
 	// The library's own way to open a volume takes some sorts for others: one with
 	// a single FAT, or whose root directory is not at cluster 2.
 	t := fatFS{FS: fat12.NewFileSystem(file.New(f, true), nil, fatTable{found}, uint32(found.data), int(found.cluster),
-		v.Size, v.Offset, found.rootAt, int(found.entries), 0, 0), found: found}
+		v.Size, v.Offset, found.rootAt, int(found.entries), 0, 0), found: found, image: f, volume: v}
 	if _, err := t.ReadDir("."); err != nil {
 		return nil, fmt.Errorf("read %s (vfat): %w", v, err)
 	}
-	if access == ReadWrite {
-		t.image, t.volume = f, v
-	}
+	t.writable = access == ReadWrite
 	return &Tree{files: t}, nil
 }
 
@@ -55,9 +52,10 @@ func (t fatTable) SetCluster(uint32, uint32) { panic("a FAT is only read") }
 // mode is that of a file.
 type fatFS struct {
 	fs.FS
-	found  *fatVolume
-	image  *os.File // nil if it is not to be written to
-	volume Volume   // of the image
+	found    *fatVolume
+	image    *os.File
+	volume   Volume // of the image
+	writable bool
 }
 
 func (t fatFS) Open(name string) (f fs.File, err error) {
@@ -75,6 +73,9 @@ type fatFile struct {
 	name string
 	list []fs.DirEntry // what is still to be given of the directory
 	read bool          // it is known what is in the directory
+	// content is where the bytes of a file are: the library goes through all of its
+	// clusters anew for each piece that is read.
+	content *io.SectionReader
 }
 
 func (f *fatFile) Stat() (fi fs.FileInfo, err error) {
@@ -86,17 +87,61 @@ func (f *fatFile) Stat() (fi fs.FileInfo, err error) {
 }
 
 func (f *fatFile) Read(b []byte) (n int, err error) {
-	defer recovered(&err)
-	return f.File.Read(b)
+	c, err := f.bytes()
+	if err != nil {
+		return 0, err
+	}
+	return c.Read(b)
 }
 
 func (f *fatFile) Seek(offset int64, whence int) (at int64, err error) {
-	defer recovered(&err)
-	s, ok := f.File.(io.Seeker)
-	if !ok {
-		return 0, errors.ErrUnsupported
+	c, err := f.bytes()
+	if err != nil {
+		return 0, err
 	}
-	return s.Seek(offset, whence)
+	return c.Seek(offset, whence)
+}
+
+// bytes finds the content of a file, once.
+func (f *fatFile) bytes() (c *io.SectionReader, err error) {
+	defer recovered(&err)
+	if f.content != nil {
+		return f.content, nil
+	}
+	fi, err := f.File.Stat()
+	if err != nil {
+		return nil, err
+	}
+	ranges, err := f.tree.ranges(f.name, fi.Size())
+	if err != nil {
+		return nil, err
+	}
+	f.content = io.NewSectionReader(fatRanges{f.tree, ranges}, 0, fi.Size())
+	return f.content, nil
+}
+
+// fatRanges are the places in a volume where the bytes of a file are, one after the other.
+type fatRanges struct {
+	fatFS
+	ranges []fat12.DiskRange
+}
+
+// ReadAt implements [io.ReaderAt].
+func (r fatRanges) ReadAt(b []byte, offset int64) (read int, err error) {
+	skip := uint64(offset)
+	for _, part := range r.ranges {
+		if skip >= part.Length {
+			skip -= part.Length
+			continue
+		}
+		n := min(uint64(len(b)-read), part.Length-skip)
+		m, err := r.image.ReadAt(b[read:read+int(n)], r.volume.Offset+int64(part.Offset+skip))
+		if read += m; err != nil || read == len(b) {
+			return read, err
+		}
+		skip = 0
+	}
+	return read, io.EOF
 }
 
 // ReadDir implements [fs.ReadDirFile]. The library takes a directory as a whole,
@@ -120,16 +165,13 @@ func (f *fatFile) ReadDir(n int) (list []fs.DirEntry, err error) {
 	return list, nil
 }
 
-func (t fatFS) ReadFile(name string) (b []byte, err error) {
-	defer recovered(&err)
-	fi, err := fs.Stat(t.FS, name)
+func (t fatFS) ReadFile(name string) ([]byte, error) {
+	f, err := t.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	if fi.Size() == 0 {
-		return nil, nil
-	}
-	return fs.ReadFile(t.FS, name)
+	defer f.Close()
+	return io.ReadAll(f)
 }
 
 func (t fatFS) Stat(name string) (fi fs.FileInfo, err error) {
@@ -159,7 +201,7 @@ func (t fatFS) ReadDir(name string) (list []fs.DirEntry, err error) {
 // stay as they are, so that no fault in them becomes worse.
 func (t fatFS) overwrite(name string, b []byte, offset int64) (err error) {
 	defer recovered(&err)
-	if t.image == nil {
+	if !t.writable {
 		return &fs.PathError{Op: "write", Path: name, Err: fs.ErrPermission}
 	}
 	skip := uint64(offset)
@@ -191,7 +233,7 @@ func (t fatFS) ranges(name string, size int64) ([]fat12.DiskRange, error) {
 	}
 	file, ok := f.(*fat12.File) // which all three readers give
 	if !ok || fi.IsDir() || fi.Size() < size {
-		return nil, fmt.Errorf("write %s: it has no %d bytes, but %d", name, size, fi.Size())
+		return nil, fmt.Errorf("find the bytes of %s: it has no %d, but %d", name, size, fi.Size())
 	}
 	if size == 0 {
 		return nil, nil // an empty file has no cluster
@@ -203,11 +245,11 @@ func (t fatFS) ranges(name string, size int64) ([]fat12.DiskRange, error) {
 	var room uint64
 	for _, r := range ranges {
 		if room += r.Length; r.Offset+r.Length > uint64(t.volume.Size) {
-			return nil, fmt.Errorf("write %s: its clusters lie outside the volume", name)
+			return nil, fmt.Errorf("find the bytes of %s: its clusters lie outside the volume", name)
 		}
 	}
 	if room < uint64(size) {
-		return nil, fmt.Errorf("write %s: its clusters have no room for %d bytes", name, size)
+		return nil, fmt.Errorf("find the bytes of %s: its clusters have no room for %d", name, size)
 	}
 	return ranges, nil
 }

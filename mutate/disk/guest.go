@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/mount"
 )
@@ -29,21 +30,27 @@ func (i *Image) MountGuest(o GuestOptions) ([]mount.Place, error) {
 	if !o.ReadOnly {
 		i.access = ReadWrite
 	}
-	// What was mounted the last time is most often all.
-	known := slices.DeleteFunc(slices.Clone(i.Layout.Mounts), func(m Mounted) bool { return !i.mountable(m) })
-	var parts []part
-	for _, m := range known {
-		parts = append(parts, m.part())
-	}
-	for n, err := range i.mount(parts...) {
-		if err != nil && known[n].Mountpoint == "/" {
-			return nil, err
-		}
-	}
+	i.mountKnown()
 	if err := i.lookAgain(); err != nil {
 		return nil, err
 	}
+	var err error
+	if i.inputs, err = i.mountInputs(); err != nil {
+		return nil, err
+	}
 	return i.guestPlaces()
+}
+
+// mountKnown mounts what the system mounted the last time, which is most often all. What
+// of that fails is told when it is asked for.
+func (i *Image) mountKnown() {
+	var parts []part
+	for _, m := range i.Layout.Mounts {
+		if v, _ := i.Layout.Slot(m.Slot); i.mountable(m) && (i.guest != nil || v.FS != "vfat") {
+			parts = append(parts, m.part())
+		}
+	}
+	i.mount(parts...)
 }
 
 // lookAgain finds out what the system mounts by the files that the image has now.
@@ -55,6 +62,9 @@ func (i *Image) lookAgain() error {
 	i.ostree = slices.DeleteFunc(slices.Clone(i.Layout.Mounts), func(m Mounted) bool {
 		return m.Sub == "" || m.Mountpoint == "/" || m.Mountpoint == "/boot"
 	})
+	if err := i.mount(i.Layout.Mounts[root].part())[0]; err != nil {
+		return err
+	}
 	files := volumeFiles{trees: map[int]*Tree{}}
 	for p := range i.mounted {
 		root, err := i.view(p)
@@ -83,6 +93,9 @@ func (i *Image) lookAgain() error {
 func (i *Image) MountsChanged() (bool, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if inputs, err := i.mountInputs(); err != nil || inputs == i.inputs {
+		return false, err
+	}
 	had := i.Layout.Mounts
 	defer func() {
 		i.Layout.Mounts = had
@@ -95,6 +108,31 @@ func (i *Image) MountsChanged() (bool, error) {
 		a.From, b.From = "", "" // a line of fstab may have moved
 		return reflect.DeepEqual(a, b)
 	}), nil
+}
+
+// loaderFiles are what a boot loader's default command line comes from, most often.
+var loaderFiles = []string{
+	"etc/kernel/cmdline", "boot/loader/entries", "boot/grub/grub.cfg", "boot/grub2/grub.cfg", "boot/grub2/grubenv",
+}
+
+// mountInputs sums up what the mounts are found by, without reading it: what systemd
+// reads, places that are used if they are empty, and the boot loader's files.
+func (i *Image) mountInputs() (string, error) {
+	n := slices.IndexFunc(i.Layout.Mounts, at("/"))
+	tree, err := i.treeAt(i.Layout.Mounts[n])
+	if err != nil {
+		return "", err
+	}
+	sum, err := etc.MountInputs(tree)
+	if err != nil {
+		return "", fmt.Errorf("look at what the image mounts: %w", err)
+	}
+	for _, name := range append([]string{"home", "srv", "boot", "efi"}, loaderFiles...) {
+		if fi, err := tree.Lstat(name); err == nil {
+			sum += fmt.Sprintf(" %s %d %d", name, fi.Size(), fi.ModTime().UnixNano())
+		}
+	}
+	return sum, nil
 }
 
 // guestPlaces are the places of a guest, with their mounts.
@@ -180,8 +218,8 @@ func (l *Layout) Covers() []Mounted {
 // CommandLine is the kernel's command line as the image's boot loader gives it. It is
 // there when the mounts have been found.
 func (i *Image) CommandLine() string {
-	if i.cmdline != "" {
-		return i.cmdline
+	if line := i.cmdline(); line != "" {
+		return line
 	}
 	if v, _ := i.Layout.Find(Root); v.UUID != "" {
 		return "root=UUID=" + v.UUID + " ro"

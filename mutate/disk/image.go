@@ -37,7 +37,8 @@ type Image struct {
 	dirty   []int               // slots of volumes whose journal is still to be replayed
 	system  *mount.Tree
 	guest   *GuestOptions // nil if it is read, and not mounted for a guest
-	cmdline string        // the kernel's, empty if no boot loader's file says
+	cmdline func() string // the kernel's, empty if no boot loader's file says
+	inputs  string        // sums up what the mounts of the guest were found by
 }
 
 // part is a volume, or what its mount options choose of it.

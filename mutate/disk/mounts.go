@@ -23,7 +23,7 @@ const MountsVersion = 3
 // and what systemd adds by the types of partitions. What is known already comes
 // first: root, and /usr. It is an error of class [fault.Image] if it cannot be known
 // which volume is meant.
-func (l *Layout) findMounts(tree fs.FS, k kernelLine, known ...Mounted) ([]Mounted, error) {
+func (l *Layout) findMounts(tree fs.FS, k kernelSays, known ...Mounted) ([]Mounted, error) {
 	said, err := etc.Mounts(tree)
 	if err != nil {
 		return nil, fmt.Errorf("find what the system mounts: %w", err)
@@ -118,10 +118,14 @@ func kept(options []string) []string {
 	return list
 }
 
-// usrMount is /usr if it is a volume of its own that the command line says, or, if
-// root has none, a partition that has the type for it. Of two versions the one with
-// the higher name is meant (systemd.image(7)).
-func (l *Layout) usrMount(tree fs.FS, k kernelLine) (Mounted, bool, error) {
+// usrMount is /usr if root has none: what the command line says, or else a partition
+// that has the type for it. Of two versions the one with the higher name is meant
+// (systemd.image(7)).
+func (l *Layout) usrMount(tree fs.FS, says kernelSays) (Mounted, bool, error) {
+	if etc.Exists(tree, "usr/lib") {
+		return Mounted{}, false, nil
+	}
+	k := says()
 	m := Mounted{Mountpoint: "/usr", From: "the kernel's command line", Options: kept(strings.Split(k.usrFlags, ","))}
 	if k.usr != "" {
 		switch found := l.resolve(k.usr); len(found) {
@@ -132,7 +136,7 @@ func (l *Layout) usrMount(tree fs.FS, k kernelLine) (Mounted, bool, error) {
 			return m, true, nil
 		}
 	}
-	if _, err := fs.Stat(tree, "usr/lib"); err == nil || l.Table != GPT {
+	if l.Table != GPT {
 		return m, false, nil
 	}
 	m.From = fromType

@@ -43,6 +43,9 @@ func rolesOf(l *Layout) string {
 	return strings.Join(words, " ")
 }
 
+// says is a command line.
+func says(line string) kernelSays { return func() kernelLine { return parseKernelLine(line) } }
+
 // threeVolumes have the labels a, which is root, b and c.
 func threeVolumes() *Layout {
 	return &Layout{Table: GPT, Volumes: []Volume{
@@ -100,7 +103,7 @@ func TestMountsByFstab(t *testing.T) {
 		l := threeVolumes()
 		mounts, err := l.findMounts(files(map[string]string{
 			"etc/fstab": tc.fstab, "usr/lib/systemd/system/local-fs.target": "[Unit]", "usr/lib/systemd/system/remote-fs.target": "[Unit]",
-		}), kernelLine{}, rootOne)
+		}), says(""), rootOne)
 		if got := told(mounts); got != tc.want || err != nil {
 			t.Errorf("%s: %s, %v; want %s", tc.name, got, err, tc.want)
 		}
@@ -139,13 +142,13 @@ func TestOwnDisk(t *testing.T) {
 func TestAmbiguousVolume(t *testing.T) {
 	l := threeVolumes()
 	l.Volumes[2].Label = "b"
-	_, err := l.findMounts(files(map[string]string{"etc/fstab": "LABEL=b /home ext4\n"}), kernelLine{}, rootOne)
+	_, err := l.findMounts(files(map[string]string{"etc/fstab": "LABEL=b /home ext4\n"}), says(""), rootOne)
 	for _, part := range []string{"LABEL=b", "/home", "partition 2", "partition 3"} {
 		if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), part) {
 			t.Errorf("findMounts: %v, want an error about the image that names %s", err, part)
 		}
 	}
-	if _, err := l.findMounts(files(map[string]string{"etc/fstab": "LABEL=b /home ext4 noauto\n"}), kernelLine{}, rootOne); err != nil {
+	if _, err := l.findMounts(files(map[string]string{"etc/fstab": "LABEL=b /home ext4 noauto\n"}), says(""), rootOne); err != nil {
 		t.Errorf("of what nobody mounts: %v", err)
 	}
 }
@@ -186,14 +189,14 @@ func TestMountsByType(t *testing.T) {
 	} {
 		l := &Layout{Table: GPT, Volumes: append([]Volume{{Slot: 1, FS: "ext4"}}, tc.volumes...)}
 		with := func(program string) *Tree { return files(withDirs(tc.files, program)) }
-		mounts, err := l.findMounts(with(program), kernelLine{}, rootOne)
+		mounts, err := l.findMounts(with(program), says(""), rootOne)
 		if got := strings.TrimPrefix(strings.TrimPrefix(told(mounts), "/=1"), " "); got != tc.want || err != nil {
 			t.Errorf("%s: %s, %v; want %s", tc.name, got, err, tc.want)
 		}
 		for what, got := range map[string][]Mounted{
-			"without the generator":      l.byType(with("usr/bin/true"), []Mounted{rootOne}, kernelLine{}),
-			"where it is switched off":   l.byType(with(program), []Mounted{rootOne}, parseKernelLine("root=x systemd.gpt_auto=0")),
-			"on a disk with a DOS table": (&Layout{Table: MBR, Volumes: l.Volumes}).byType(with(program), []Mounted{rootOne}, kernelLine{}),
+			"without the generator":      l.byType(with("usr/bin/true"), []Mounted{rootOne}, says("")),
+			"where it is switched off":   l.byType(with(program), []Mounted{rootOne}, says("root=x systemd.gpt_auto=0")),
+			"on a disk with a DOS table": (&Layout{Table: MBR, Volumes: l.Volumes}).byType(with(program), []Mounted{rootOne}, says("")),
 		} {
 			if len(got) > 0 {
 				t.Errorf("%s, %s: %s", tc.name, what, told(got))
@@ -223,13 +226,13 @@ func TestUsrOfItsOwn(t *testing.T) {
 		{"root has its own", "", "usr/lib/os-release", "/=1"},
 	} {
 		l := &Layout{Table: GPT, Volumes: volumes}
-		mounts, err := l.findMounts(files(map[string]string{tc.file: ""}), parseKernelLine(tc.line), rootOne)
+		mounts, err := l.findMounts(files(map[string]string{tc.file: ""}), says(tc.line), rootOne)
 		if got := told(mounts); got != tc.want || err != nil {
 			t.Errorf("%s: %s, %v; want %s", tc.name, got, err, tc.want)
 		}
 	}
 	l := &Layout{Table: GPT, Volumes: volumes}
-	_, err := l.findMounts(files(nil), parseKernelLine("mount.usr=LABEL=gone"), rootOne)
+	_, err := l.findMounts(files(nil), says("mount.usr=LABEL=gone"), rootOne)
 	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "LABEL=gone") {
 		t.Errorf("a /usr that no volume is: %v", err)
 	}

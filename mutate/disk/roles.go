@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/imgmut/imgmut/mutate/boot"
 	"github.com/imgmut/imgmut/mutate/mount"
@@ -14,6 +15,13 @@ import (
 func (i *Image) findRoles() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	l := i.Layout
+	if slices.ContainsFunc(l.Mounts, at("/")) { // known from when it was looked into
+		i.mountKnown()
+		i.adding.Lock()
+		defer i.adding.Unlock()
+		return i.lookAgain()
+	}
 	files := i.eachVolume()
 	root, err := i.findRoot(files)
 	if err != nil {
@@ -21,7 +29,6 @@ func (i *Image) findRoles() error {
 	}
 	i.adding.Lock()
 	defer i.adding.Unlock()
-	l := i.Layout
 	if l.Mounts, err = i.findMounts(root, files); err != nil {
 		return err
 	}
@@ -42,8 +49,8 @@ func (i *Image) findMounts(root Mounted, files volumeFiles) ([]Mounted, error) {
 	if err != nil {
 		return nil, err
 	}
-	i.cmdline = files.commandLine(tree)
-	k := parseKernelLine(i.cmdline)
+	i.cmdline = sync.OnceValue(func() string { return files.commandLine(tree) })
+	k := sync.OnceValue(func() kernelLine { return parseKernelLine(i.cmdline()) })
 	known := append([]Mounted{root}, i.ostree...)
 	mounts, err := i.Layout.findMounts(tree, k, known...)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/imgmut/imgmut/mutate/etc"
@@ -16,7 +17,7 @@ import (
 // findRoot finds the one volume, or the part of one, that holds the operating
 // system. It is mounted.
 func (i *Image) findRoot(files volumeFiles) (Mounted, error) {
-	k := parseKernelLine(files.commandLine(nil))
+	k := sync.OnceValue(func() kernelLine { return parseKernelLine(files.commandLine(nil)) })
 	var roots []Mounted
 	var obstacles []string
 	for _, v := range i.Layout.Volumes {
@@ -66,14 +67,14 @@ func (i *Image) findRoot(files volumeFiles) (Mounted, error) {
 
 // rootsOf gives what in a volume may be the root: its files as they are mounted by
 // default or, of a btrfs whose default holds no system, its subvolumes that do.
-func (i *Image) rootsOf(v Volume, tree *Tree, files volumeFiles, k kernelLine) (found []Mounted, obstacle string, err error) {
+func (i *Image) rootsOf(v Volume, tree *Tree, files volumeFiles, k kernelSays) (found []Mounted, obstacle string, err error) {
 	m := Mounted{Mountpoint: "/", Slot: v.Slot, From: "its files"}
-	if options := kept(strings.Split(k.rootFlags, ",")); len(options) > 0 && slices.Contains(i.Layout.resolveAll(k.root), v.Slot) {
-		m.Options, m.From = options, "the kernel's command line"
-		if err := i.mount(m.part())[0]; err != nil {
-			return nil, "", err
+	if v.FS == "btrfs" {
+		flags := kept(strings.Split(k().rootFlags, ","))
+		if len(flags) > 0 && slices.Contains(i.Layout.resolveAll(k().root), v.Slot) {
+			m.Options, m.From = flags, "the kernel's command line"
+			return []Mounted{m}, "", i.mount(m.part())[0]
 		}
-		return []Mounted{m}, "", nil
 	}
 	switch what := classify(tree); {
 	case what == "ostree":
@@ -129,9 +130,9 @@ func (i *Image) holdsNoUsr(v Volume, tree *Tree, files volumeFiles) bool {
 // likelyRoots narrows several candidates: to what the kernel is told, to those
 // that say by their type that they are root, and of the subvolumes of one volume to
 // those whose own fstab says so.
-func (l *Layout) likelyRoots(candidates []Mounted, k kernelLine) []Mounted {
+func (l *Layout) likelyRoots(candidates []Mounted, k kernelSays) []Mounted {
 	for _, likely := range []func(Mounted) bool{
-		func(m Mounted) bool { return slices.Contains(l.resolveAll(k.root), m.Slot) },
+		func(m Mounted) bool { return slices.Contains(l.resolveAll(k().root), m.Slot) },
 		func(m Mounted) bool { v, _ := l.Slot(m.Slot); return v.isRoot() },
 	} {
 		some := slices.DeleteFunc(slices.Clone(candidates), func(m Mounted) bool { return !likely(m) })
@@ -166,7 +167,7 @@ func (l *Layout) manyRoots(roots []Mounted) error {
 }
 
 // root is the root with what its own fstab says of how it is mounted.
-func (i *Image) root(m Mounted, k kernelLine) (Mounted, error) {
+func (i *Image) root(m Mounted, k kernelSays) (Mounted, error) {
 	if m.Sub == "" {
 		i.ostree = nil // another volume has deployments
 	}
@@ -180,9 +181,12 @@ func (i *Image) root(m Mounted, k kernelLine) (Mounted, error) {
 	}
 	at := slices.IndexFunc(said, func(s etc.Mount) bool { return s.Place == "/" })
 	i.Layout.Disk = ""
-	for _, spec := range []string{k.root, specAt(said, at)} {
-		if disk, _, ok := partitionOf(spec); ok {
-			i.Layout.Disk = disk
+	byName := func(s etc.Mount) bool { _, _, ok := partitionOf(s.What); return ok }
+	if slices.ContainsFunc(said, byName) { // else nothing depends on what the disk is called
+		for _, spec := range []string{k().root, specAt(said, at)} {
+			if disk, _, ok := partitionOf(spec); ok {
+				i.Layout.Disk = disk
+			}
 		}
 	}
 	if at < 0 || m.Sub != "" {

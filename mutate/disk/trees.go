@@ -25,6 +25,9 @@ func (p Placed) ReadAtBoot() bool {
 	return p.At != "/" && (p.Volume.FS == "vfat" || p.Volume.Role == Boot)
 }
 
+// Key tells the tree from others of the image.
+func (p Placed) Key() string { return fmt.Sprintf("%d:%s", p.Volume.Slot, p.At) }
+
 // Trees gives all files of the image, read-only: those of the system, as the system
 // sees them through all that it mounts of the image, first, and then those of each
 // volume that is not among them. FAT is always apart: it is read without the kernel.

@@ -72,10 +72,16 @@ func filesystemUUID(v disk.Volume, id uuid.UUID) string {
 	return id.String()
 }
 
+// Base is what is known of the base of an image.
+type Base struct {
+	File  *os.File // its bytes
+	Clean []byte   // which of its files name no partition, as it was found at its import
+}
+
 // Identify turns a fork of the last layer into an image with an identity of
 // its own: first what refers to its GUIDs, filesystem UUIDs and labels in its files,
 // then these themselves. note is told of types that stay as they are.
-func Identify(ctx context.Context, i *disk.Image, base *os.File, id record.Identity, note func(string)) error {
+func Identify(ctx context.Context, i *disk.Image, base Base, id record.Identity, note func(string)) error {
 	if i.Layout.Table == disk.Bare && len(id.Filesystems)+len(id.Labels) == 0 {
 		return nil
 	}
@@ -84,7 +90,7 @@ func Identify(ctx context.Context, i *disk.Image, base *os.File, id record.Ident
 		return err
 	}
 	own := repartTypes(trees[0]) // which are closed when references are rewritten
-	if err := rewriteReferences(ctx, i, trees, id); err != nil {
+	if err := rewriteReferences(ctx, i, trees, id, refs.KnownFrom(base.Clean)); err != nil {
 		return err
 	}
 	if err := renameFilesystems(ctx, i, id); err != nil {
@@ -96,7 +102,7 @@ func Identify(ctx context.Context, i *disk.Image, base *os.File, id record.Ident
 	case disk.MBR:
 		return gpt.SetSignature(i.File, id.Disk)
 	}
-	t, err := gpt.Read(base)
+	t, err := gpt.Read(base.File)
 	if err != nil {
 		return err
 	}
@@ -123,8 +129,10 @@ func Identify(ctx context.Context, i *disk.Image, base *os.File, id record.Ident
 // the old ones, in all trees at once. They are opened for writing if one of their
 // files is stale, and if filesystems get another UUID, for which no journal may be
 // left to replay.
-func rewriteReferences(ctx context.Context, i *disk.Image, trees []disk.Placed, id record.Identity) error {
-	stale, err := tool.Each(trees, func(t disk.Placed) ([]refs.Patch, error) { return stalePlaces(ctx, t, id) })
+func rewriteReferences(
+	ctx context.Context, i *disk.Image, trees []disk.Placed, id record.Identity, clean refs.Known,
+) error {
+	stale, err := tool.Each(trees, func(t disk.Placed) ([]refs.Patch, error) { return stalePlaces(ctx, t, id, clean) })
 	changes := len(id.Filesystems)+len(id.Labels) > 0 || slices.ContainsFunc(stale, func(p []refs.Patch) bool { return len(p) > 0 })
 	if err != nil || !changes {
 		return err
@@ -157,9 +165,12 @@ func write(t disk.Placed, p refs.Patch) error {
 
 // stalePlaces gives the places in the files of a tree that have an old name of a
 // volume, with the bytes they should have.
-func stalePlaces(ctx context.Context, t disk.Placed, id record.Identity) ([]refs.Patch, error) {
+func stalePlaces(ctx context.Context, t disk.Placed, id record.Identity, clean refs.Known) ([]refs.Patch, error) {
 	var stale []refs.Patch
-	files := refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot()}
+	files := refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot(), Tree: t.Key()}
+	if len(id.Filesystems)+len(id.Labels) == 0 { // what is known of a base is of the UUIDs of its partitions alone
+		files.Clean = clean
+	}
 	names := refs.Names{Partitions: id.Partitions, Filesystems: id.Filesystems, Labels: id.Labels}
 	err := files.Rename(ctx, names, func(p refs.Patch) error {
 		stale = append(stale, p)

@@ -24,9 +24,9 @@ type Base struct {
 	// have none yet.
 	Findings []string `json:"findings,omitempty"`
 	Judged   string   `json:"judged,omitempty"`
-	// Clean are large files in it that do not name its partitions, in the form of
-	// package verify, which need not be read again in an image made of it.
-	Clean []string `json:"clean,omitempty"`
+	// Clean are the files in it that are read at boot and do not name its partitions, in
+	// the form of package verify. They need not be read again in an image made of it.
+	Clean []byte `json:"clean,omitempty"`
 }
 
 // digestForm is what a content digest looks like.

@@ -62,6 +62,9 @@ func (f Files) eachOther(
 		if done[file.name] || file.info.Size() > maxOther {
 			continue
 		}
+		if state, told := f.state(file); told && !f.FAT && f.Clean[state] {
+			continue
+		}
 		text := etc.ReadUpTo(f.FS, file.name, maxOther)
 		if strings.Contains(text, "\x00") || !matters(text) {
 			continue

@@ -22,6 +22,10 @@ type Files struct {
 	FS    fs.FS
 	FAT   bool // names have no letter case
 	Whole bool // all of them may be read at boot, as those of a volume for /boot
+	// Tree tells the volume from others, in what is Known, and Clean are files in which
+	// nothing is named that is looked for.
+	Tree  string
+	Clean Known
 }
 
 // Reference is a place where a file of the image names a volume.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"runtime"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/imgmut/imgmut/mutate/bootfile"
 )
@@ -27,9 +25,6 @@ type Search struct {
 	// Here are the UUIDs that the image's filesystems have. One of them may equal one
 	// that is gone, and where a file does not say which it means, it is theirs.
 	Here []string
-	// Known are files that need no second look: those of a base that an earlier
-	// search found clean of the same IDs.
-	Known map[string]bool
 }
 
 // Report is what a search found.
@@ -38,11 +33,7 @@ type Report struct {
 	Bytes  int64 // of them, unpacked too
 	Found  []Leftover
 	Unread []Unread
-	// Clean are the larger files in which nothing was found, for a later Search to
-	// know again. A name there says which file it is and in which state: a step
-	// cannot change a file and keep it, because the kernel sets the time of the
-	// change.
-	Clean []string
+	Clean  Known // files in which nothing was found, for a later look for the same
 }
 
 // Leftover is a file that names what is gone.
@@ -57,10 +48,9 @@ type Leftover struct {
 type Unread struct{ File, Inside, Why string }
 
 const (
-	maxScanned = 16 << 30  // bytes of one volume, unpacked too
-	maxTold    = 64        // leftovers, and files that were not read
-	worthIt    = 256 << 10 // bytes of a file from which on it is remembered
-	maxClean   = 1024      // files to remember
+	maxScanned = 16 << 30 // bytes of one volume, unpacked too
+	maxTold    = 64       // leftovers, and files that were not read
+	maxClean   = 1 << 14  // files to remember
 )
 
 // Scan looks for IDs in all files that are read at boot and in their names,
@@ -76,6 +66,7 @@ func (f Files) Scan(ctx context.Context, s Search) (Report, error) {
 		return Report{}, err
 	}
 	c := &scan{Search: s, Files: f, finder: newFinder(ids, s.Labels...), budget: bootfile.NewBudget(maxScanned)}
+	c.report.Clean = Known{}
 	c.partitions, c.filesystems, c.here = setOf(s.Partitions), setOf(s.Filesystems), setOf(s.Here)
 	for _, name := range w.names {
 		c.name(name)
@@ -90,7 +81,6 @@ func (f Files) Scan(ctx context.Context, s Search) (Report, error) {
 	r.Bytes = maxScanned - c.budget.Left()
 	slices.SortFunc(r.Found, func(a, b Leftover) int { return cmp.Compare(a.File, b.File) })
 	slices.SortFunc(r.Unread, func(a, b Unread) int { return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Inside, b.Inside)) })
-	slices.Sort(r.Clean)
 	return *r, nil
 }
 
@@ -183,8 +173,8 @@ var errFound = errors.New("found")
 
 // file looks into one file.
 func (c *scan) file(ctx context.Context, look *finder, w walked) error {
-	state := stateOf(w)
-	if state != "" && c.Known[state] {
+	state, told := c.state(w)
+	if told && c.Clean[state] {
 		return nil
 	}
 	in, err := c.FS.Open(w.name)
@@ -219,8 +209,8 @@ func (c *scan) file(ctx context.Context, look *finder, w walked) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if clean && state != "" && w.info.Size() >= worthIt && len(c.report.Clean) < maxClean {
-		c.report.Clean = append(c.report.Clean, state)
+	if clean && told && len(c.report.Clean) < maxClean {
+		c.report.Clean[state] = true
 	}
 	return nil
 }
@@ -272,14 +262,4 @@ func (c *scan) unread(file, inside, why string) {
 	if len(c.report.Unread) < maxTold {
 		c.report.Unread = append(c.report.Unread, Unread{file, inside, why})
 	}
-}
-
-// stateOf says which file it is, and in which state: "" where the filesystem
-// does not tell when a file was changed, as FAT does not.
-func stateOf(w walked) string {
-	s, ok := w.info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return ""
-	}
-	return fmt.Sprintf("%s %d %d %d.%d %d.%d", w.name, s.Ino, s.Size, s.Mtim.Sec, s.Mtim.Nsec, s.Ctim.Sec, s.Ctim.Nsec)
 }

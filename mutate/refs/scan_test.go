@@ -187,15 +187,24 @@ func TestScanKnown(t *testing.T) {
 	write("boot/initrd.img", gzipped(cpio("a", large+fmt.Sprint(time.Now())))+large)
 	write("boot/bad", large+gone)
 	write("etc/small", "x")
-	files := refs.Files{FS: os.DirFS(dir)}
+	files := refs.Files{FS: os.DirFS(dir), Tree: "2:/"}
 	first := scan(t, files, whatIsGone)
-	if len(first.Clean) != 1 || !strings.HasPrefix(first.Clean[0], "boot/initrd.img ") || len(first.Found) != 1 || first.Files != 3 {
+	if len(first.Clean) != 2 || len(first.Found) != 1 || first.Files != 3 {
 		t.Fatalf("at first: %+v", first)
 	}
-	known := whatIsGone
-	known.Known = map[string]bool{first.Clean[0]: true}
-	if r := scan(t, files, known); r.Files != 2 || len(r.Found) != 1 || r.Bytes >= first.Bytes {
+	b, err := first.Clean.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := files
+	known.Clean = refs.KnownFrom(append(b, "cut off"...))
+	if r := scan(t, known, whatIsGone); r.Files != 1 || len(r.Found) != 1 || r.Bytes >= first.Bytes {
 		t.Errorf("again: %+v", r)
+	}
+	other := known
+	other.Tree = "3:/"
+	if r := scan(t, other, whatIsGone); r.Files != 3 {
+		t.Errorf("in another volume: %+v", r)
 	}
 	before, err := os.Stat(filepath.Join(dir, "boot/initrd.img"))
 	if err != nil {
@@ -206,8 +215,22 @@ func TestScanKnown(t *testing.T) {
 	if err := os.Chtimes(filepath.Join(dir, "boot/initrd.img"), before.ModTime(), before.ModTime()); err != nil {
 		t.Fatal(err)
 	}
-	if r := scan(t, files, known); len(r.Found) != 2 {
+	if r := scan(t, known, whatIsGone); len(r.Found) != 2 {
 		t.Errorf("changed, with its size and time as before: %+v", r)
+	}
+}
+
+// TestScanKnownFAT: where the filesystem tells no time of a change, the bytes are what
+// is known.
+func TestScanKnownFAT(t *testing.T) {
+	files := refs.Files{FS: fstest.MapFS{"a": file("x"), "b": file("x")}, FAT: true, Whole: true}
+	files.Clean = scan(t, files, whatIsGone).Clean
+	if r := scan(t, files, whatIsGone); len(files.Clean) != 2 || r.Files != 0 {
+		t.Errorf("again: %+v", r)
+	}
+	files.FS = fstest.MapFS{"a": file("y"), "b": file("x")}
+	if r := scan(t, files, whatIsGone); r.Files != 1 {
+		t.Errorf("changed: %+v", r)
 	}
 }
 

@@ -6,11 +6,15 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"os"
 	"path"
 	"regexp"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate/etc"
 )
@@ -73,12 +77,20 @@ func (f Files) atBoot(ctx context.Context) (*walker, error) {
 
 // visit takes a file, or what is in a directory. It follows links.
 func (w *walker) visit(name string, depth int) error {
+	info, err := fs.Stat(w.FS, name)
+	if err != nil {
+		return nil // a link that leads nowhere
+	}
+	return w.take(name, info, depth)
+}
+
+// take is visit for what is known of already.
+func (w *walker) take(name string, info fs.FileInfo, depth int) error {
 	if w.ctx.Err() != nil {
 		return context.Cause(w.ctx)
 	}
-	info, err := fs.Stat(w.FS, name)
-	if err != nil || !w.first(info) {
-		return nil // a link that leads nowhere, or to what was seen
+	if !w.first(info) {
+		return nil
 	}
 	switch {
 	case info.Mode().IsRegular():
@@ -107,10 +119,17 @@ func (w *walker) first(info fs.FileInfo) bool {
 }
 
 func (w *walker) directory(dir string, depth int) error {
-	entries, err := w.entries(dir)
+	f, err := w.FS.Open(dir)
+	if err != nil {
+		w.lost = append(w.lost, Unread{File: dir, Why: err.Error()})
+		return nil
+	}
+	defer f.Close()
+	entries, err := w.entries(dir, f)
 	if err != nil {
 		return err
 	}
+	here, _ := f.(*os.File)
 	for _, e := range entries {
 		name := path.Join(dir, e.Name())
 		if w.names = append(w.names, name); len(w.names) > maxWalked {
@@ -125,11 +144,54 @@ func (w *walker) directory(dir string, depth int) error {
 		default:
 			continue // to open a device may do something
 		}
-		if err := w.visit(name, depth+1); err != nil {
+		if info := statIn(here, e); info != nil {
+			err = w.take(name, info, depth+1)
+		} else {
+			err = w.visit(name, depth+1)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// statIn looks at what is in a directory by one system call, where a walk down from the
+// root takes several: there are thousands of files. It is nil for a link, and where the
+// directory is none of the kernel's.
+func statIn(dir *os.File, e fs.DirEntry) fs.FileInfo {
+	if dir == nil || e.Type()&fs.ModeSymlink != 0 {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(dir.Fd()), e.Name(), &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return nil
+	}
+	return &entryInfo{e.Name(), syscall.Stat_t{Dev: st.Dev, Ino: st.Ino, Mode: st.Mode, Size: st.Size,
+		Mtim: syscall.Timespec(st.Mtim), Ctim: syscall.Timespec(st.Ctim)}}
+}
+
+// entryInfo is the [fs.FileInfo] of a regular file or directory.
+type entryInfo struct {
+	name string
+	stat syscall.Stat_t
+}
+
+func (i *entryInfo) Name() string       { return i.name }
+func (i *entryInfo) Size() int64        { return i.stat.Size }
+func (i *entryInfo) ModTime() time.Time { return time.Unix(i.stat.Mtim.Unix()) }
+func (i *entryInfo) IsDir() bool        { return i.Mode().IsDir() }
+func (i *entryInfo) Sys() any           { return &i.stat }
+func (i *entryInfo) Mode() fs.FileMode {
+	mode := fs.FileMode(i.stat.Mode & 0o777)
+	switch i.stat.Mode & syscall.S_IFMT {
+	case syscall.S_IFDIR:
+		mode |= fs.ModeDir
+	case syscall.S_IFREG:
+	default:
+		mode |= fs.ModeIrregular
+	}
+	return mode
 }
 
 // follow notes where a link leads, and says whether to look there: at a text, or
@@ -152,16 +214,11 @@ func (w *walker) follow(name string) bool {
 }
 
 // entries lists a directory, sorted by name.
-func (w *walker) entries(dir string) ([]fs.DirEntry, error) {
+func (w *walker) entries(dir string, f fs.File) ([]fs.DirEntry, error) {
 	unlisted := func(err error) ([]fs.DirEntry, error) {
 		w.lost = append(w.lost, Unread{File: dir, Why: err.Error()})
 		return nil, nil
 	}
-	f, err := w.FS.Open(dir)
-	if err != nil {
-		return unlisted(err)
-	}
-	defer f.Close()
 	d, ok := f.(fs.ReadDirFile)
 	if !ok {
 		return unlisted(errors.ErrUnsupported)

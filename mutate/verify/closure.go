@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,7 +19,7 @@ import (
 type Base struct {
 	Known []string // what was wrong with it: see [Findings]
 	IDs   []string // the UUIDs of its partitions
-	Clean []string // what [Remember] said of it
+	Clean []byte   // what [Remember] said of it
 	// Filesystems and Labels are the UUIDs and labels of those of its filesystems of
 	// which the image's have others.
 	Filesystems, Labels []string
@@ -60,11 +61,11 @@ func (b *Base) search(l *disk.Layout) refs.Search {
 
 // clean are the files that need no second look. What is known of a base is of the
 // UUIDs of its partitions alone.
-func (b *Base) clean() []string {
+func (b *Base) clean() refs.Known {
 	if len(b.Filesystems)+len(b.Labels) > 0 {
 		return nil
 	}
-	return b.Clean
+	return refs.KnownFrom(b.Clean)
 }
 
 // without are those IDs that are not here.
@@ -75,15 +76,22 @@ func without(ids, here []string) []string {
 // Remember looks into a base, and gives what is to be known of its files when an
 // image that is made of it is judged: Clean of a later [Request]. inInitrds are
 // those of its files with a copy of a partition UUID that cannot be rewritten.
-func Remember(ctx context.Context, i *disk.Image) (clean, inInitrds []string, err error) {
+func Remember(ctx context.Context, i *disk.Image) (clean []byte, inInitrds []string, err error) {
 	found, err := scan(ctx, i, refs.Search{Partitions: i.Layout.PartUUIDs(), Here: i.Layout.UUIDs()}, nil)
-	return found.clean, found.inInitrds, err
+	if err != nil {
+		return nil, nil, err
+	}
+	clean, err = found.clean.MarshalBinary()
+	return clean, found.inInitrds, err
 }
 
 // scanned is what was found in all volumes.
-type scanned struct{ leftovers, inInitrds, unread, clean []string }
+type scanned struct {
+	leftovers, inInitrds, unread []string
+	clean                        refs.Known
+}
 
-func scan(ctx context.Context, i *disk.Image, s refs.Search, clean []string) (all scanned, err error) {
+func scan(ctx context.Context, i *disk.Image, s refs.Search, clean refs.Known) (all scanned, err error) {
 	trees, unreadable, err := i.Trees()
 	if err != nil {
 		return all, err
@@ -91,9 +99,9 @@ func scan(ctx context.Context, i *disk.Image, s refs.Search, clean []string) (al
 	for _, err := range unreadable {
 		all.unread = append(all.unread, err.Error())
 	}
+	all.clean = refs.Known{}
 	for _, t := range trees {
-		s.Known = knownIn(t, clean)
-		found, err := refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot()}.Scan(ctx, s)
+		found, err := filesOf(t, clean).Scan(ctx, s)
 		if err != nil {
 			return all, err
 		}
@@ -122,9 +130,13 @@ func (s *scanned) add(t disk.Placed, r refs.Report) {
 	for _, u := range r.Unread {
 		s.unread = append(s.unread, fmt.Sprintf("not looked into: %s: %s", filepath.Join(at, u.File, u.Inside), u.Why))
 	}
-	for _, state := range r.Clean {
-		s.clean = append(s.clean, prefix(t)+state)
-	}
+	maps.Copy(s.clean, r.Clean)
+}
+
+// filesOf are the files of a tree, of which some are clean.
+func filesOf(t disk.Placed, clean refs.Known) refs.Files {
+	return refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot(),
+		Tree: t.Key(), Clean: clean}
 }
 
 // namedBy says what a file names that is gone, and what else it could name.
@@ -139,18 +151,4 @@ func namedBy(l refs.Leftover) (named, mend string) {
 	}
 	return fmt.Sprintf("names the base's partition UUID %s, which no partition has any more", l.ID),
 		"name the volume by its filesystem's UUID"
-}
-
-// prefix tells the files of a tree from those of others.
-func prefix(t disk.Placed) string { return fmt.Sprintf("%d:%s:", t.Volume.Slot, t.At) }
-
-// knownIn are those clean files that lie in a tree.
-func knownIn(t disk.Placed, clean []string) map[string]bool {
-	known := map[string]bool{}
-	for _, c := range clean {
-		if state, ok := strings.CutPrefix(c, prefix(t)); ok {
-			known[state] = true
-		}
-	}
-	return known
 }

@@ -19,7 +19,7 @@ import (
 const gone = "5173b296-a04e-4fc2-9365-4e90c71b2a05"
 
 // closureOf is what the check says of an image, and Remember of it as a base.
-func closureOf(t *testing.T, path string, base *verify.Base) (c record.Check, clean, inInitrds []string) {
+func closureOf(t *testing.T, path string, base *verify.Base) (c record.Check, clean []byte, inInitrds []string) {
 	t.Helper()
 	i, err := disk.Open(t.Context(), open(t, path), func(text string) { t.Errorf("note: %s", text) })
 	if err != nil {
@@ -113,9 +113,8 @@ func TestClosure(t *testing.T) {
 func TestClosureOfDebian(t *testing.T) {
 	path := fixtures.Image(t, "debian-12")
 	_, clean, stuck := closureOf(t, path, &verify.Base{})
-	names := strings.Join(clean, "\n")
-	if len(stuck) > 0 || !strings.Contains(names, "2:/:boot/initrd.img-") || !strings.Contains(names, "2:/:boot/vmlinuz-") {
-		t.Errorf("clean are %q, and in initrds %q", clean, stuck)
+	if len(stuck) > 0 || len(clean) < 8*100 {
+		t.Errorf("%d bytes of what is clean, and in initrds %q", len(clean), stuck)
 	}
 	started := time.Now()
 	c, _, _ := closureOf(t, path, &verify.Base{IDs: []string{gone}, Clean: clean})
