@@ -139,23 +139,46 @@ func (b *build) makeImage(ctx context.Context, base *os.File, id record.Identity
 		return err
 	}
 	defer f.Close()
-	i, err := disk.OpenKnown(ctx, f, layout, b.note)
-	if err != nil {
-		return err
-	}
-	if err = b.settle(i); err == nil {
-		err = i.FindRoles()
-		if fault.Of(err) == fault.Image {
-			err = b.unfit(err)
-		}
-	}
-	if err == nil {
-		err = fork.Identify(ctx, i, fork.Base{File: base, Clean: b.plan.base.Clean}, id, b.note)
-	}
-	if err = errors.Join(err, i.Close()); err != nil {
+	if err := b.identify(ctx, f, base, id); err != nil {
 		return fmt.Errorf("give %s its identity: %w", b.plan.recipe.Name, err)
 	}
 	return mount.WaitReleased(ctx, b.imageFile())
+}
+
+// identify gives the image f its identity. What the last guest has is the same as the
+// image, and read already: so its files are looked at there, if there was a guest.
+func (b *build) identify(ctx context.Context, f, base *os.File, id record.Identity) (err error) {
+	from := fork.Base{File: base, Clean: b.plan.base.Clean}
+	if twin := b.guests.image; twin != nil {
+		defer b.guests.done()
+		if changed, err := twin.MountsChanged(); err != nil || changed {
+			return b.identifyAlone(ctx, f, from, id) // the guest has other mounts than the image
+		}
+		i, err := disk.OpenCurrent(ctx, f, twin.Layout, b.note)
+		if err != nil {
+			return err
+		}
+		return errors.Join(fork.Identify(ctx, i, twin, from, id, b.note), i.Close())
+	}
+	return b.identifyAlone(ctx, f, from, id)
+}
+
+// identifyAlone is identify by nothing but the image.
+func (b *build) identifyAlone(ctx context.Context, f *os.File, from fork.Base, id record.Identity) (err error) {
+	i, err := disk.OpenKnown(ctx, f, &b.plan.base.Layout, b.note)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, i.Close()) }()
+	if err := b.settle(i); err != nil {
+		return err
+	}
+	if err := i.FindRoles(); fault.Of(err) == fault.Image {
+		return b.unfit(err)
+	} else if err != nil {
+		return err
+	}
+	return fork.Identify(ctx, i, i, from, id, b.note)
 }
 
 // verifyAndSum verifies the image and sums its bytes. It is a [*VerifyError] if the

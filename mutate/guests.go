@@ -25,17 +25,15 @@ type guests struct {
 	*Engine
 	run     *store.Workspace
 	layout  *disk.Layout
-	image   *disk.Image    // what the last guest that was started runs in
+	image   *disk.Image    // what the last guest that was started runs in, nil if that has ended
+	looked  sync.Mutex     // is held while the image of a guest that may end is looked into
+	done    func()         // lets go of looked, nil if it was not taken
 	closing []func() error // ends of what was started, last first
 }
 
 // start runs a guest over a fork, which is mounted as its own files say. It ends
 // with the run, if not before.
-func (gs *guests) start(ctx context.Context, file string, readOnly, network bool) (_ *guest.Guest, err error) {
-	resolv, err := os.ReadFile("/etc/resolv.conf")
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
+func (gs *guests) start(ctx context.Context, file string, readOnly, network bool) (*guest.Guest, error) {
 	if mountedOnce(gs.layout) { // the guest before may still end, and has the lock
 		if err := gs.close(); err != nil {
 			return nil, err
@@ -47,55 +45,97 @@ func (gs *guests) start(ctx context.Context, file string, readOnly, network bool
 		gs.note("the image labels its files for SELinux, which steps cannot: " +
 			"have it relabel at its first start (touch /.autorelabel)")
 	}
-	f, err := os.OpenFile(file, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
+	for {
+		g, current, err := gs.startOn(ctx, file, guest.Spec{Name: guestName(), ReadOnly: readOnly, Network: network})
+		if err != nil {
+			return nil, err
+		}
+		if current {
+			gs.closing = append(gs.closing, g.Kill)
+			return g, nil
+		}
+		if err := g.Stop(); err != nil { // a step of another run has changed what is mounted
+			return nil, err
+		}
 	}
-	image, err := disk.OpenKnown(ctx, f, gs.layout, gs.note)
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	c := guest.Config{
-		Spec:  guest.Spec{Name: guestName(), ReadOnly: readOnly, Network: network},
-		Agent: gs.Agent, Resolv: string(resolv),
-		Ended: func() {
-			// Errors are of what was only read, or was synced already.
-			image.Close()
-			f.Close()
-			mount.WaitReleased(context.WithoutCancel(ctx), file)
-		},
-	}
-	c.Users = mount.GuestUsers(c.Name)
-	line := make(chan string, 1)
-	g, err := gs.startOn(ctx, image, c, func() { line <- image.CommandLine() })
-	if err != nil {
-		return nil, err
-	}
-	gs.closing = append(gs.closing, g.Kill)
-	gs.image = image
-	g.Cmdline = <-line
-	return g, nil
 }
 
-// startOn mounts an image and runs a guest in it. While that starts, meanwhile is called.
-func (gs *guests) startOn(ctx context.Context, image *disk.Image, c guest.Config, meanwhile func()) (*guest.Guest, error) {
-	users, err := c.Users.Namespace()
+// startOn mounts an image as it is known and runs a guest in it. While that starts, it
+// looks whether the image's files still say the same: if not, gs.layout is what they say.
+func (gs *guests) startOn(ctx context.Context, file string, s guest.Spec) (_ *guest.Guest, current bool, err error) {
+	resolv, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, false, err
+	}
+	image, ended, err := gs.open(ctx, file)
+	if err != nil {
+		return nil, false, err
+	}
+	s.Users = mount.GuestUsers(s.Name)
+	c := guest.Config{Spec: s, Agent: gs.Agent, Resolv: string(resolv), Ended: ended}
+	users, err := s.Users.Namespace()
 	if err == nil {
 		defer users.Close()
-		c.Places, err = image.MountGuest(disk.GuestOptions{Users: users, ReadOnly: c.ReadOnly})
+		c.Places, err = image.MountGuest(disk.GuestOptions{Users: users, ReadOnly: s.ReadOnly})
 	}
 	var h Host
 	if err == nil {
 		h, err = gs.Host(ctx)
 	}
 	if err != nil {
-		c.Ended()
-		return nil, fmt.Errorf("start guest: %w", err)
+		ended()
+		return nil, false, fmt.Errorf("start guest: %w", err)
 	}
-	var done sync.WaitGroup
-	done.Go(meanwhile)
-	defer done.Wait() // it reads the image, which ends with the guest
-	return guest.Start(ctx, h, c)
+	var looking sync.WaitGroup
+	var changed bool
+	var line string
+	var lookErr error
+	looking.Go(func() {
+		changed, lookErr = image.MountsChanged()
+		line = image.CommandLine()
+	})
+	c.Ended = func() { looking.Wait(); ended() }
+	g, err := guest.Start(ctx, h, c)
+	looking.Wait()
+	if err == nil && lookErr != nil {
+		err = errors.Join(fmt.Errorf("start guest: %w", lookErr), g.Kill())
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	gs.image, gs.layout, g.Cmdline = image, image.Layout, line
+	return g, !changed, nil
+}
+
+// open opens the fork of a guest. ended lets go of it, once a look into it is over that
+// has been asked for by keepImage.
+func (gs *guests) open(ctx context.Context, file string) (image *disk.Image, ended func(), err error) {
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	if image, err = disk.OpenKnown(ctx, f, gs.layout, gs.note); err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return image, func() {
+		gs.looked.Lock()
+		defer gs.looked.Unlock()
+		// Errors are of what was only read, or was synced already.
+		image.Close()
+		f.Close()
+		mount.WaitReleased(context.WithoutCancel(ctx), file)
+		if gs.image == image {
+			gs.image = nil
+		}
+	}, nil
+}
+
+// keepImage keeps the image of the guest that is about to end open until done is called:
+// what it holds has been read already, and need not be again.
+func (gs *guests) keepImage() (done func()) {
+	gs.looked.Lock()
+	gs.done = sync.OnceFunc(gs.looked.Unlock)
+	return gs.done
 }
 
 // guestName makes the name of a machine that no other has.
@@ -110,6 +150,9 @@ func (gs *guests) stopLater(g *guest.Guest) {
 
 // close ends whatever still runs.
 func (gs *guests) close() error {
+	if gs.done != nil {
+		gs.done()
+	}
 	var errs []error
 	for i := len(gs.closing) - 1; i >= 0; i-- {
 		errs = append(errs, gs.closing[i]())

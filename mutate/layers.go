@@ -211,6 +211,7 @@ func (b *build) cloneSettled(g *guest.Guest, clone func() error) error {
 	if err := clone(); err != nil {
 		return err
 	}
+	b.guests.keepImage() // for its identity
 	b.guests.stopLater(g)
 	return nil
 }

@@ -19,23 +19,25 @@ type GuestOptions struct {
 	ReadOnly bool
 }
 
-// MountGuest mounts what the system mounts of the image, as the files say that are
-// in it now, for a guest to run in: the places in their order, / first. Layout has
-// what they are afterwards. The mounts are the image's, which is good for nothing
-// else until Close, and has to stay open as long as the guest runs.
+// MountGuest mounts what the system mounts of the image, as it is known, for a guest to
+// run in: the places in their order, / first. [Image.MountsChanged] then tells whether
+// the files that are in it now say the same. The mounts are the image's, which is good
+// for nothing but looks until Close, and has to stay open as long as the guest runs.
 func (i *Image) MountGuest(o GuestOptions) ([]mount.Place, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.guest = &o
+	i.roles = func() error { return nil }
 	if !o.ReadOnly {
 		i.access = ReadWrite
 	}
 	i.mountKnown()
-	if err := i.lookAgain(); err != nil {
-		return nil, err
+	places, err := i.guestPlaces()
+	if err == nil {
+		return places, nil
 	}
-	var err error
-	if i.inputs, err = i.mountInputs(); err != nil {
+	// What is known may be of long ago.
+	if err := i.lookAgain(); err != nil {
 		return nil, err
 	}
 	return i.guestPlaces()
@@ -88,19 +90,17 @@ func (i *Image) lookAgain() error {
 }
 
 // MountsChanged says whether the system would now mount other things than the guest
-// has, because of what a step did. It is an error of class [fault.Image] if it cannot
-// be known any more which volume is meant.
+// has, because of what a step did. Layout has then what it would. It is an error of class
+// [fault.Image] if it cannot be known any more which volume is meant.
 func (i *Image) MountsChanged() (bool, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if inputs, err := i.mountInputs(); err != nil || inputs == i.inputs {
+	inputs, err := i.mountInputs()
+	if err != nil || inputs == i.inputs {
 		return false, err
 	}
+	i.inputs = inputs
 	had := i.Layout.Mounts
-	defer func() {
-		i.Layout.Mounts = had
-		i.Layout.giveRoles()
-	}()
 	if err := i.lookAgain(); err != nil {
 		return false, err
 	}
@@ -149,7 +149,7 @@ func (i *Image) guestPlaces() ([]mount.Place, error) {
 			return nil, fmt.Errorf("%s, which %s mounts: %w", mounts[n].Mountpoint, mounts[n].From, err)
 		}
 	}
-	places, beside := i.besidePlace(mounts)
+	places, beside := besidePlace(mounts, i.mounted)
 	for _, m := range i.Layout.Mounts {
 		v, _ := i.Layout.Slot(m.Slot)
 		p := mount.Place{At: m.Mountpoint, Filesystem: -1}
@@ -164,7 +164,7 @@ func (i *Image) guestPlaces() ([]mount.Place, error) {
 			return nil, fault.New(fault.Image, "", "%s mounts %s on %s, which holds %s: imgmut cannot mount that",
 				m.From, v, m.Mountpoint, v.content())
 		default:
-			p = i.place(m, beside, mounts[first])
+			p = placeOf(m, beside, mounts[first], i.mounted)
 		}
 		places = append(places, p)
 	}

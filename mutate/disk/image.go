@@ -76,6 +76,15 @@ func OpenKnown(ctx context.Context, f *os.File, l *Layout, note func(string)) (*
 	return i, nil
 }
 
+// OpenCurrent is [OpenKnown] for a layout that is what the files say now.
+func OpenCurrent(ctx context.Context, f *os.File, l *Layout, note func(string)) (*Image, error) {
+	i, err := OpenKnown(ctx, f, l, note)
+	if err == nil {
+		i.roles = func() error { return nil }
+	}
+	return i, err
+}
+
 // Filesystems are those of the image, as the kernel tells them apart.
 func (l *Layout) Filesystems() []mount.Filesystem {
 	var all []mount.Filesystem

@@ -175,10 +175,7 @@ func (i *Image) root(m Mounted, k kernelSays) (Mounted, error) {
 	if err != nil {
 		return m, err
 	}
-	said, err := etc.Mounts(tree)
-	if err != nil {
-		return m, fmt.Errorf("find what the system mounts: %w", err)
-	}
+	said := etc.ParseFstab(etc.Read(tree, "etc/fstab"))
 	at := slices.IndexFunc(said, func(s etc.Mount) bool { return s.Place == "/" })
 	i.Layout.Disk = ""
 	byName := func(s etc.Mount) bool { _, _, ok := partitionOf(s.What); return ok }
@@ -193,7 +190,7 @@ func (i *Image) root(m Mounted, k kernelSays) (Mounted, error) {
 		return m, nil
 	}
 	chosen := m.Options
-	m.Options, m.From = kept(said[at].Options), said[at].From
+	m.Options, m.From = kept(said[at].Options), "/etc/fstab"
 	if len(chosen) > 0 && !slices.ContainsFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "subvol") }) {
 		m.Options = append(chosen, m.Options...)
 	}

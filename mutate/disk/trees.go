@@ -141,33 +141,40 @@ func (i *Image) systemPlaces() ([]mount.Place, error) {
 	if err := errors.Join(i.mount(parts...)...); err != nil {
 		return nil, err
 	}
-	places, beside := i.besidePlace(mounts)
+	show := map[part]*os.File{}
+	for _, p := range parts {
+		var err error
+		if show[p], err = i.view(p); err != nil {
+			return nil, err
+		}
+	}
+	places, beside := besidePlace(mounts, show)
 	for n, m := range mounts {
-		places = append(places, i.place(m, beside, mounts[slices.Index(parts, parts[n])]))
+		places = append(places, placeOf(m, beside, mounts[slices.Index(parts, parts[n])], show))
 	}
 	return places, nil
 }
 
 // besidePlace is the place of a volume of which the system sees parts, if there is one.
-func (i *Image) besidePlace(mounts []Mounted) (places []mount.Place, beside part) {
+func besidePlace(mounts []Mounted, show map[part]*os.File) (places []mount.Place, beside part) {
 	n := slices.IndexFunc(mounts, func(m Mounted) bool { return m.Sub != "" })
 	if n < 0 {
 		return nil, part{slot: -1}
 	}
 	beside = mounts[n].part()
-	return []mount.Place{{Beside: true, Mount: i.mounted[beside], Filesystem: beside.slot}}, beside
+	return []mount.Place{{Beside: true, Mount: show[beside], Filesystem: beside.slot}}, beside
 }
 
-// place is the place of a mount of a volume. first is the first mount of the same part:
+// placeOf is the place of a mount of a volume. first is the first mount of the same part:
 // a detached mount has one place, and what is mounted twice is bound the second time.
-func (i *Image) place(m Mounted, beside part, first Mounted) mount.Place {
+func placeOf(m Mounted, beside part, first Mounted, show map[part]*os.File) mount.Place {
 	switch {
 	case m.part() == beside:
 		return mount.Place{At: m.Mountpoint, Bind: path.Join("/", m.Sub), Beside: true, ReadOnly: m.ReadOnly, Filesystem: -1}
 	case first.Mountpoint != m.Mountpoint:
 		return mount.Place{At: m.Mountpoint, Bind: first.Mountpoint, Filesystem: -1}
 	}
-	return mount.Place{At: m.Mountpoint, Mount: i.mounted[m.part()], Filesystem: m.Slot}
+	return mount.Place{At: m.Mountpoint, Mount: show[m.part()], Filesystem: m.Slot}
 }
 
 // view is the root of a part that is mounted, with nothing mounted in it. What a guest

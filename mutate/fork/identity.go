@@ -80,12 +80,13 @@ type Base struct {
 
 // Identify turns a fork of the last layer into an image with an identity of
 // its own: first what refers to its GUIDs, filesystem UUIDs and labels in its files,
-// then these themselves. note is told of types that stay as they are.
-func Identify(ctx context.Context, i *disk.Image, base Base, id record.Identity, note func(string)) error {
+// then these themselves. The files are looked for in twin, which holds the same and may
+// be the image itself. note is told of types that stay as they are.
+func Identify(ctx context.Context, i, twin *disk.Image, base Base, id record.Identity, note func(string)) error {
 	if i.Layout.Table == disk.Bare && len(id.Filesystems)+len(id.Labels) == 0 {
 		return nil
 	}
-	trees, unreadable, err := i.Trees()
+	trees, unreadable, err := twin.Trees()
 	if err = errors.Join(append(unreadable, err)...); err != nil {
 		return err
 	}

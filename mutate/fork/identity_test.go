@@ -182,7 +182,7 @@ func identifyOpen(t *testing.T, work string, base *os.File, l *disk.Layout, id r
 	if err != nil {
 		t.Fatal(err)
 	}
-	return errors.Join(Identify(t.Context(), i, Base{File: base}, id, func(string) {}), i.Close())
+	return errors.Join(Identify(t.Context(), i, i, Base{File: base}, id, func(string) {}), i.Close())
 }
 
 // TestIdentifyRefusesAnotherBase: the record of a base says which partitions it

@@ -13,6 +13,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/refs"
+	"github.com/imgmut/imgmut/mutate/tool"
 )
 
 // Base is what is known of the base of an image.
@@ -100,14 +101,11 @@ func scan(ctx context.Context, i *disk.Image, s refs.Search, clean refs.Known) (
 		all.unread = append(all.unread, err.Error())
 	}
 	all.clean = refs.Known{}
-	for _, t := range trees {
-		found, err := filesOf(t, clean).Scan(ctx, s)
-		if err != nil {
-			return all, err
-		}
-		all.add(t, found)
+	found, err := tool.Each(trees, func(t disk.Placed) (refs.Report, error) { return filesOf(t, clean).Scan(ctx, s) })
+	for n, r := range found {
+		all.add(trees[n], r)
 	}
-	return all, nil
+	return all, err
 }
 
 // add tells what was found in a tree, in the words of the image.
