@@ -143,7 +143,6 @@ var forms = []struct {
 	{regexp.MustCompile(`\b[0-9A-F]{4}-[0-9A-F]{4}\b`), "UUID"},
 	{regexp.MustCompile(`\b([0-9a-f]{64}|[0-9a-f]{32})\b`), "DIGEST"},
 	{regexp.MustCompile(`\b20\d\d-\d\d-\d\dT[0-9:.]+Z\b`), "TIME"},
-	{regexp.MustCompile(`^(\d:/:boot/[a-z.]+-).* \d+ \d+ \d+\.\d+ \d+\.\d+$`), "${1}VERSION AND STATE"},
 }
 
 // canonical is JSON, one value a line, in the form of a golden: indented, with

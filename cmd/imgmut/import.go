@@ -38,13 +38,21 @@ Prints the base's name, or its digest if it has none.`,
 		if err != nil {
 			return nil, err
 		}
-		return imported{b, name}, nil
+		return imported{forPeople(b), name}, nil
 	},
 }
 
 type imported struct {
 	*record.Base
 	name string // that was asked for
+}
+
+// forPeople is a record of a base without what says nothing to anybody: hashes of
+// thousands of files.
+func forPeople(b *record.Base) *record.Base {
+	shown := *b
+	shown.Clean = nil
+	return &shown
 }
 
 func (i imported) Text(w io.Writer) { fmt.Fprintln(w, cmp.Or(i.name, i.Digest)) }

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/store"
 )
 
@@ -25,7 +26,10 @@ var inspectCommand = &spec{
 		name := imageNames(e, a.list)[0]
 		r.record, err = e.Catalog().FindImage(name)
 		if errors.Is(err, store.ErrNotFound) {
-			r.record, err = e.Catalog().FindBase(name)
+			var b *record.Base
+			if b, err = e.Catalog().FindBase(name); err == nil {
+				r.record = forPeople(b)
+			}
 		}
 		if errors.Is(err, store.ErrNotFound) {
 			err = fault.New(fault.NotFound, "imgmut ls lists them", "image or base %s: %w", name, store.ErrNotFound)

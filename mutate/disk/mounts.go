@@ -30,6 +30,9 @@ func (l *Layout) findMounts(tree fs.FS, k kernelSays, known ...Mounted) ([]Mount
 	}
 	mounts := slices.Clone(known)
 	for _, m := range said {
+		if m.Place == "/" && strings.HasPrefix(m.From, mounts[0].From) {
+			mounts[0].From = m.From // with the line of fstab
+		}
 		if m.Place == "/" || m.FS == "swap" || slices.ContainsFunc(mounts, at(m.Place)) {
 			continue
 		}

@@ -65,8 +65,10 @@ func (i *Image) findMounts(root Mounted, files volumeFiles) ([]Mounted, error) {
 		return mounts, nil
 	}
 	usr := mounts[n]
-	if err := i.mount(usr.part())[0]; err != nil {
-		return nil, err
+	if i.guest == nil {
+		if err := i.mount(usr.part())[0]; err != nil {
+			return nil, err
+		}
 	}
 	usrTree, err := i.treeAt(usr)
 	if err != nil {

@@ -60,15 +60,30 @@ func (i *Image) trees() (trees []Placed, unreadable []error, err error) {
 			}
 			trees = append(trees, Placed{place, t, v})
 		case !seen && mount.Writable(v.FS):
-			p := part{slot: v.Slot}
-			if errs := i.mount(p); errs[0] != nil {
-				unreadable = append(unreadable, errs[0])
+			t, err := i.alone(part{slot: v.Slot})
+			if err != nil {
+				unreadable = append(unreadable, err)
 				continue
 			}
-			trees = append(trees, Placed{place, treeOf(i.mounted[p]), v})
+			trees = append(trees, Placed{place, t, v})
 		}
 	}
 	return trees, unreadable, nil
+}
+
+// alone gives the files of a part of the image by itself.
+func (i *Image) alone(p part) (*Tree, error) {
+	if i.guest == nil {
+		if err := i.mount(p)[0]; err != nil {
+			return nil, err
+		}
+	}
+	root, err := i.view(p)
+	if err != nil {
+		v, _ := i.Layout.Slot(p.slot)
+		return nil, fmt.Errorf("mount %s (%s): %w", v, v.FS, err)
+	}
+	return treeOf(root), nil
 }
 
 // EachVolume gives the files of each volume by itself, wherever the system has it: it
@@ -138,8 +153,10 @@ func (i *Image) systemPlaces() ([]mount.Place, error) {
 			mounts, parts = append(mounts, m), append(parts, m.part())
 		}
 	}
-	if err := errors.Join(i.mount(parts...)...); err != nil {
-		return nil, err
+	if i.guest == nil {
+		if err := errors.Join(i.mount(parts...)...); err != nil {
+			return nil, err
+		}
 	}
 	show := map[part]*os.File{}
 	for _, p := range parts {
