@@ -37,8 +37,14 @@ func (t fatTable) ClusterValue(c uint32) uint32 { return t.next(c) }
 func (t fatTable) MaxCluster() uint32           { return t.clusters - 1 }
 func (t fatTable) RootDirCluster() uint32       { return t.root }
 func (t fatTable) IsEOC(next uint32) bool       { return next >= t.EOCMarker()&^7 }
-func (t fatTable) EOCMarker() uint32 {
-	return map[int]uint32{12: 0xfff, 16: 0xffff, 32: 0x0fffffff}[t.bits]
+func (t fatTable) EOCMarker() uint32 { // asked for at each cluster
+	switch t.bits {
+	case 12:
+		return 0xfff
+	case 16:
+		return 0xffff
+	}
+	return 0x0fffffff
 }
 func (t fatTable) UnusedMarker() uint32      { return 0 }
 func (t fatTable) FATID() uint32             { return t.next(0) }
