@@ -154,6 +154,9 @@ func (i *Image) guestPlaces() ([]mount.Place, error) {
 		v, _ := i.Layout.Slot(m.Slot)
 		p := mount.Place{At: m.Mountpoint, Filesystem: -1}
 		switch first := slices.Index(parts, m.part()); {
+		case i.guest.ReadOnly && i.Layout.coveredBy(m):
+			// What is asked of a guest that cannot write is about the system that has started.
+			p.Sealed = fmt.Sprintf("imgmut: when the image starts, %s is mounted here (%s).", m.Cover, m.From)
 		case m.ByHand, m.Cover != "", i.Layout.covered(m.Mountpoint):
 			continue
 		case m.Bind != "":
@@ -189,6 +192,13 @@ func (v Volume) content() string {
 func (l *Layout) covered(place string) bool {
 	_, ok := l.Cover(place)
 	return ok
+}
+
+// coveredBy says whether a mount is one that hides what the image has, and is itself
+// hidden by no other.
+func (l *Layout) coveredBy(m Mounted) bool {
+	cover, ok := l.Cover(m.Mountpoint)
+	return ok && cover.Mountpoint == m.Mountpoint && m.Cover != ""
 }
 
 // Cover gives the mount that hides what the image has at a path from the system that

@@ -94,7 +94,7 @@ func (l *Layout) place(m etc.Mount) (Mounted, error) {
 func foreign(m etc.Mount) string {
 	switch fs, _, _ := strings.Cut(m.FS, "."); fs {
 	case "tmpfs", "ramfs":
-		return "a " + fs + ", which is empty at each start"
+		return "a " + fs + " (empty at each start)"
 	case "nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "9p", "virtiofs", "afs":
 		return "the network or the machine (" + m.FS + " " + m.What + ")"
 	case "overlay", "fuse", "autofs", "zfs":

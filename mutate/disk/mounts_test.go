@@ -78,7 +78,7 @@ func TestMountsByFstab(t *testing.T) {
 		{"no absolute place", "LABEL=b home ext4", "/=1", "1:root"},
 
 		// What is not of this image covers what the image has there.
-		{"memory", "tmpfs /var/log tmpfs", "/=1 /var/log!tmpfs,", "1:root"},
+		{"memory", "tmpfs /var/log tmpfs", "/=1 /var/log!tmpfs", "1:root"},
 		{"the network", "server:/x /home nfs4 _netdev", "/=1 /home!network", "1:root"},
 		{"another disk", "UUID=0000 /data xfs nofail", "/=1 /data!disk", "1:root"},
 		{"the second disk", "/dev/vdb3 /data ext4", "/=1 /data!disk", "1:root"},
@@ -173,7 +173,7 @@ func TestMountsByType(t *testing.T) {
 		{"by fstab already", []Volume{{Slot: 2, Label: "b", Type: home, FS: "ext4"}},
 			map[string]string{"home/": "", "etc/fstab": "LABEL=b /home ext4"}, "/home=2"},
 		{"something else by fstab", []Volume{{Slot: 2, Type: home, FS: "ext4"}},
-			map[string]string{"home/": "", "etc/fstab": "tmpfs /home tmpfs"}, "/home!tmpfs,"},
+			map[string]string{"home/": "", "etc/fstab": "tmpfs /home tmpfs"}, "/home!tmpfs"},
 		{"to be left alone", []Volume{{Slot: 2, Type: home, FS: "ext4", NoAuto: true}}, map[string]string{"home/": ""}, ""},
 		{"nothing in it", []Volume{{Slot: 2, Type: home}}, map[string]string{"home/": ""}, ""},
 		{"of any Linux", []Volume{{Slot: 2, Type: gpt.TypeLinuxGeneric.String(), FS: "ext4"}}, map[string]string{"home/": ""}, ""},

@@ -64,11 +64,24 @@ func assertAll(ctx context.Context, r Request) ([]record.Check, error) {
 		} else if err != nil && !errors.As(err, &why) {
 			return nil, fmt.Errorf("check %s: %w", a.Value, err)
 		}
-		checks = append(checks, record.Check{
-			Name: a.Value.String(), OK: err == nil, Detail: string(why), Took: time.Since(started),
-		})
+		c := record.Check{Name: a.Value.String(), OK: err == nil, Detail: string(why), Took: time.Since(started)}
+		if m, ok := r.Image.Layout.Cover(pathOf(a.Value)); ok && !c.OK {
+			c.Detail += fmt.Sprintf(": when the image starts, %s is mounted on %s (%s)", m.Cover, m.Mountpoint, m.From)
+		}
+		checks = append(checks, c)
 	}
 	return checks, nil
+}
+
+// pathOf is the path that an assertion is about, empty if it is about none.
+func pathOf(c Claim) string {
+	switch c := c.(type) {
+	case *File:
+		return path.Clean(c.Path)
+	case *Absent:
+		return path.Clean(c.Path)
+	}
+	return ""
 }
 
 // absolute says what is wrong with a path in the image.
