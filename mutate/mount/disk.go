@@ -60,8 +60,26 @@ func (d *Disk) add(p Partition) error {
 		Op: unix.BLKPG_ADD_PARTITION, Datalen: int32(unsafe.Sizeof(part)), Data: (*byte)(unsafe.Pointer(&part)),
 	}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, d.loop.Fd(), unix.BLKPG, uintptr(unsafe.Pointer(&arg)))
-	if errno != 0 && errno != unix.EBUSY { // busy: the kernel has read the table itself
-		return errno
+	switch errno {
+	case 0:
+		return nil
+	case unix.EBUSY: // the kernel has read the table itself, or has another partition there
+		return d.same(p)
+	}
+	return errno
+}
+
+// same is an error if the kernel knows the partition as another range. Kernels number
+// what lies in an extended partition, or in a BSD label, each in their own way.
+func (d *Disk) same(p Partition) error {
+	for file, want := range map[string]int64{"start": p.Start, "size": p.Size} {
+		sectors, err := d.attribute(p.Slot, file)
+		if err != nil {
+			return err
+		}
+		if n, err := strconv.ParseInt(sectors, 10, 64); err != nil || n*512 != want { // sysfs counts in 512 bytes
+			return fmt.Errorf("the kernel reads the partition table otherwise: %s is %s sectors, not %d", file, sectors, want/512)
+		}
 	}
 	return nil
 }
@@ -134,17 +152,30 @@ func (d *Disk) number(slot int) (uint64, error) {
 	if slot == 0 {
 		return st.Rdev, nil
 	}
-	// By number, not by name: /dev may have been made by somebody else.
-	file := fmt.Sprintf("/sys/dev/block/%d:%d/loop%dp%d/dev", unix.Major(st.Rdev), unix.Minor(st.Rdev), d.loop.number, slot)
-	text, err := os.ReadFile(file)
+	text, err := d.attribute(slot, "dev")
 	if err != nil {
-		return 0, fmt.Errorf("find partition %d of %s: %w", slot, d.loop.Name(), err)
+		return 0, err
 	}
-	major, minor, _ := strings.Cut(strings.TrimSpace(string(text)), ":")
+	major, minor, _ := strings.Cut(text, ":")
 	m, err1 := strconv.ParseUint(major, 10, 32)
 	n, err2 := strconv.ParseUint(minor, 10, 32)
 	if err := errors.Join(err1, err2); err != nil {
-		return 0, fmt.Errorf("read %s: %w", file, err)
+		return 0, fmt.Errorf("read the number of partition %d of %s: %w", slot, d.loop.Name(), err)
 	}
 	return unix.Mkdev(uint32(m), uint32(n)), nil
+}
+
+// attribute is what sysfs tells of a partition.
+func (d *Disk) attribute(slot int, name string) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(d.loop.Fd()), &st); err != nil {
+		return "", fmt.Errorf("stat %s: %w", d.loop.Name(), err)
+	}
+	// By number, not by name: /dev may have been made by somebody else.
+	text, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/loop%dp%d/%s",
+		unix.Major(st.Rdev), unix.Minor(st.Rdev), d.loop.number, slot, name))
+	if err != nil {
+		return "", fmt.Errorf("find partition %d of %s: %w", slot, d.loop.Name(), err)
+	}
+	return strings.TrimSpace(string(text)), nil
 }

@@ -15,10 +15,12 @@ import (
 // Place is something that is mounted, and where in a tree it is. One of Mount, Bind
 // and Sealed says what.
 type Place struct {
-	At     string   // absolute path in the tree; "/" comes first
-	Mount  *os.File `json:"-"`          // a detached mount, which is attached there
-	Bind   string   `json:",omitempty"` // a path in the tree, which is shown there as well
-	Sealed string   `json:",omitempty"` // an empty directory which nobody can write to, and why it is there
+	At    string   // absolute path in the tree; "/" comes first
+	Mount *os.File `json:"-"`          // a detached mount, which is attached there
+	Bind  string   `json:",omitempty"` // a path in the tree, which is shown there as well
+	// Recursive says of a bind that what is mounted below that path is shown too.
+	Recursive bool   `json:",omitempty"`
+	Sealed    string `json:",omitempty"` // an empty directory which nobody can write to, and why it is there
 	// Beside says of a mount that it is not in the tree, but beside it, and of a bind
 	// that its path is there. There is one such mount at most, before all else: that of
 	// a volume of which a system sees only parts, as of one with ostree's deployments.
@@ -113,7 +115,7 @@ func besides(places []Place, at string) (all []Place, own []*os.File, err error)
 	}
 	for _, p := range places[1:] {
 		if p.Beside {
-			m, err := clone(beside, p.Bind, p.ReadOnly)
+			m, err := clone(beside, p)
 			if err != nil {
 				closeAll(own)
 				return nil, nil, fmt.Errorf("mount %s: %w", p.At, err)
@@ -132,18 +134,22 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// clone makes a mount of a path below root.
-func clone(root *os.File, name string, readOnly bool) (*os.File, error) {
+// clone makes a mount of the path below root that a bind is of.
+func clone(root *os.File, bind Place) (*os.File, error) {
+	name, flags := bind.Bind, uint(unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if bind.Recursive {
+		flags |= unix.AT_RECURSIVE
+	}
 	from, err := openInside(root, name)
 	if err != nil {
 		return nil, fmt.Errorf("bind %s: %w", name, err)
 	}
 	defer from.Close()
-	fd, err := unix.OpenTree(int(from.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	fd, err := unix.OpenTree(int(from.Fd()), "", flags)
 	if err != nil {
 		return nil, fmt.Errorf("bind %s: %w", name, err)
 	}
-	if readOnly {
+	if bind.ReadOnly {
 		err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 		if err != nil {
 			unix.Close(fd)
@@ -229,7 +235,7 @@ func (p Place) mount(root *os.File) (*os.File, error) {
 	case p.Sealed != "":
 		return newSealed(p.Sealed)
 	}
-	return clone(root, p.Bind, p.ReadOnly)
+	return clone(root, p)
 }
 
 // sealedNote is the one file of a place that nobody can write to.

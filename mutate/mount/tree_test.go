@@ -106,6 +106,43 @@ func TestAssemble(t *testing.T) {
 	}
 }
 
+// TestBind: what is mounted below a directory is shown with it only if that is asked for.
+func TestBind(t *testing.T) {
+	f, o := partitioned(t, 0)
+	mounts := mounted(t, attached(t, f, o), mount.Request{Slot: 1, FS: "ext4"}, mount.Request{Slot: 15, FS: "ext4"})
+	for _, recursive := range []bool{false, true} {
+		tree, err := mount.Assemble([]mount.Place{
+			{At: "/", Mount: mounts[0]}, {At: "/inner", Mount: mounts[1]},
+			{At: "/inner/inner", Bind: "/", Recursive: recursive},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = unix.Faccessat(int(tree.Root.Fd()), "inner/inner/inner/name", unix.F_OK, 0)
+		if shown := err == nil; shown != recursive {
+			t.Errorf("recursive %t: the other volume is shown: %t", recursive, shown)
+		}
+		tree.Close()
+		if !recursive {
+			mounts = mounted(t, attached(t, f, o), mount.Request{Slot: 1, FS: "ext4"}, mount.Request{Slot: 15, FS: "ext4"})
+		}
+	}
+}
+
+// TestPartitionThatIsAnother: the kernel's own partitions must be those that are meant.
+func TestPartitionThatIsAnother(t *testing.T) {
+	f, o := partitioned(t, 0)
+	o.Partitions = append(o.Partitions, o.Partitions[0])
+	attached(t, f, o) // twice the same is no harm
+	o.Partitions[len(o.Partitions)-1].Size -= 512
+	if d, err := mount.AttachDisk(f, o); err == nil {
+		d.Close()
+		t.Error("one number has two ranges")
+	} else if !strings.Contains(err.Error(), "reads the partition table otherwise") {
+		t.Error(err)
+	}
+}
+
 func machineMounts(t *testing.T) string {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/mountinfo")
