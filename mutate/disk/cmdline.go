@@ -1,6 +1,9 @@
 package disk
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // kernelSays gives what the kernel's command line says. To find that takes reading all
 // that boot loaders have, so it is asked for only where it decides something.
@@ -32,8 +35,8 @@ func parseKernelLine(line string) (k kernelLine) {
 			k.usr = value
 		case "mount.usrflags":
 			k.usrFlags = value
-		case "systemd.gpt_auto", "rd.systemd.gpt_auto":
-			k.noAuto = value == "0" || value == "no" || value == "false" || value == "off"
+		case "systemd.gpt_auto": // with rd. before it, it is for the initrd alone
+			k.noAuto = slices.Contains([]string{"0", "no", "n", "false", "f", "off"}, strings.ToLower(value))
 		}
 	}
 	return k

@@ -87,6 +87,7 @@ type Mounted struct {
 	Sub        string   `json:"sub,omitempty"`      // the directory of the volume that is shown there, if it is not all of it
 	ReadOnly   bool     `json:"readOnly,omitempty"` // the system cannot write there
 	Bind       string   `json:"bind,omitempty"`     // the directory of the system that is shown there as well
+	Recursive  bool     `json:"rbind,omitempty"`    // of a bind: with what is mounted below that directory
 	// Cover is what is mounted there that is not of this image, in words: what the
 	// image has below will not be seen.
 	Cover  string `json:"cover,omitempty"`

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/fault"
@@ -67,6 +68,7 @@ func (i *Image) lookAgain() error {
 	if err := i.mount(i.Layout.Mounts[root].part())[0]; err != nil {
 		return err
 	}
+	ostree := i.ostree
 	files := volumeFiles{trees: map[int]*Tree{}}
 	for p := range i.mounted {
 		root, err := i.view(p)
@@ -80,7 +82,13 @@ func (i *Image) lookAgain() error {
 			files.trees[esp.Slot] = t
 		}
 	}
-	mounts, err := i.findMounts(i.Layout.Mounts[root], files)
+	k := sync.OnceValue(func() kernelLine { return parseKernelLine(files.commandLine(nil)) })
+	system, err := i.root(i.Layout.Mounts[root], k)
+	if err != nil {
+		return err
+	}
+	i.ostree = ostree
+	mounts, err := i.findMounts(system, files)
 	if err != nil {
 		return err
 	}
@@ -111,9 +119,8 @@ func (i *Image) MountsChanged() (bool, error) {
 }
 
 // loaderFiles are what a boot loader's default command line comes from, most often.
-var loaderFiles = []string{
-	"etc/kernel/cmdline", "boot/loader/entries", "boot/grub/grub.cfg", "boot/grub2/grub.cfg", "boot/grub2/grubenv",
-}
+// They are below /boot, or what is mounted there.
+var loaderFiles = []string{"loader/entries/", "grub/grub.cfg", "grub2/grub.cfg", "grub2/grubenv"}
 
 // mountInputs sums up what the mounts are found by, without reading it: what systemd
 // reads, places that are used if they are empty, and the boot loader's files.
@@ -127,10 +134,27 @@ func (i *Image) mountInputs() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("look at what the image mounts: %w", err)
 	}
-	for _, name := range append([]string{"home", "srv", "boot", "efi"}, loaderFiles...) {
-		if fi, err := tree.Lstat(name); err == nil {
-			sum += fmt.Sprintf(" %s %d %d", name, fi.Size(), fi.ModTime().UnixNano())
+	names := []string{"home", "srv", "boot", "efi", "etc/kernel/cmdline"}
+	for _, name := range loaderFiles {
+		names = append(names, "boot/"+name)
+	}
+	more, err := etc.Digest(tree, names...)
+	if err != nil {
+		return "", fmt.Errorf("look at how the image boots: %w", err)
+	}
+	sum += more
+	for _, m := range i.Layout.Mounts {
+		if m.Mountpoint != "/boot" || i.mounted[m.part()] == nil {
+			continue
 		}
+		loader, err := i.treeAt(m)
+		if err != nil {
+			return "", err
+		}
+		if more, err = etc.Digest(loader, loaderFiles...); err != nil {
+			return "", fmt.Errorf("look at how the image boots: %w", err)
+		}
+		sum += more
 	}
 	return sum, nil
 }
@@ -160,7 +184,7 @@ func (i *Image) guestPlaces() ([]mount.Place, error) {
 		case m.ByHand, m.Cover != "", i.Layout.covered(m.Mountpoint):
 			continue
 		case m.Bind != "":
-			p.Bind = m.Bind
+			p.Bind, p.Recursive = m.Bind, m.Recursive
 		case i.sealed(m):
 			p.Sealed = sealedNote(m, v)
 		case !i.mountable(m):
@@ -228,8 +252,10 @@ func (l *Layout) Covers() []Mounted {
 // CommandLine is the kernel's command line as the image's boot loader gives it. It is
 // there when the mounts have been found.
 func (i *Image) CommandLine() string {
-	if line := i.cmdline(); line != "" {
-		return line
+	if i.cmdline != nil {
+		if line := i.cmdline(); line != "" {
+			return line
+		}
 	}
 	if v, _ := i.Layout.Find(Root); v.UUID != "" {
 		return "root=UUID=" + v.UUID + " ro"

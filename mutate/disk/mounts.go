@@ -16,7 +16,7 @@ import (
 
 // MountsVersion is part of every key: which mounts steps see decides what they do.
 // Bump it when the same files come to give other mounts.
-const MountsVersion = 3
+const MountsVersion = 4
 
 // findMounts gives what the system mounts at its start, of its files and the
 // kernel's command line: what fstab and mount units say, /usr by the command line,
@@ -48,11 +48,61 @@ func (l *Layout) findMounts(tree fs.FS, k kernelSays, known ...Mounted) ([]Mount
 		mounts = append(mounts, usr)
 	}
 	mounts = append(mounts, l.byType(tree, mounts, k)...)
-	// A place comes after what it lies in; what is not so is as it is listed.
+	mounts = inOrder(mounts)
+	coverBinds(mounts)
+	return mounts, nil
+}
+
+// inOrder puts mounts in the order in which the system makes them: each comes after those
+// that its place lies in, and a bind after those that its directory lies in
+// (RequiresMountsFor= in systemd.mount(5)). What is not so is by depth, and then as it is
+// listed. / is first.
+func inOrder(mounts []Mounted) []Mounted {
+	mounts = slices.Clone(mounts)
 	slices.SortStableFunc(mounts, func(a, b Mounted) int {
 		return cmp.Compare(depth(a.Mountpoint), depth(b.Mountpoint))
 	})
-	return mounts, nil
+	ordered := make([]Mounted, 0, len(mounts))
+	seen := make([]bool, len(mounts))
+	var add func(n int)
+	add = func(n int) {
+		if seen[n] { // or a circle, which systemd breaks somewhere too
+			return
+		}
+		seen[n] = true
+		for k, other := range mounts {
+			_, above := within(mounts[n].Mountpoint, other.Mountpoint)
+			_, shown := within(mounts[n].Bind, other.Mountpoint)
+			if above || shown && mounts[n].Bind != "" {
+				add(k)
+			}
+		}
+		ordered = append(ordered, mounts[n])
+	}
+	for n := range mounts {
+		add(n)
+	}
+	return ordered
+}
+
+// coverBinds says of a bind of a directory that another mount hides, or that is empty at
+// each start, that it hides what the image has as well.
+func coverBinds(mounts []Mounted) {
+	for n, m := range mounts {
+		if m.Bind == "" {
+			continue
+		}
+		for _, dir := range fresh {
+			if _, in := within(m.Bind, dir); in {
+				mounts[n].Cover = m.Bind + ", which is made anew at each start,"
+			}
+		}
+		for _, other := range mounts[:n] {
+			if _, in := within(m.Bind, other.Mountpoint); in && other.Cover != "" && !other.ByHand {
+				mounts[n].Cover = fmt.Sprintf("%s, on which %s is mounted,", m.Bind, other.Cover)
+			}
+		}
+	}
 }
 
 func at(place string) func(Mounted) bool {
@@ -71,7 +121,7 @@ func depth(place string) int {
 func (l *Layout) place(m etc.Mount) (Mounted, error) {
 	p := Mounted{Mountpoint: m.Place, From: m.From, ByHand: !m.Starts}
 	if m.Has("bind") || m.Has("rbind") {
-		p.Bind = path.Clean("/" + m.What)
+		p.Bind, p.Recursive = path.Clean("/"+m.What), m.Has("rbind")
 		return p, nil
 	}
 	if what := foreign(m); what != "" {

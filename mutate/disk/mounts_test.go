@@ -18,6 +18,9 @@ func told(mounts []Mounted) string {
 		switch {
 		case m.Bind != "":
 			word = m.Mountpoint + "=" + m.Bind
+			if m.Cover != "" {
+				word += "!"
+			}
 		case m.Cover != "":
 			word = m.Mountpoint + "!" + strings.Fields(m.Cover)[1]
 		}
@@ -98,6 +101,14 @@ func TestMountsByFstab(t *testing.T) {
 		// A directory in another place.
 		{"a bind mount", "/srv/www /var/www none bind", "/=1 /var/www=/srv/www", "1:root"},
 		{"a bind mount of all below", "/srv /var none rbind,ro", "/=1 /var=/srv", "1:root"},
+		{"a bind mount of a volume that is deeper", "LABEL=b /mnt/data ext4\n/mnt/data/home /home none bind",
+			"/=1 /mnt/data=2 /home=/mnt/data/home", "1:root"},
+		{"and of that again", "/home/a /a none bind\nLABEL=b /mnt/data ext4\n/mnt/data/home /home none bind",
+			"/=1 /mnt/data=2 /home=/mnt/data/home /a=/home/a", "1:root"},
+		{"a circle", "/b /a none bind\n/a /b none bind", "/=1 /b=/a /a=/b", "1:root"},
+		{"a bind mount of what another mount hides", "tmpfs /mnt tmpfs\n/mnt/x /home none bind",
+			"/=1 /mnt!tmpfs /home=/mnt/x!", "1:root"},
+		{"a bind mount of what is made anew", "/run/x /home none bind", "/=1 /home=/run/x!", "1:root"},
 		{"a bind mount not at the start", "/srv/www /var/www none bind,noauto", "/=1 /var/www=/srv/www?", "1:root"},
 	} {
 		l := threeVolumes()
@@ -194,9 +205,10 @@ func TestMountsByType(t *testing.T) {
 			t.Errorf("%s: %s, %v; want %s", tc.name, got, err, tc.want)
 		}
 		for what, got := range map[string][]Mounted{
-			"without the generator":      l.byType(with("usr/bin/true"), []Mounted{rootOne}, says("")),
-			"where it is switched off":   l.byType(with(program), []Mounted{rootOne}, says("root=x systemd.gpt_auto=0")),
-			"on a disk with a DOS table": (&Layout{Table: MBR, Volumes: l.Volumes}).byType(with(program), []Mounted{rootOne}, says("")),
+			"without the generator":       l.byType(with("usr/bin/true"), []Mounted{rootOne}, says("")),
+			"where it is switched off so": l.byType(with(program), []Mounted{rootOne}, says("root=x systemd.gpt_auto=N")),
+			"where it is switched off":    l.byType(with(program), []Mounted{rootOne}, says("root=x systemd.gpt_auto=0")),
+			"on a disk with a DOS table":  (&Layout{Table: MBR, Volumes: l.Volumes}).byType(with(program), []Mounted{rootOne}, says("")),
 		} {
 			if len(got) > 0 {
 				t.Errorf("%s, %s: %s", tc.name, what, told(got))

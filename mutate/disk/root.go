@@ -189,9 +189,10 @@ func (i *Image) root(m Mounted, k kernelSays) (Mounted, error) {
 	if at < 0 || m.Sub != "" {
 		return m, nil
 	}
-	chosen := m.Options
+	subvolume := func(o string) bool { return strings.HasPrefix(o, "subvol") }
+	chosen := slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return !subvolume(o) })
 	m.Options, m.From = kept(said[at].Options), "/etc/fstab"
-	if len(chosen) > 0 && !slices.ContainsFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "subvol") }) {
+	if len(chosen) > 0 && !slices.ContainsFunc(m.Options, subvolume) {
 		m.Options = append(chosen, m.Options...)
 	}
 	return m, i.mount(m.part())[0]

@@ -48,6 +48,20 @@ func MountInputs(tree fs.FS) (digest string, err error) {
 	return hex.EncodeToString(in.sum.Sum(nil)), nil
 }
 
+// Digest sums up what is known of names in a tree without reading them: of a directory
+// whose name ends in a slash, what is in it too. What is missing counts as well.
+func Digest(tree fs.FS, names ...string) (string, error) {
+	in := inputs{newFiles(tree), sha256.New()}
+	for _, name := range names {
+		if dir, ok := strings.CutSuffix(name, "/"); !ok {
+			in.add(name)
+		} else if err := in.addDir(dir, false); err != nil {
+			return "", err
+		}
+	}
+	return hex.EncodeToString(in.sum.Sum(nil)), nil
+}
+
 type inputs struct {
 	files *files
 	sum   hash.Hash
