@@ -149,7 +149,7 @@ func (b *build) makeImage(ctx context.Context, base *os.File, id record.Identity
 // image, and read already: so its files are looked at there, if there was a guest.
 func (b *build) identify(ctx context.Context, f, base *os.File, id record.Identity) (err error) {
 	from := fork.Base{File: base, Clean: b.plan.base.Clean}
-	if twin := b.guests.image; twin != nil {
+	if twin := b.guests.image.Load(); twin != nil {
 		defer b.guests.done()
 		if changed, err := twin.MountsChanged(); err != nil || changed {
 			return b.identifyAlone(ctx, f, from, id) // the guest has other mounts than the image

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -20,15 +22,19 @@ import (
 	"github.com/imgmut/imgmut/mutate/verify"
 )
 
+// releaseTime is how long a guest's disk may take to go once its mounts have ended. What
+// is not gone by then (a guest that could not be ended) goes with the run's host.
+const releaseTime = 10 * time.Second
+
 // guests are the guests of one run, over forks of one base.
 type guests struct {
 	*Engine
 	run     *store.Workspace
 	layout  *disk.Layout
-	image   *disk.Image    // what the last guest that was started runs in, nil if that has ended
-	looked  sync.Mutex     // is held while the image of a guest that may end is looked into
-	done    func()         // lets go of looked, nil if it was not taken
-	closing []func() error // ends of what was started, last first
+	image   atomic.Pointer[disk.Image] // what the last guest that was started runs in, nil if that has ended
+	looked  sync.Mutex                 // is held while the image of a guest that may end is looked into
+	done    func()                     // lets go of looked, nil if it was not taken
+	closing []func() error             // ends of what was started, last first
 }
 
 // start runs a guest over a fork, which is mounted as its own files say. It ends
@@ -91,8 +97,9 @@ func (gs *guests) startOn(ctx context.Context, file string, s guest.Spec) (_ *gu
 	var line string
 	var lookErr error
 	looking.Go(func() {
-		changed, lookErr = image.MountsChanged()
-		line = image.CommandLine()
+		if changed, lookErr = image.MountsChanged(); lookErr == nil {
+			line = image.CommandLine()
+		}
 	})
 	c.Ended = func() { looking.Wait(); ended() }
 	g, err := guest.Start(ctx, h, c)
@@ -103,7 +110,8 @@ func (gs *guests) startOn(ctx context.Context, file string, s guest.Spec) (_ *gu
 	if err != nil {
 		return nil, false, err
 	}
-	gs.image, gs.layout, g.Cmdline = image, image.Layout, line
+	gs.image.Store(image)
+	gs.layout, g.Cmdline = image.Layout, line
 	return g, !changed, nil
 }
 
@@ -123,10 +131,10 @@ func (gs *guests) open(ctx context.Context, file string) (image *disk.Image, end
 		// Errors are of what was only read, or was synced already.
 		image.Close()
 		f.Close()
-		mount.WaitReleased(context.WithoutCancel(ctx), file)
-		if gs.image == image {
-			gs.image = nil
-		}
+		released, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
+		defer cancel()
+		mount.WaitReleased(released, file)
+		gs.image.CompareAndSwap(image, nil)
 	}, nil
 }
 
@@ -196,7 +204,7 @@ func (gs *guests) judge(
 			if asked, err = gs.start(ctx, scratch, true, false); err != nil {
 				return nil, err
 			}
-			return askedGuest{asked, sealedIn(gs.image, asked)}, nil
+			return askedGuest{asked, sealedIn(gs.image.Load(), asked)}, nil
 		},
 	})
 	if err == nil && asked != nil {

@@ -99,9 +99,14 @@ func (b *build) runSteps(ctx context.Context, work string) error {
 // sameMounts gives the guest for the next step: another if the system mounts other
 // things now than when this one started.
 func (b *build) sameMounts(ctx context.Context, g *guest.Guest, work string, network bool) (*guest.Guest, error) {
-	changed, err := b.guests.image.MountsChanged()
-	if err != nil || !changed {
+	image := b.guests.image.Load()
+	changed, err := image.MountsChanged()
+	if err != nil {
 		return g, err
+	}
+	if !changed {
+		g.Cmdline = image.CommandLine() // of a kernel that the step has installed, perhaps
+		return g, nil
 	}
 	b.note("the step changed what the image mounts: the next ones see it so")
 	if err := g.Stop(); err != nil {
@@ -132,7 +137,7 @@ func (b *build) runStep(ctx context.Context, g *guest.Guest, work string, i int,
 		b.Events(Event{Type: EventFailed, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind,
 			Took: time.Since(started)})
 		return &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network,
-			Tail: lines.tail(), Err: err, Sealed: b.guests.image.Sealed()}
+			Tail: lines.tail(), Err: err, Sealed: b.guests.image.Load().Sealed()}
 	}
 	b.made[l.key] = l.record.Made
 	b.Events(Event{Type: EventDone, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind, Took: time.Since(started)})
@@ -145,9 +150,9 @@ func (b *build) step(ctx context.Context, g *guest.Guest, l *stepLink, out *line
 	if err := b.needSpace(0); err != nil {
 		return err
 	}
-	layout := b.guests.image.Layout
+	layout := b.guests.image.Load().Layout
 	for _, why := range hiddenTargets(layout, l.spec, l.decoded) {
-		return fault.New(fault.Recipe, mendHidden, "%s", why)
+		return fault.New(fault.Step, mendHidden, "%s", why)
 	}
 	before, err := hiddenIn(g, layout)
 	if err != nil {
@@ -155,7 +160,7 @@ func (b *build) step(ctx context.Context, g *guest.Guest, l *stepLink, out *line
 	}
 	scoped := &scopedGuest{Guest: g, env: l.spec.Env, network: l.material.Network, out: out,
 		timeout: l.spec.Timeout, deadline: time.Now().Add(l.spec.Timeout),
-		sealed: sealedIn(b.guests.image, g), scratch: b.run.Path("."), note: b.note}
+		sealed: sealedIn(b.guests.image.Load(), g), scratch: b.run.Path("."), note: b.note}
 	if err := l.decoded.Value.Apply(ctx, scoped, b.plan.source); err != nil {
 		// A full store shows in a guest as anything: lost writes, I/O errors, a
 		// filesystem that turned read-only. Say what it really was.
@@ -170,7 +175,7 @@ func (b *build) step(ctx context.Context, g *guest.Guest, l *stepLink, out *line
 		return err
 	}
 	if l.spec.Hidden == recipes.HiddenError {
-		return fault.New(fault.Recipe, "", "%s", hiddenLeft(layout, left))
+		return fault.New(fault.Step, "", "%s", hiddenLeft(layout, left))
 	}
 	b.note(fmt.Sprintf("step %s: %s", l.title(), hiddenLeft(layout, left)))
 	return nil
