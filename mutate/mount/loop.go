@@ -104,16 +104,26 @@ func openNode(n, mode int) (*os.File, error) {
 }
 
 // FindLoop gives the path of the loop device that f is attached to as a whole, or
-// "" if there is none. It goes by device and inode, so it finds a file that
-// was attached by another name, or from another mount namespace.
+// "" if there is none. The device may go at any time: see [OpenLoop].
 func FindLoop(f *os.File) (string, error) {
+	dev, err := OpenLoop(f)
+	if dev == nil {
+		return "", err
+	}
+	return dev.Name(), dev.Close()
+}
+
+// OpenLoop opens the loop device that f is attached to as a whole, nil if there is
+// none. It stays attached until Close. It goes by device and inode, so it finds a file
+// that was attached by another name, or from another mount namespace.
+func OpenLoop(f *os.File) (*os.File, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return "", fmt.Errorf("stat %s: %w", f.Name(), err)
+		return nil, fmt.Errorf("stat %s: %w", f.Name(), err)
 	}
 	backing, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	for _, b := range backing {
 		path := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(b)))
@@ -122,12 +132,12 @@ func FindLoop(f *os.File) (string, error) {
 			continue // detached since
 		}
 		info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
-		dev.Close()
 		if err == nil && info.Device == st.Dev && info.Inode == st.Ino && info.Offset == 0 && info.Sizelimit == 0 {
-			return path, nil
+			return dev, nil
 		}
+		dev.Close()
 	}
-	return "", nil
+	return nil, nil
 }
 
 // WaitReleased returns when no loop device names path any more.

@@ -150,21 +150,22 @@ func (s *Store) attachPool() error {
 	}
 	defer f.Close()
 	// It may be attached already, for a mount in another mount namespace. A
-	// second device over the same file would be a second, contradicting view.
-	device, err := mount.FindLoop(f)
+	// second device over the same file would be a second, contradicting view. That
+	// mount may be ending: the device is held until there is one here.
+	device, err := mount.OpenLoop(f)
 	if err != nil {
 		return err
 	}
-	if device == "" {
+	if device == nil {
 		dev, err := mount.Loop(f, mount.LoopOptions{})
 		if err != nil {
 			return fmt.Errorf("%w (%w)", ErrNoPool, err)
 		}
-		defer dev.Close()
-		device = dev.Name()
+		device = dev.File
 	}
+	defer device.Close()
 	// discard gives the room of removed layers back to the filesystem below.
-	m, err := mount.Detached(mount.Request{Device: device, FS: "xfs", Options: []string{"discard"}})
+	m, err := mount.Detached(mount.Request{Device: device.Name(), FS: "xfs", Options: []string{"discard"}})
 	if err != nil {
 		return fmt.Errorf("mount pool %s: %w", s.poolFile(), err)
 	}
