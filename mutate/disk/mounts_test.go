@@ -196,6 +196,16 @@ func TestMountsByType(t *testing.T) {
 			map[string]string{"boot/": "", "efi/": ""}, "/boot=3 /efi=2"},
 		{"which is on /boot by fstab", []Volume{{Slot: 2, Label: "e", Type: esp, FS: "vfat"}},
 			map[string]string{"boot/": "", "efi/": "", "etc/fstab": "LABEL=e /boot vfat"}, "/boot=2"},
+		{"which is below /boot by fstab", []Volume{{Slot: 2, Label: "e", Type: esp, FS: "vfat"}},
+			map[string]string{"boot/vmlinuz": "", "efi/": "", "etc/fstab": "LABEL=e /boot/efi vfat"}, "/boot/efi=2"},
+		{"so in systemd 252, which mounts it twice", []Volume{{Slot: 2, Label: "e", Type: esp, FS: "vfat"}},
+			map[string]string{"boot/vmlinuz": "", "efi/": "", "etc/fstab": "LABEL=e /boot/efi vfat",
+				"usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-252.so": ""}, "/efi=2 /boot/efi=2"},
+		{"another place by fstab, in systemd 255", []Volume{{Slot: 2, Label: "e", Type: esp, FS: "vfat"}, {Slot: 3, Type: boot, FS: "ext4"}},
+			map[string]string{"boot/": "", "efi/": "", "etc/fstab": "LABEL=e /mnt vfat",
+				"usr/lib/systemd/libsystemd-shared-255.4-1.fc40.so": ""}, "/mnt=2 /boot=3"},
+		{"a volume for /boot by fstab", []Volume{{Slot: 2, Type: esp, FS: "vfat"}, {Slot: 3, Label: "b", Type: boot, FS: "ext4"}},
+			map[string]string{"boot/": "", "efi/": "", "etc/fstab": "LABEL=b /boot ext4"}, "/boot=3"},
 		{"and has no place", []Volume{{Slot: 2, Type: esp, FS: "vfat"}}, map[string]string{"boot/vmlinuz": ""}, ""},
 	} {
 		l := &Layout{Table: GPT, Volumes: append([]Volume{{Slot: 1, FS: "ext4"}}, tc.volumes...)}
