@@ -189,8 +189,9 @@ func (gs *guests) judge(
 	verdict, err := verify.Image(ctx, verify.Request{
 		Image: i, Scratch: gs.run.Path("."), Base: was, Assertions: assertions,
 		Guest: func(ctx context.Context) (verify.Guest, error) {
+			lacks, err := i.LacksPlaces()
 			// The guest mounts the same filesystems, and takes their locks.
-			if err := letGo(); err != nil {
+			if err := errors.Join(err, letGo()); err != nil {
 				return nil, err
 			}
 			scratch := gs.run.Path("verify.raw")
@@ -200,7 +201,11 @@ func (gs *guests) judge(
 			// Of the image itself, whose partitions have other names than those of the base.
 			// Its roles have been found by now.
 			gs.layout = i.Layout
-			var err error
+			if lacks {
+				if err := gs.makePlaces(ctx, scratch); err != nil {
+					return nil, err
+				}
+			}
 			if asked, err = gs.start(ctx, scratch, true, false); err != nil {
 				return nil, err
 			}
@@ -211,6 +216,16 @@ func (gs *guests) judge(
 		gs.stopLater(asked) // not killed: that would be a failed unit in the machine's journal
 	}
 	return verdict, err
+}
+
+// makePlaces makes the directories that root lacks for what is mounted there, as the
+// system does at its start: a guest that can write does as well.
+func (gs *guests) makePlaces(ctx context.Context, file string) error {
+	g, err := gs.start(ctx, file, false, false)
+	if err != nil {
+		return err
+	}
+	return g.Stop()
 }
 
 // mountedOnce says whether the kernel is one that mounts a filesystem of the image only

@@ -144,6 +144,15 @@ func (i *Image) systemTree() (t *Tree, missing []int, err error) {
 	return treeOf(i.system.Root), missing, nil
 }
 
+// LacksPlaces says whether root has no directory for a volume that the system mounts.
+// systemd makes it at the start; a guest that cannot write there does not.
+func (i *Image) LacksPlaces() (bool, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	_, missing, err := i.systemTree()
+	return len(missing) > 0, err
+}
+
 // systemPlaces are the mounts of the system's tree.
 func (i *Image) systemPlaces() ([]mount.Place, error) {
 	var parts []part
