@@ -225,21 +225,47 @@ func become(t *testing.T, h mount.Handover, dir string, argv ...string) (string,
 
 // TestHandoverThatIsNone: what comes must be whole.
 func TestHandoverThatIsNone(t *testing.T) {
-	f, o := partitioned(t, 0)
-	root := mounted(t, attached(t, f, o), mount.Request{Slot: 1, FS: "ext4"})[0]
-	for name, places := range map[string][]mount.Place{
-		"nothing":             nil,
-		"no root":             {{At: "/", Sealed: "x"}},
-		"a bind of no path":   {{At: "/", Mount: root}, {At: "/inner", Bind: "/name/below"}},
-		"a file in between":   {{At: "/", Mount: root}, {At: "/name/below", Sealed: "x"}},
-		"a link out of there": {{At: "/", Mount: root}, {At: "/../../etc/hosts/x", Sealed: "x"}},
+	for name, tc := range map[string]struct {
+		places []mount.Place // below a root, if the first is nowhere
+		want   string
+	}{
+		"nothing":           {nil, "no root"},
+		"no root":           {[]mount.Place{{At: "/", Sealed: "x"}}, "no root"},
+		"a bind of no path": {[]mount.Place{{}, {At: "/inner", Bind: "/name/below"}}, "bind /name/below: open /name/below: not a directory"},
+		"a file in between": {[]mount.Place{{}, {At: "/name/below", Sealed: "x"}}, "open /name/below: not a directory"},
 	} {
-		dir := filepath.Join(t.TempDir(), "tree")
-		out, err := become(t, mount.Handover{Places: places}, dir, "echo", "became it")
-		if err == nil || strings.Contains(out, "became") || len(out) < 10 {
-			t.Errorf("%s: %v, %q", name, err, out)
+		if len(tc.places) > 0 && tc.places[0].At == "" {
+			tc.places[0] = rootPlace(t)
+		}
+		out, err := become(t, mount.Handover{Places: tc.places}, filepath.Join(t.TempDir(), "tree"), "echo", "became it")
+		if err == nil || !strings.Contains(out, tc.want) || strings.Contains(out, "became") {
+			t.Errorf("%s: %v, %q, want %q", name, err, out, tc.want)
 		}
 	}
+}
+
+// TestHandoverStaysInside: a place is below the root, whatever its path says.
+func TestHandoverStaysInside(t *testing.T) {
+	root := rootPlace(t)
+	outside := t.TempDir()
+	places := []mount.Place{root, {At: "/../.." + outside + "/x", Sealed: "x"}}
+	out, err := become(t, mount.Handover{Places: places}, filepath.Join(t.TempDir(), "tree"), "echo", "became it")
+	if err != nil {
+		t.Errorf("%v, %s", err, out)
+	}
+	if _, err := os.Lstat(filepath.Join(outside, "x")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the machine has it: %v", err)
+	}
+	if err := unix.Faccessat(int(root.Mount.Fd()), "."+outside+"/x", unix.F_OK, 0); err != nil {
+		t.Errorf("the tree has it not: %v", err)
+	}
+}
+
+// rootPlace is a mount for the root: it can be attached once.
+func rootPlace(t *testing.T) mount.Place {
+	t.Helper()
+	f, o := partitioned(t, 0)
+	return mount.Place{At: "/", Mount: mounted(t, attached(t, f, o), mount.Request{Slot: 1, FS: "ext4"})[0]}
 }
 
 // TestGuestUsers: ids of any size have a place, the machine's users none, and two
