@@ -6,7 +6,6 @@ import (
 	"os"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/imgmut/imgmut/mutate/etc"
@@ -68,7 +67,6 @@ func (i *Image) lookAgain() error {
 	if err := i.mount(i.Layout.Mounts[root].part())[0]; err != nil {
 		return err
 	}
-	ostree := i.ostree
 	files := volumeFiles{trees: map[int]*Tree{}}
 	for p := range i.mounted {
 		root, err := i.view(p)
@@ -87,7 +85,6 @@ func (i *Image) lookAgain() error {
 	if err != nil {
 		return err
 	}
-	i.ostree = ostree
 	mounts, err := i.findMounts(system, files)
 	if err != nil {
 		return err
@@ -229,7 +226,7 @@ func (l *Layout) coveredBy(m Mounted) bool {
 // has started, if there is one.
 func (l *Layout) Cover(name string) (Mounted, bool) {
 	for _, m := range l.Covers() {
-		if name == m.Mountpoint || strings.HasPrefix(name, m.Mountpoint+"/") {
+		if _, hidden := within(name, m.Mountpoint); hidden {
 			return m, true
 		}
 	}
@@ -244,7 +241,8 @@ var fresh = []string{"/tmp", "/run", "/var/run", "/var/lock", "/dev", "/proc", "
 func (l *Layout) Covers() []Mounted {
 	return slices.DeleteFunc(slices.Clone(l.Mounts), func(m Mounted) bool {
 		return m.Cover == "" || m.ByHand || slices.ContainsFunc(fresh, func(dir string) bool {
-			return m.Mountpoint == dir || strings.HasPrefix(m.Mountpoint, dir+"/")
+			_, in := within(m.Mountpoint, dir)
+			return in
 		})
 	})
 }
