@@ -177,15 +177,12 @@ func (s *Sums) Update(ctx context.Context, parent, f *os.File) (*Sums, error) {
 	if fi.Size() != s.size {
 		return Sum(ctx, f, nil)
 	}
-	origin, err := parent.Stat()
+	told, err := comparable(ctx, parent, f)
 	if err != nil {
 		return nil, err
 	}
-	if origin.Sys().(*syscall.Stat_t).Dev != fi.Sys().(*syscall.Stat_t).Dev {
-		return Sum(ctx, f, nil) // one address, but two disks
-	}
-	if !hasExtents(ctx, f) {
-		return Sum(ctx, f, nil) // no FIEMAP on this filesystem
+	if !told {
+		return Sum(ctx, f, nil)
 	}
 	h := hasher{f: f, size: s.size}
 	read, err := h.hash(ctx, changed(reflink.Extents(ctx, parent), reflink.Extents(ctx, f), chunkCount(s.size)))
@@ -196,11 +193,38 @@ func (s *Sums) Update(ctx context.Context, parent, f *os.File) (*Sums, error) {
 	return u, checkData(f, int64(len(u.chunks)))
 }
 
-func hasExtents(ctx context.Context, f *os.File) bool {
-	for _, err := range reflink.Extents(ctx, f) {
-		return err == nil
+// comparable says whether where two files have their bytes tells that they are the same.
+func comparable(ctx context.Context, a, b *os.File) (bool, error) {
+	first, err := a.Stat()
+	if err != nil {
+		return false, err
 	}
-	return true // there are none to tell
+	second, err := b.Stat()
+	if err != nil {
+		return false, err
+	}
+	if first.Sys().(*syscall.Stat_t).Dev != second.Sys().(*syscall.Stat_t).Dev {
+		return false, nil // one address, but two disks
+	}
+	for _, err := range reflink.Extents(ctx, b) {
+		return err == nil, nil // else there is no FIEMAP on this filesystem
+	}
+	return true, nil // there are none to tell
+}
+
+// Shares says whether a part of f is known to hold what the same part of parent does,
+// because they share its place on the disk. Not a byte is read, so the same bytes in
+// another place count as others. As in [Sums.Update], both files stay as they are
+// meanwhile.
+func Shares(ctx context.Context, parent, f *os.File, part reflink.Range) (bool, error) {
+	if told, err := comparable(ctx, parent, f); err != nil || !told {
+		return false, err
+	}
+	was, is := reflink.ExtentsIn(ctx, parent, part), reflink.ExtentsIn(ctx, f, part)
+	for _, err := range changed(was, is, chunkCount(part.Offset+part.Length)) {
+		return false, err
+	}
+	return true, nil
 }
 
 // with gives the sums in which those that were read take the place of the old.

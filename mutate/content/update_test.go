@@ -263,3 +263,45 @@ func TestUpdateOfAnotherSize(t *testing.T) {
 		}
 	}
 }
+
+// TestSharedPartsAreKnown: a part of a fork counts as its parent's as long as not a byte
+// of that part was written, whatever happens around it.
+func TestSharedPartsAreKnown(t *testing.T) {
+	dir := reflinkDir(t)
+	const block, size = 4096, 3*content.Chunk + 5*4096
+	parent := create(t, filepath.Join(dir, "parent"))
+	truncate(t, parent, size)
+	writeAt(t, parent, 0, random(7, 2*content.Chunk))
+	part := reflink.Range{Offset: 10 * block, Length: content.Chunk + 3*block}
+	for _, tc := range []struct {
+		name string
+		at   int64 // a byte that is written, none if it is below 0
+		want bool
+	}{
+		{"nothing", -1, true},
+		{"the block before", part.Offset - 1, true},
+		{"the first byte", part.Offset, false},
+		{"the last byte", part.Offset + part.Length - 1, false},
+		{"the block behind", part.Offset + part.Length, true},
+		{"a hole far behind", 3 * content.Chunk, true},
+	} {
+		f := fork(t, parent, filepath.Join(dir, "fork"))
+		if tc.at >= 0 {
+			writeAt(t, f, tc.at, []byte{1})
+		}
+		if got, err := content.Shares(t.Context(), parent, f, part); got != tc.want || err != nil {
+			t.Errorf("%s is written: %t, %v, want %t", tc.name, got, err, tc.want)
+		}
+		os.Remove(f.Name())
+	}
+	// The same bytes elsewhere are not known to be the same, nor is another file.
+	copied := create(t, filepath.Join(dir, "copied"))
+	writeAt(t, copied, 0, random(7, 2*content.Chunk))
+	if got, err := content.Shares(t.Context(), parent, copied, part); got || err != nil {
+		t.Errorf("of a copy: %t, %v", got, err)
+	}
+	elsewhere := create(t, filepath.Join(t.TempDir(), "elsewhere"))
+	if got, err := content.Shares(t.Context(), parent, elsewhere, part); got || err != nil {
+		t.Errorf("of a file of another filesystem: %t, %v", got, err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math"
 	"os"
 	"unsafe"
 
@@ -52,19 +53,25 @@ type fiemapExtent struct {
 // millions. Dirty data is written out first: without that, a block that was
 // just overwritten still shows the old, shared place.
 func Extents(ctx context.Context, f *os.File) iter.Seq2[Extent, error] {
+	return ExtentsIn(ctx, f, Range{0, math.MaxInt64})
+}
+
+// ExtentsIn is [Extents] for a part of f. Extents that reach beyond it are cut.
+func ExtentsIn(ctx context.Context, f *os.File, part Range) iter.Seq2[Extent, error] {
+	end := part.Offset + part.Length
 	return func(yield func(Extent, error) bool) {
 		m := new(fiemap)
-		for start := uint64(0); ; {
-			if err := m.read(ctx, f, start); err != nil {
+		for start := part.Offset; start < end; {
+			if err := m.read(ctx, f, Range{start, end - start}); err != nil {
 				yield(Extent{}, fmt.Errorf("map extents of %s: %w", f.Name(), err))
 				return
 			}
 			for _, e := range m.extents[:m.mapped] {
-				more := yield(Extent{int64(e.logical), int64(e.physical), int64(e.length), e.flags}, nil)
+				more := yield(e.cut(part), nil)
 				if !more || e.flags&fiemapLast != 0 {
 					return
 				}
-				start = e.logical + e.length
+				start = int64(e.logical + e.length)
 			}
 			if m.mapped == 0 {
 				return
@@ -73,12 +80,20 @@ func Extents(ctx context.Context, f *os.File) iter.Seq2[Extent, error] {
 	}
 }
 
-// read fills m with the extents of f from the byte start on.
-func (m *fiemap) read(ctx context.Context, f *os.File, start uint64) error {
+// cut gives what of an extent lies in a part of its file. Of one without a place on the
+// disk the address says nothing, cut or not.
+func (e fiemapExtent) cut(part Range) Extent {
+	from := max(int64(e.logical), part.Offset)
+	to := min(int64(e.logical+e.length), part.Offset+part.Length)
+	return Extent{from, int64(e.physical) + from - int64(e.logical), to - from, e.flags}
+}
+
+// read fills m with the extents of a part of f.
+func (m *fiemap) read(ctx context.Context, f *os.File, part Range) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	*m = fiemap{start: start, length: ^uint64(0) - start, flags: fiemapSync, count: perCall}
+	*m = fiemap{start: uint64(part.Offset), length: uint64(part.Length), flags: fiemapSync, count: perCall}
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fiemapIoctl, uintptr(unsafe.Pointer(m))); errno != 0 {
 		return errno
 	}
