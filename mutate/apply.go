@@ -27,6 +27,9 @@ type ApplyOptions struct {
 	// Epoch, if not zero, is the latest time that a file which a step copies or
 	// writes may have in the image.
 	Epoch time.Time
+	// HostDone, if not nil, is called once the apply needs the host no more, most often
+	// before the image is finished. It must not block.
+	HostDone func()
 }
 
 // Applied is a finished image.
@@ -54,6 +57,9 @@ func (e *Engine) Apply(ctx context.Context, r *recipes.Recipe, o ApplyOptions) (
 	}
 	defer release()
 	targets := e.targets(r, o)
+	if len(assertions) > 0 || r.Register.Machined { // it is needed to the end
+		o.HostDone = nil
+	}
 	if err := e.checkTargets(ctx, r.Name, targets); err != nil {
 		return nil, err
 	}

@@ -20,18 +20,26 @@ type build struct {
 	run      *store.Workspace
 	guests   *guests
 	commits  *committer
-	starting sync.WaitGroup // of the host
-	last     *os.File       // the last layer, perhaps before it has its name
+	starting sync.WaitGroup    // of the host
+	ending   sync.WaitGroup    // of the last guest, if nothing waits for that
+	ended    error             // how that went
+	last     *os.File          // the last layer, perhaps before it has its name
+	base     *os.File          // the bytes of the recipe's base
+	changes  chan foundChanges // gets one, in time; nil if there was no guest
 }
 
 // begin gets ready to make what is missing of the plan.
 func (e *Engine) begin(ctx context.Context, p *plan) (*build, error) {
-	run, err := e.Store.Begin(ctx)
+	base, err := os.Open(e.Catalog().BaseFile(p.base.Digest))
 	if err != nil {
 		return nil, err
 	}
+	run, err := e.Store.Begin(ctx)
+	if err != nil {
+		return nil, errors.Join(err, base.Close())
+	}
 	return &build{
-		Engine: e, plan: p, run: run,
+		Engine: e, plan: p, run: run, base: base,
 		commits: newCommitter(ctx, e.Catalog()), guests: &guests{Engine: e, run: run, layout: &p.base.Layout},
 	}, nil
 }
@@ -39,12 +47,13 @@ func (e *Engine) begin(ctx context.Context, p *plan) (*build, error) {
 // close ends whatever still runs and removes the run's files.
 func (b *build) close() error {
 	b.starting.Wait() // or the engine could end while its host begins
-	b.commits.wait()  // its error was returned by finish, unless something failed before that
+	b.ending.Wait()
+	b.commits.wait() // its error was returned by finish, unless something failed before that
 	var errs []error
 	if b.last != nil {
 		errs = append(errs, b.last.Close())
 	}
-	errs = append(errs, b.guests.close(), b.run.Close())
+	errs = append(errs, b.ended, b.guests.close(), b.run.Close(), b.base.Close())
 	return errors.Join(errs...)
 }
 
@@ -53,7 +62,7 @@ func (b *build) build(ctx context.Context, assertions []verify.Assertion, o Appl
 	err := b.layers(ctx)
 	var image *record.Image
 	if err == nil {
-		image, err = b.finish(ctx, assertions)
+		image, err = b.finish(ctx, assertions, o)
 	}
 	if err != nil && o.KeepFailed {
 		err = errors.Join(err, b.keep(err))

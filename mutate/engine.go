@@ -16,7 +16,8 @@
 //	sealed.go    files of volumes that no guest can see
 //	route.go     what a step puts there
 //	lines.go     a step's output as users see it
-//	finish.go    fork of the last layer, identity, verdict, record
+//	identity.go  fork of the last layer, and an identity of its own
+//	finish.go    verdict, record
 //	targets.go   the image where others look for it
 //	names.go     whose a name is
 //	verify.go    images judged later

@@ -10,10 +10,7 @@ import (
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/content"
-	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
-	"github.com/imgmut/imgmut/mutate/fork"
-	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -41,20 +38,6 @@ func (e *Engine) existingImage(p *plan, assertions []verify.Assertion) (*record.
 		i.Identity.Equal(p.identity()) &&
 		record.SameAssertions(i.Assertions, asked) && i.Verdict.OK && e.unchanged(i)
 	return i, same, nil
-}
-
-// settle has the kernel replay the journals of a fork whose layer was frozen,
-// not unmounted: it is one from the middle of another recipe. So the bytes of an
-// image do not depend on who made its last layer. If no step ran, the journals are
-// those of the base, which may be of a system that was running.
-func (b *build) settle(i *disk.Image) error {
-	if n := len(b.plan.steps); n > 0 && b.plan.steps[n-1].record.Settled {
-		return nil
-	}
-	if err := i.Replay(i.Volumes()); err != nil {
-		return fmt.Errorf("replay journals: %w", err)
-	}
-	return nil
 }
 
 // madeOf says whether an image was made of the layer of that time.
@@ -85,18 +68,18 @@ func (e *Engine) unchanged(i *record.Image) bool {
 }
 
 // finish makes the image of the last layer: identity, verdict, record.
-func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*record.Image, error) {
-	p := b.plan
-	base, err := os.Open(b.Catalog().BaseFile(p.base.Digest))
-	if err != nil {
+func (b *build) finish(ctx context.Context, assertions []verify.Assertion, o ApplyOptions) (*record.Image, error) {
+	id := b.plan.identity()
+	if err := b.makeImage(ctx, id); err != nil {
 		return nil, err
 	}
-	defer base.Close()
-	id := p.identity()
-	if err := b.makeImage(ctx, base, id); err != nil {
-		return nil, err
+	if o.HostDone != nil {
+		b.ending.Go(func() {
+			b.ended = b.guests.close()
+			o.HostDone()
+		})
 	}
-	verdict, sums, err := b.verifyAndSum(ctx, base, id, assertions)
+	verdict, sums, err := b.verifyAndSum(ctx, id, assertions)
 	if err != nil {
 		return nil, err
 	}
@@ -122,69 +105,10 @@ func (b *build) finish(ctx context.Context, assertions []verify.Assertion) (*rec
 // imageFile is the image before it has its name.
 func (b *build) imageFile() string { return b.run.Path("image.raw") }
 
-// makeImage makes a fork of the last layer that is an image of its own.
-func (b *build) makeImage(ctx context.Context, base *os.File, id record.Identity) error {
-	layout := &b.plan.base.Layout
-	b.phase("identity")
-	if err := b.forkLast(b.imageFile()); err != nil {
-		return err
-	}
-	if mountedOnce(layout) { // and the guest may still have it
-		if err := b.guests.close(); err != nil {
-			return err
-		}
-	}
-	f, err := os.OpenFile(b.imageFile(), os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := b.identify(ctx, f, base, id); err != nil {
-		return fmt.Errorf("give %s its identity: %w", b.plan.recipe.Name, err)
-	}
-	return mount.WaitReleased(ctx, b.imageFile())
-}
-
-// identify gives the image f its identity. What the last guest has is the same as the
-// image, and read already: so its files are looked at there, if there was a guest.
-func (b *build) identify(ctx context.Context, f, base *os.File, id record.Identity) (err error) {
-	from := fork.Base{File: base, Clean: b.plan.base.Clean}
-	if twin := b.guests.image.Load(); twin != nil {
-		defer b.guests.done()
-		if changed, err := twin.MountsChanged(); err != nil || changed {
-			return b.identifyAlone(ctx, f, from, id) // the guest has other mounts than the image
-		}
-		i, err := disk.OpenCurrent(ctx, f, twin.Layout, b.note)
-		if err != nil {
-			return err
-		}
-		return errors.Join(fork.Identify(ctx, i, twin, from, id, b.note), i.Close())
-	}
-	return b.identifyAlone(ctx, f, from, id)
-}
-
-// identifyAlone is identify by nothing but the image.
-func (b *build) identifyAlone(ctx context.Context, f *os.File, from fork.Base, id record.Identity) (err error) {
-	i, err := disk.OpenKnown(ctx, f, &b.plan.base.Layout, b.note)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, i.Close()) }()
-	if err := b.settle(i); err != nil {
-		return err
-	}
-	if err := i.FindRoles(); fault.Of(err) == fault.Image {
-		return b.unfit(err)
-	} else if err != nil {
-		return err
-	}
-	return fork.Identify(ctx, i, i, from, id, b.note)
-}
-
 // verifyAndSum verifies the image and sums its bytes. It is a [*VerifyError] if the
 // image is not what it should be.
 func (b *build) verifyAndSum(
-	ctx context.Context, base *os.File, id record.Identity, assertions []verify.Assertion,
+	ctx context.Context, id record.Identity, assertions []verify.Assertion,
 ) (*record.Verdict, *content.Sums, error) {
 	known, err := b.findings(ctx, b.plan.base)
 	if err != nil {
@@ -196,12 +120,12 @@ func (b *build) verifyAndSum(
 	var sums *content.Sums
 	go func() {
 		var err error
-		sums, err = b.sums(ctx, base, b.imageFile())
+		sums, err = b.sums(ctx, b.imageFile())
 		summed <- err
 	}()
 	was := &verify.Base{Known: known, IDs: slices.Collect(maps.Keys(id.Partitions)),
 		Filesystems: slices.Collect(maps.Keys(id.Filesystems)), Labels: slices.Collect(maps.Keys(id.Labels)),
-		Clean: b.plan.base.Clean, File: base}
+		Clean: b.plan.base.Clean, File: b.base}
 	verdict, err := b.guests.judge(ctx, b.imageFile(), was, assertions)
 	sumErr := <-summed
 	switch {
@@ -262,7 +186,7 @@ func (b *build) record(
 }
 
 // sums makes the chunk sums of a descendant of the base.
-func (b *build) sums(ctx context.Context, base *os.File, file string) (*content.Sums, error) {
+func (b *build) sums(ctx context.Context, file string) (*content.Sums, error) {
 	list, err := os.ReadFile(b.Store.Path(store.Bases, b.plan.base.Digest, "sums"))
 	if err != nil {
 		return nil, err
@@ -277,5 +201,5 @@ func (b *build) sums(ctx context.Context, base *os.File, file string) (*content.
 		return nil, err
 	}
 	defer f.Close()
-	return sums.Update(ctx, base, f)
+	return sums.Update(ctx, b.base, f)
 }

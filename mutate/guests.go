@@ -33,7 +33,6 @@ type guests struct {
 	layout  *disk.Layout
 	image   atomic.Pointer[disk.Image] // what the last guest that was started runs in, nil if that has ended
 	looked  sync.Mutex                 // is held while the image of a guest that may end is looked into
-	done    func()                     // lets go of looked, nil if it was not taken
 	closing []func() error             // ends of what was started, last first
 }
 
@@ -138,12 +137,11 @@ func (gs *guests) open(ctx context.Context, file string) (image *disk.Image, end
 	}, nil
 }
 
-// keepImage keeps the image of the guest that is about to end open until done is called:
-// what it holds has been read already, and need not be again.
-func (gs *guests) keepImage() (done func()) {
+// keepImage gives the image of the guest that is about to end, and keeps it open until
+// done is called: what it holds has been read already, and need not be again.
+func (gs *guests) keepImage() (image *disk.Image, done func()) {
 	gs.looked.Lock()
-	gs.done = sync.OnceFunc(gs.looked.Unlock)
-	return gs.done
+	return gs.image.Load(), gs.looked.Unlock
 }
 
 // guestName makes the name of a machine that no other has.
@@ -158,9 +156,6 @@ func (gs *guests) stopLater(g *guest.Guest) {
 
 // close ends whatever still runs.
 func (gs *guests) close() error {
-	if gs.done != nil {
-		gs.done()
-	}
 	var errs []error
 	for i := len(gs.closing) - 1; i >= 0; i-- {
 		errs = append(errs, gs.closing[i]())

@@ -1,8 +1,15 @@
 package mutate
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/fork"
+	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/recipes"
 )
@@ -29,4 +36,109 @@ func checkIdentity(r *recipes.Recipe, l *disk.Layout) error {
 		problems = append(problems, r.IdentityProblem(no.Field, "%s", no.Why))
 	}
 	return recipes.Merge(problems)
+}
+
+// makeImage makes a fork of the last layer that is an image of its own.
+func (b *build) makeImage(ctx context.Context, id record.Identity) error {
+	layout := &b.plan.base.Layout
+	b.phase("identity")
+	if err := b.forkLast(b.imageFile()); err != nil {
+		return err
+	}
+	if mountedOnce(layout) { // and the guest may still have it
+		if err := b.guests.close(); err != nil {
+			return err
+		}
+	}
+	f, err := os.OpenFile(b.imageFile(), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := b.identify(ctx, f, id); err != nil {
+		return fmt.Errorf("give %s its identity: %w", b.plan.recipe.Name, err)
+	}
+	return mount.WaitReleased(ctx, b.imageFile())
+}
+
+// identify gives the image f its identity.
+func (b *build) identify(ctx context.Context, f *os.File, id record.Identity) error {
+	if b.changes == nil {
+		return b.identifyAlone(ctx, f, id)
+	}
+	found := <-b.changes
+	switch {
+	case found.err != nil:
+		return found.err
+	case found.changes == nil:
+		return b.identifyAlone(ctx, f, id)
+	}
+	i, err := disk.OpenCurrent(ctx, f, found.layout, b.note)
+	if err != nil {
+		return err
+	}
+	return errors.Join(fork.Identify(ctx, i, found.changes, b.from(), id, b.note), i.Close())
+}
+
+// identifyAlone is identify by nothing but the image.
+func (b *build) identifyAlone(ctx context.Context, f *os.File, id record.Identity) (err error) {
+	i, err := disk.OpenKnown(ctx, f, &b.plan.base.Layout, b.note)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, i.Close()) }()
+	if err := b.settle(i); err != nil {
+		return err
+	}
+	if err := i.FindRoles(); fault.Of(err) == fault.Image {
+		return b.unfit(err)
+	} else if err != nil {
+		return err
+	}
+	changes, err := fork.Find(ctx, i, b.from(), id)
+	if err != nil {
+		return err
+	}
+	return fork.Identify(ctx, i, changes, b.from(), id, b.note)
+}
+
+// from is the base, as far as its identity matters.
+func (b *build) from() fork.Base { return fork.Base{File: b.base, Clean: b.plan.base.Clean} }
+
+// foundChanges are what an identity changes in the files of a guest. They are nil if
+// the image mounts other things than the guest does.
+type foundChanges struct {
+	layout  *disk.Layout
+	changes *fork.Changes
+	err     error
+}
+
+// findChanges begins to look for what the identity changes, in the files of the guest
+// whose last step has ended: the image will hold the same, and here it was read already.
+func (b *build) findChanges(ctx context.Context) {
+	twin, done := b.guests.keepImage()
+	b.changes = make(chan foundChanges, 1)
+	go func() {
+		defer done()
+		if changed, err := twin.MountsChanged(); err != nil || changed {
+			b.changes <- foundChanges{} // an error of the image is found in it again, and told as such
+			return
+		}
+		changes, err := fork.Find(ctx, twin, b.from(), b.plan.identity())
+		b.changes <- foundChanges{twin.Layout, changes, err}
+	}()
+}
+
+// settle has the kernel replay the journals of a fork whose layer was frozen,
+// not unmounted: it is one from the middle of another recipe. So the bytes of an
+// image do not depend on who made its last layer. If no step ran, the journals are
+// those of the base, which may be of a system that was running.
+func (b *build) settle(i *disk.Image) error {
+	if n := len(b.plan.steps); n > 0 && b.plan.steps[n-1].record.Settled {
+		return nil
+	}
+	if err := i.Replay(i.Volumes()); err != nil {
+		return fmt.Errorf("replay journals: %w", err)
+	}
+	return nil
 }

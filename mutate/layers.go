@@ -128,7 +128,7 @@ func (b *build) runStep(ctx context.Context, g *guest.Guest, work string, i int,
 	if err == nil {
 		l.record = record.Layer{Material: l.material, Name: l.spec.Name, Made: b.Now().UTC(), ParentMade: parent.Made,
 			Took: time.Since(started)}
-		err = b.seal(g, work, i)
+		err = b.seal(ctx, g, work, i)
 	}
 	if err != nil {
 		if ctx.Err() != nil {
@@ -183,7 +183,7 @@ func (b *build) step(ctx context.Context, g *guest.Guest, l *stepLink, out *line
 
 // seal clones the fork as it is after step i. Making the clone durable and
 // giving it its name goes on behind the next step.
-func (b *build) seal(g *guest.Guest, work string, i int) error {
+func (b *build) seal(ctx context.Context, g *guest.Guest, work string, i int) error {
 	l := &b.plan.steps[i]
 	file := b.run.Path(string(l.key) + ".raw")
 	clone := func() error { return reflink.CloneFile(file, work, 0o600) }
@@ -191,7 +191,7 @@ func (b *build) seal(g *guest.Guest, work string, i int) error {
 	var err error
 	if last {
 		l.record.Settled = true
-		err = b.cloneSettled(g, clone)
+		err = b.cloneSettled(ctx, g, clone)
 	} else {
 		err = g.Snapshot(clone)
 	}
@@ -209,14 +209,14 @@ func (b *build) seal(g *guest.Guest, work string, i int) error {
 
 // cloneSettled is a snapshot of a guest that has nothing more to do. It ends
 // while the image is being finished.
-func (b *build) cloneSettled(g *guest.Guest, clone func() error) error {
+func (b *build) cloneSettled(ctx context.Context, g *guest.Guest, clone func() error) error {
+	b.findChanges(ctx) // meanwhile: that only reads, and the kernel takes its time to write
 	if err := g.Settle(); err != nil {
 		return err
 	}
 	if err := clone(); err != nil {
 		return err
 	}
-	b.guests.keepImage() // for its identity
 	b.guests.stopLater(g)
 	return nil
 }

@@ -90,7 +90,10 @@ func apply(ctx context.Context, s *session, a args) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range all {
+	for n, r := range all {
+		if n == len(all)-1 {
+			o.HostDone = s.wire.end
+		}
 		started := time.Now()
 		made, err := e.Apply(ctx, r, o)
 		if err != nil && len(all) > 1 {

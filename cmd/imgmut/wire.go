@@ -75,6 +75,16 @@ func (l hostLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
+// end begins to close the host, of which nothing will be asked any more but what is known
+// of it.
+func (w *wire) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.host != nil {
+		go w.host.Close() // close waits for it, and gives its error
+	}
+}
+
 func (w *wire) close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

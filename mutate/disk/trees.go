@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,7 +10,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/mount"
+	"github.com/imgmut/imgmut/mutate/reflink"
 )
 
 // Placed is a tree of the image's files, and where the booted system has it.
@@ -27,6 +30,28 @@ func (p Placed) ReadAtBoot() bool {
 
 // Key tells the tree from others of the image.
 func (p Placed) Key() string { return fmt.Sprintf("%d:%s", p.Volume.Slot, p.At) }
+
+// Unmoved gives a function that says where the bytes of a file of a FAT volume are, in
+// words, if those of the base are known to be the same there. Not a byte is read. It is
+// nil where the filesystem itself tells what has changed.
+func (i *Image) Unmoved(ctx context.Context, base *os.File, t Placed) func(name string, size int64) (place string, ok bool) {
+	fat, isFAT := t.files.(fatFS)
+	if base == nil || !isFAT {
+		return nil
+	}
+	return func(name string, size int64) (place string, ok bool) {
+		ranges, err := fat.ranges(name, size)
+		for _, r := range ranges {
+			here := reflink.Range{Offset: t.Volume.Offset + int64(r.Offset), Length: int64(r.Length)}
+			same, e := content.Shares(ctx, base, i.File, here)
+			if err = errors.Join(err, e); !same {
+				return "", false
+			}
+			place += fmt.Sprintf(" %d+%d", here.Offset, here.Length)
+		}
+		return place, err == nil
+	}
+}
 
 // Trees gives all files of the image, read-only: those of the system, as the system
 // sees them through all that it mounts of the image, first, and then those of each

@@ -78,20 +78,50 @@ type Base struct {
 	Clean []byte   // which of its files name no partition, as it was found at its import
 }
 
-// Identify turns a fork of the last layer into an image with an identity of
-// its own: first what refers to its GUIDs, filesystem UUIDs and labels in its files,
-// then these themselves. The files are looked for in twin, which holds the same and may
-// be the image itself. note is told of types that stay as they are.
-func Identify(ctx context.Context, i, twin *disk.Image, base Base, id record.Identity, note func(string)) error {
+// Changes are what an identity changes in the files of an image.
+type Changes struct {
+	patches [][]refs.Patch     // of each of its trees
+	own     map[uuid.UUID]bool // types by which the system's own repart.d goes
+}
+
+// Find looks for what an identity changes in the files of an image, which may be any that
+// holds the same: what refers to the GUIDs, filesystem UUIDs and labels of its base.
+func Find(ctx context.Context, i *disk.Image, base Base, id record.Identity) (*Changes, error) {
 	if i.Layout.Table == disk.Bare && len(id.Filesystems)+len(id.Labels) == 0 {
-		return nil
+		return &Changes{}, nil
 	}
-	trees, unreadable, err := twin.Trees()
+	trees, unreadable, err := i.Trees()
 	if err = errors.Join(append(unreadable, err)...); err != nil {
-		return err
+		return nil, err
 	}
-	own := repartTypes(trees[0]) // which are closed when references are rewritten
-	if err := rewriteReferences(ctx, i, trees, id, refs.KnownFrom(base.Clean)); err != nil {
+	c := &Changes{own: repartTypes(trees[0])}
+	clean := refs.KnownFrom(base.Clean)
+	c.patches, err = tool.Each(trees, func(t disk.Placed) ([]refs.Patch, error) {
+		files := refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot(), Tree: t.Key()}
+		if len(id.Filesystems)+len(id.Labels) == 0 { // what is known of a base is of the UUIDs of its partitions alone
+			files.Clean, files.Unmoved = clean, i.Unmoved(ctx, base.File, t)
+		}
+		return stalePlaces(ctx, files, id)
+	})
+	return c, err
+}
+
+// stalePlaces gives the places in files that have an old name of a volume, with the
+// bytes they should have.
+func stalePlaces(ctx context.Context, files refs.Files, id record.Identity) (stale []refs.Patch, err error) {
+	names := refs.Names{Partitions: id.Partitions, Filesystems: id.Filesystems, Labels: id.Labels}
+	err = files.Rename(ctx, names, func(p refs.Patch) error {
+		stale = append(stale, p)
+		return nil
+	})
+	return stale, err
+}
+
+// Identify turns a fork of the last layer into an image with an identity of its own:
+// first what refers to its GUIDs, filesystem UUIDs and labels in its files, as [Find]
+// found it, then these themselves. note is told of types that stay as they are.
+func Identify(ctx context.Context, i *disk.Image, c *Changes, base Base, id record.Identity, note func(string)) error {
+	if err := c.write(i, id); err != nil {
 		return err
 	}
 	if err := renameFilesystems(ctx, i, id); err != nil {
@@ -116,7 +146,7 @@ func Identify(ctx context.Context, i, twin *disk.Image, base Base, id record.Ide
 	}
 	if !id.KeepTypes {
 		var keeps bool
-		if e.Types, keeps, err = discoverable(i.Layout, t, own); err != nil {
+		if e.Types, keeps, err = discoverable(i.Layout, t, c.own); err != nil {
 			return fmt.Errorf("give partitions their types: %w", err)
 		}
 		if keeps {
@@ -126,22 +156,18 @@ func Identify(ctx context.Context, i, twin *disk.Image, base Base, id record.Ide
 	return gpt.Apply(i.File, e)
 }
 
-// rewriteReferences puts the new names of volumes where the image's files have
-// the old ones, in all trees at once. They are opened for writing if one of their
-// files is stale, and if filesystems get another UUID, for which no journal may be
-// left to replay.
-func rewriteReferences(
-	ctx context.Context, i *disk.Image, trees []disk.Placed, id record.Identity, clean refs.Known,
-) error {
-	stale, err := tool.Each(trees, func(t disk.Placed) ([]refs.Patch, error) { return stalePlaces(ctx, t, id, clean) })
-	changes := len(id.Filesystems)+len(id.Labels) > 0 || slices.ContainsFunc(stale, func(p []refs.Patch) bool { return len(p) > 0 })
-	if err != nil || !changes {
-		return err
+// write puts the new names of volumes where the image's files have the old ones, in all
+// trees at once. They are opened for writing if one of their files is stale, and if
+// filesystems get another UUID, for which no journal may be left to replay.
+func (c *Changes) write(i *disk.Image, id record.Identity) error {
+	stale := slices.ContainsFunc(c.patches, func(p []refs.Patch) bool { return len(p) > 0 })
+	if !stale && len(id.Filesystems)+len(id.Labels) == 0 {
+		return nil
 	}
-	err = i.Change(func(writable []disk.Placed) error {
+	err := i.Change(func(writable []disk.Placed) error {
 		for n, t := range writable {
-			for _, p := range stale[n] {
-				if err := write(t, p); err != nil {
+			for _, p := range c.patches[n] {
+				if err := patch(t, p); err != nil {
 					return err
 				}
 			}
@@ -157,25 +183,9 @@ func rewriteReferences(
 	return nil
 }
 
-func write(t disk.Placed, p refs.Patch) error {
+func patch(t disk.Placed, p refs.Patch) error {
 	if p.Whole {
 		return t.Replace(p.File, p.Bytes)
 	}
 	return t.Overwrite(p.File, p.Bytes, p.Offset)
-}
-
-// stalePlaces gives the places in the files of a tree that have an old name of a
-// volume, with the bytes they should have.
-func stalePlaces(ctx context.Context, t disk.Placed, id record.Identity, clean refs.Known) ([]refs.Patch, error) {
-	var stale []refs.Patch
-	files := refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot(), Tree: t.Key()}
-	if len(id.Filesystems)+len(id.Labels) == 0 { // what is known of a base is of the UUIDs of its partitions alone
-		files.Clean = clean
-	}
-	names := refs.Names{Partitions: id.Partitions, Filesystems: id.Filesystems, Labels: id.Labels}
-	err := files.Rename(ctx, names, func(p refs.Patch) error {
-		stale = append(stale, p)
-		return nil
-	})
-	return stale, err
 }

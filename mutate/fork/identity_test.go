@@ -182,7 +182,12 @@ func identifyOpen(t *testing.T, work string, base *os.File, l *disk.Layout, id r
 	if err != nil {
 		t.Fatal(err)
 	}
-	return errors.Join(Identify(t.Context(), i, i, Base{File: base}, id, func(string) {}), i.Close())
+	from := Base{File: base}
+	c, err := Find(t.Context(), i, from, id)
+	if err == nil {
+		err = Identify(t.Context(), i, c, from, id, func(string) {})
+	}
+	return errors.Join(err, i.Close())
 }
 
 // TestIdentifyRefusesAnotherBase: the record of a base says which partitions it

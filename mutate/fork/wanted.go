@@ -2,10 +2,10 @@ package fork
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 	"github.com/imgmut/imgmut/mutate/tool"
 )
 
@@ -69,8 +69,8 @@ func (w Wanted) label(v disk.Volume, name string) string {
 
 var (
 	// plainLabel is one that no file writes in more than one way.
-	plainLabel = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
-	fatLabel   = regexp.MustCompile(`^[A-Z0-9_-]+$`)
+	plainLabel = lazyregexp.New(`^[A-Za-z0-9._-]+$`)
+	fatLabel   = lazyregexp.New(`^[A-Z0-9_-]+$`)
 )
 
 // labelFault says why a volume cannot get a label, "" if it can.
@@ -79,11 +79,11 @@ func labelFault(v disk.Volume, label string) string {
 	switch {
 	case !ok:
 		return fmt.Sprintf("%s has %s, of which nothing changes the label", v, v.FS)
-	case !plainLabel.MatchString(v.Label):
+	case !plainLabel().MatchString(v.Label):
 		return fmt.Sprintf("%s has the label %q, and only letters, digits and . _ - can be followed in all files", v, v.Label)
 	case len(label) > c.longest:
 		return fmt.Sprintf("%s would have the label %s, and %s has room for %d bytes", v, label, v.FS, c.longest)
-	case v.FS == "vfat" && !fatLabel.MatchString(label):
+	case v.FS == "vfat" && !fatLabel().MatchString(label):
 		return fmt.Sprintf("%s would have the label %s, and a FAT volume's is of letters, digits, _ and -", v, label)
 	}
 	return ""

@@ -62,7 +62,7 @@ func (f Files) eachOther(
 		if done[file.name] || file.info.Size() > maxOther {
 			continue
 		}
-		if state, told := f.state(file); told && !f.FAT && f.Clean[state] {
+		if state, told := f.state(file); told && f.Clean[state] {
 			continue
 		}
 		text := etc.ReadUpTo(f.FS, file.name, maxOther)

@@ -11,9 +11,9 @@ package refs
 import (
 	"context"
 	"io/fs"
-	"regexp"
 	"strings"
 
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 	"github.com/imgmut/imgmut/mutate/uki"
 )
 
@@ -26,6 +26,9 @@ type Files struct {
 	// nothing is named that is looked for.
 	Tree  string
 	Clean Known
+	// Unmoved says where the bytes of a file are, if they are those that were there when
+	// Clean was found. It is nil where the filesystem tells of each change.
+	Unmoved func(name string, size int64) (place string, ok bool)
 }
 
 // Reference is a place where a file of the image names a volume.
@@ -61,7 +64,7 @@ var refFiles = []string{
 
 // optional are those of refFiles that may name a volume that is not there: a
 // disk that is added later, a swap partition that was removed, an example.
-var optional = regexp.MustCompile(`\.(mount|automount|swap)$|/conf\.d/|(^|/)(refind\.conf|[^/]*Env\.txt)$` +
+var optional = lazyregexp.New(`\.(mount|automount|swap)$|/conf\.d/|(^|/)(refind\.conf|[^/]*Env\.txt)$` +
 	`|^etc/(default/(limine|u-boot)|kernel/uki\.conf|mdadm|mkinitcpio|dracut\.conf$)`)
 
 // References lists where the files name volumes. It is an error of class
@@ -70,7 +73,7 @@ func (f Files) References(ctx context.Context) ([]Reference, error) {
 	var refs []Reference
 	add := func(name, text string) {
 		for _, spec := range specs(text) {
-			refs = append(refs, Reference{File: name, Spec: spec, Needed: !optional.MatchString(name)})
+			refs = append(refs, Reference{File: name, Spec: spec, Needed: !optional().MatchString(name)})
 		}
 	}
 	err := f.eachText(ctx, func(name, text string) error {
@@ -110,10 +113,10 @@ func mayName(text string) bool {
 var (
 	// spec finds KEY=value, with value possibly quoted, and the paths below
 	// /dev/disk that say the same.
-	spec = regexp.MustCompile(`\b(UUID|LABEL|PARTUUID|PARTLABEL)=("[^"\n]+"|[^\s"',]+)` +
+	spec = lazyregexp.New(`\b(UUID|LABEL|PARTUUID|PARTLABEL)=("[^"\n]+"|[^\s"',]+)` +
 		`|/dev/disk/by-(uuid|label|partuuid|partlabel)/([^\s"',]+)`)
 	// byUUID finds the UUID of grub's search command.
-	byUUID = regexp.MustCompile(`\bsearch(?:\.fs_uuid|\b[^\n]*--fs-uuid)[^\n]*?\s` +
+	byUUID = lazyregexp.New(`\bsearch(?:\.fs_uuid|\b[^\n]*--fs-uuid)[^\n]*?\s` +
 		`([0-9A-Fa-f]{4,8}(?:-[0-9A-Fa-f]{4}){1,3}(?:-[0-9A-Fa-f]{12})?)\b`)
 )
 
@@ -132,14 +135,14 @@ func specs(text string) []string {
 		if strings.HasPrefix(strings.TrimSpace(line), "#") || !mayName(line) {
 			continue
 		}
-		for _, m := range spec.FindAllStringSubmatch(line, -1) {
+		for _, m := range spec().FindAllStringSubmatch(line, -1) {
 			if m[1] != "" {
 				add(m[1] + "=" + strings.Trim(m[2], `"`))
 			} else {
 				add(strings.ToUpper(m[3]) + "=" + m[4])
 			}
 		}
-		for _, m := range byUUID.FindAllStringSubmatch(line, -1) {
+		for _, m := range byUUID().FindAllStringSubmatch(line, -1) {
 			add("UUID=" + m[1])
 		}
 	}

@@ -220,17 +220,32 @@ func TestScanKnown(t *testing.T) {
 	}
 }
 
-// TestScanKnownFAT: where the filesystem tells no time of a change, the bytes are what
-// is known.
+// TestScanKnownFAT: where the filesystem tells no time of a change, a file is known by
+// where its bytes are, as long as they are known to be the same.
 func TestScanKnownFAT(t *testing.T) {
+	place, same := map[string]string{"a": " 0+1", "b": " 512+1"}, true
 	files := refs.Files{FS: fstest.MapFS{"a": file("x"), "b": file("x")}, FAT: true, Whole: true}
+	files.Unmoved = func(name string, size int64) (string, bool) {
+		if size != 1 {
+			t.Errorf("asked for %d bytes of %s", size, name)
+		}
+		return place[name], same || name != "a"
+	}
 	files.Clean = scan(t, files, whatIsGone).Clean
 	if r := scan(t, files, whatIsGone); len(files.Clean) != 2 || r.Files != 0 {
 		t.Errorf("again: %+v", r)
 	}
-	files.FS = fstest.MapFS{"a": file("y"), "b": file("x")}
+	same = false
+	if r := scan(t, files, whatIsGone); r.Files != 1 || len(r.Clean) != 0 {
+		t.Errorf("with other bytes: %+v", r)
+	}
+	same, place["a"] = true, " 1024+1"
 	if r := scan(t, files, whatIsGone); r.Files != 1 {
-		t.Errorf("changed: %+v", r)
+		t.Errorf("moved: %+v", r)
+	}
+	files.Unmoved = nil
+	if r := scan(t, files, whatIsGone); r.Files != 2 || len(r.Clean) != 0 {
+		t.Errorf("of which nothing is known: %+v", r)
 	}
 }
 

@@ -28,7 +28,7 @@ type Base struct {
 	Told                []string // notes of an earlier verdict about the image, which count if the bytes are gone
 }
 
-var closureCheck = Check{Name: "closure", Version: 2, Run: closure}
+var closureCheck = Check{Name: "closure", Version: 3, Run: closure}
 
 // closure checks that nothing which is read at boot names a volume by what
 // only the base had: see [refs.Search] for what counts. It says nothing of an
@@ -41,7 +41,7 @@ func closure(ctx context.Context, r Request) ([]record.Check, error) {
 		return nil, err
 	}
 	started := time.Now()
-	found, err := scan(ctx, r.Image, r.Base.search(r.Image.Layout), r.Base.clean())
+	found, err := scan(ctx, r.Image, r.Base.search(r.Image.Layout), r.Base)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func without(ids, here []string) []string {
 // image that is made of it is judged: Clean of a later [Request]. inInitrds are
 // those of its files with a copy of a partition UUID that cannot be rewritten.
 func Remember(ctx context.Context, i *disk.Image) (clean []byte, inInitrds []string, err error) {
-	found, err := scan(ctx, i, refs.Search{Partitions: i.Layout.PartUUIDs(), Here: i.Layout.UUIDs()}, nil)
+	found, err := scan(ctx, i, refs.Search{Partitions: i.Layout.PartUUIDs(), Here: i.Layout.UUIDs()}, &Base{File: i.File})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -92,7 +92,7 @@ type scanned struct {
 	clean                        refs.Known
 }
 
-func scan(ctx context.Context, i *disk.Image, s refs.Search, clean refs.Known) (all scanned, err error) {
+func scan(ctx context.Context, i *disk.Image, s refs.Search, base *Base) (all scanned, err error) {
 	trees, unreadable, err := i.Trees()
 	if err != nil {
 		return all, err
@@ -101,7 +101,11 @@ func scan(ctx context.Context, i *disk.Image, s refs.Search, clean refs.Known) (
 		all.unread = append(all.unread, err.Error())
 	}
 	all.clean = refs.Known{}
-	found, err := tool.Each(trees, func(t disk.Placed) (refs.Report, error) { return filesOf(t, clean).Scan(ctx, s) })
+	clean := base.clean()
+	found, err := tool.Each(trees, func(t disk.Placed) (refs.Report, error) {
+		return refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot(),
+			Tree: t.Key(), Clean: clean, Unmoved: i.Unmoved(ctx, base.File, t)}.Scan(ctx, s)
+	})
 	for n, r := range found {
 		all.add(trees[n], r)
 	}
@@ -129,12 +133,6 @@ func (s *scanned) add(t disk.Placed, r refs.Report) {
 		s.unread = append(s.unread, fmt.Sprintf("not looked into: %s: %s", filepath.Join(at, u.File, u.Inside), u.Why))
 	}
 	maps.Copy(s.clean, r.Clean)
-}
-
-// filesOf are the files of a tree, of which some are clean.
-func filesOf(t disk.Placed, clean refs.Known) refs.Files {
-	return refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot(),
-		Tree: t.Key(), Clean: clean}
 }
 
 // namedBy says what a file names that is gone, and what else it could name.
