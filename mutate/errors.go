@@ -10,6 +10,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 	"github.com/imgmut/imgmut/mutate/record"
 )
 
@@ -33,7 +34,7 @@ func (e *StepError) Fault() string { return string(fault.Step) }
 
 // noNetwork is what programs print when they cannot resolve a name or reach an
 // address. Most print what getaddrinfo(3) or connect(2) told them.
-var noNetwork = regexp.MustCompile(`(?i)` + strings.Join([]string{
+var noNetwork = lazyregexp.New(`(?i)` + strings.Join([]string{
 	// glibc and musl
 	`temporary failure in name resolution`, `name or service not known`, `no address associated with hostname`,
 	`name does not resolve`, `network is unreachable`,
@@ -49,7 +50,7 @@ var noNetwork = regexp.MustCompile(`(?i)` + strings.Join([]string{
 // give it, which they cannot know of.
 var knownFailures = []struct {
 	in      func(*StepError) bool
-	printed *regexp.Regexp
+	printed func() *regexp.Regexp
 	hint    string
 }{
 	{func(e *StepError) bool { return !e.Network }, noNetwork, "a step has no network unless it says network: true"},
@@ -57,11 +58,11 @@ var knownFailures = []struct {
 		"check the name: no list of packages that the image knows of has it"},
 	{func(e *StepError) bool { return e.Kind != "packages" }, noPackage,
 		"the image has no lists of packages, or old ones: a packages step fetches them by itself"},
-	{func(*StepError) bool { return true }, regexp.MustCompile(`No space left on device`), fullImage},
+	{func(*StepError) bool { return true }, lazyregexp.New(`No space left on device`), fullImage},
 }
 
 // noPackage is what apt-get prints of a package that no list has.
-var noPackage = regexp.MustCompile(`Unable to locate package|has no installation candidate`)
+var noPackage = lazyregexp.New(`Unable to locate package|has no installation candidate`)
 
 // Hint is what the recipe can do about it, if that shows.
 func (e *StepError) Hint() string {
@@ -69,11 +70,11 @@ func (e *StepError) Hint() string {
 		return fault.Mend(e.Err) // the machine's fault, whatever the step printed
 	}
 	for _, k := range knownFailures {
-		if k.in(e) && slices.ContainsFunc(e.Tail, k.printed.MatchString) {
+		if k.in(e) && slices.ContainsFunc(e.Tail, k.printed().MatchString) {
 			return k.hint
 		}
 	}
-	if len(e.Sealed) > 0 && slices.ContainsFunc(e.Tail, readOnly.MatchString) {
+	if len(e.Sealed) > 0 && slices.ContainsFunc(e.Tail, readOnly().MatchString) {
 		return fmt.Sprintf("commands cannot write below %s, because the kernel of this machine has no vfat: "+
 			"steps of the kinds write and copy can", e.Sealed[0].Mountpoint)
 	}
@@ -85,7 +86,7 @@ func (e *StepError) Hint() string {
 
 // readOnly is what programs print where nobody can write: strerror(3), and what others
 // make of it.
-var readOnly = regexp.MustCompile(`(?i)read-only file ?system`)
+var readOnly = lazyregexp.New(`(?i)read-only file ?system`)
 
 // fullImage is the mend for a filesystem of the image that is full.
 const fullImage = "the image's own filesystem is full: use a larger base"

@@ -34,33 +34,39 @@ var ourImports = map[string][]string{
 		"mutate/disk", "mutate/etc", "mutate/fault", "mutate/gpt", "mutate/mount", "mutate/record", "mutate/reflink",
 		"mutate/refs", "mutate/tool",
 	},
-	"mutate/guest":     {"mutate/agent", "mutate/fault", "mutate/mount"},
-	"mutate/catalog":   {"mutate/fault", "mutate/record", "mutate/store"},
-	"mutate/record":    {"mutate/content", "mutate/disk"},
-	"mutate/step":      {"mutate/agent", "mutate/packages", "mutate/record", "recipes"},
-	"mutate/store":     {"mutate/fault", "mutate/lock", "mutate/mount", "mutate/reflink", "mutate/tool"},
-	"mutate/disk":      {"mutate/boot", "mutate/etc", "mutate/fault", "mutate/gpt", "mutate/mount", "mutate/tool"},
-	"mutate/refs":      {"mutate/bootfile", "mutate/etc", "mutate/fault", "mutate/uki"},
-	"mutate/bootfile":  {},
-	"mutate/etc":       {},
-	"mutate/content":   {"mutate/fault", "mutate/reflink"},
-	"mutate/agent":     {"mutate/printable", "mutate/thread"},
-	"mutate/boot":      {"mutate/etc", "mutate/uki"},
-	"mutate/fault":     {},
-	"mutate/gpt":       {},
-	"mutate/lock":      {"mutate/printable"},
-	"mutate/mount":     {"mutate/fault", "mutate/lock", "mutate/thread"},
-	"mutate/printable": {},
-	"mutate/reflink":   {},
-	"mutate/statcache": {},
-	"mutate/thread":    {},
-	"mutate/tool":      {"mutate/fault"},
-	"mutate/uki":       {},
-	"machined":         {},
-	"recipes":          {},
-	"fixtures":         {}, // for _test.go files, whose imports are not checked
-	"fixtures/bench":   {"machined", "mutate/gpt", "mutate/reflink", "mutate/store"},
+	"mutate/guest":   {"mutate/agent", "mutate/fault", "mutate/mount"},
+	"mutate/catalog": {"mutate/fault", "mutate/record", "mutate/store"},
+	"mutate/record":  {"mutate/content", "mutate/disk"},
+	"mutate/step":    {"mutate/agent", "mutate/packages", "mutate/record", "recipes"},
+	"mutate/store":   {"mutate/fault", "mutate/lock", "mutate/mount", "mutate/reflink", "mutate/tool"},
+	"mutate/disk": {
+		"mutate/boot", "mutate/content", "mutate/etc", "mutate/fault", "mutate/gpt", "mutate/mount", "mutate/reflink", "mutate/tool",
+	},
+	"mutate/refs":       {"mutate/bootfile", "mutate/etc", "mutate/fault", "mutate/uki"},
+	"mutate/bootfile":   {},
+	"mutate/etc":        {},
+	"mutate/content":    {"mutate/fault", "mutate/reflink"},
+	"mutate/agent":      {"mutate/printable", "mutate/thread"},
+	"mutate/boot":       {"mutate/etc", "mutate/uki"},
+	"mutate/fault":      {},
+	"mutate/gpt":        {},
+	"mutate/lazyregexp": {},
+	"mutate/lock":       {"mutate/printable"},
+	"mutate/mount":      {"mutate/fault", "mutate/lock", "mutate/thread"},
+	"mutate/printable":  {},
+	"mutate/reflink":    {},
+	"mutate/statcache":  {},
+	"mutate/thread":     {},
+	"mutate/tool":       {"mutate/fault"},
+	"mutate/uki":        {},
+	"machined":          {},
+	"recipes":           {},
+	"fixtures":          {}, // for _test.go files, whose imports are not checked
+	"fixtures/bench":    {"machined", "mutate/gpt", "mutate/reflink", "mutate/store"},
 }
+
+// anywhere is what each of them may import: it is like a part of the language.
+const anywhere = "mutate/lazyregexp"
 
 // onlyIn keeps a dependency in one place, so that it can be replaced there.
 var onlyIn = map[string][]string{
@@ -95,7 +101,7 @@ func TestImportDirection(t *testing.T) {
 		for _, imp := range f[1:] {
 			if dep, ours := strings.CutPrefix(imp, module+"/"); ours {
 				used[dep] = true
-				if !slices.Contains(allowed, dep) {
+				if dep != anywhere && !slices.Contains(allowed, dep) {
 					t.Errorf("%s must not import %s", pkg, dep)
 				}
 			}

@@ -2,16 +2,17 @@ package agent
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // accountForm is the name of a user or group as Debian lets it be, and with
 // that Red Hat (shadow's chkname with Debian's relaxed rule): anything that is
 // no separator in /etc/passwd or on a command line and does not begin like an
 // option or an entry of NIS.
-var accountForm = regexp.MustCompile(`^[^-+~:,/\s\pC][^:,/\s\pC]*$`)
+var accountForm = lazyregexp.New(`^[^-+~:,/\s\pC][^:,/\s\pC]*$`)
 
 // maxAccount is the length of the longest name, in bytes (useradd(8)).
 const maxAccount = 32
@@ -25,7 +26,7 @@ func CheckOwner(s string) error {
 	for _, name := range strings.SplitN(s, ":", 2) {
 		if id, err := strconv.ParseUint(name, 10, 64); err == nil && id < noID {
 			continue
-		} else if err == nil || !accountForm.MatchString(name) || len(name) > maxAccount {
+		} else if err == nil || !accountForm().MatchString(name) || len(name) > maxAccount {
 			return fmt.Errorf("%q: want USER or USER:GROUP, by name or number", s)
 		}
 	}
@@ -42,12 +43,12 @@ func ParseMode(s string) (uint32, error) {
 }
 
 // unitForm is a full unit name (systemd.unit(5)); the ending says what is meant.
-var unitForm = regexp.MustCompile(
+var unitForm = lazyregexp.New(
 	`^[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]*\.(service|socket|target|timer|mount|automount|path|slice|swap|device|scope)$`)
 
 // CheckUnit says what is wrong with the name of a unit.
 func CheckUnit(name string) error {
-	if !unitForm.MatchString(name) {
+	if !unitForm().MatchString(name) {
 		return fmt.Errorf("%q: want a full unit name such as nginx.service", name)
 	}
 	return nil

@@ -4,10 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // item is a line of a menu: an entry, which may start several kernels by its
@@ -259,11 +260,11 @@ func (g *grub) set(name, value string) {
 const unknownName = "?"
 
 // noLinux are programs that are started as if they were a kernel.
-var noLinux = regexp.MustCompile(`^memtest|\.(lkrn|c32|bin)$`)
+var noLinux = lazyregexp.New(`^memtest|\.(lkrn|c32|bin)$`)
 
 // start begins with a kernel.
 func (g *grub) start(c command) {
-	if len(c.words) < 2 || strings.ContainsRune(c.words[1], unknown) || noLinux.MatchString(path.Base(c.words[1])) {
+	if len(c.words) < 2 || strings.ContainsRune(c.words[1], unknown) || noLinux().MatchString(path.Base(c.words[1])) {
 		return
 	}
 	if g.starts++; g.starts > maxStarts {

@@ -134,7 +134,7 @@ func FuzzEntries(f *testing.F) {
 		in := []Place{{At: "/", FS: root, UUID: rootUUID}, {FS: esp, UUID: "1A2B-3C4D"}}
 		entries, err := Entries(in)
 		for i, e := range entries {
-			if clean(e.Options) != e.Options || e.Version != "" && !release.MatchString(e.Version) || e.Loader == "" || e.File == "" {
+			if clean(e.Options) != e.Options || e.Version != "" && !release().MatchString(e.Version) || e.Loader == "" || e.File == "" {
 				t.Errorf("%+v", e)
 			}
 			for _, name := range append([]string{e.Kernel}, e.Initrds...) {

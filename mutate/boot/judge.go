@@ -6,11 +6,12 @@ import (
 	"io/fs"
 	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // Finding is something about the way an image starts.
@@ -23,10 +24,10 @@ type Finding struct {
 
 // Key names a finding in whatever image it is made: UUIDs and machine-ids, which
 // every image has of its own, and lines of files are left out.
-func (f Finding) Key() string { return ownName.ReplaceAllString(f.What, "*") }
+func (f Finding) Key() string { return ownName().ReplaceAllString(f.What, "*") }
 
 // ownName finds a UUID, of any form, a machine-id, and the line of a file.
-var ownName = regexp.MustCompile(`(?i)\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b` +
+var ownName = lazyregexp.New(`(?i)\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b` +
 	`|\b[0-9a-f]{4}-[0-9a-f]{4}\b|\b[0-9a-f]{8}-[0-9a-f]{2}\b|\b[0-9a-f]{32}\b|:[0-9]+\b`)
 
 // judge is a look at entries.
@@ -191,7 +192,7 @@ func parameter(options, name string) (value string) {
 
 // modules judges whether a kernel finds its modules.
 func (j *judge) modules(e Entry) {
-	if !release.MatchString(e.Version) {
+	if !release().MatchString(e.Version) {
 		j.note(e, "the version of %s is not known, and so not whether its modules are there", cmp.Or(e.Kernel, e.File))
 		return
 	}
@@ -226,7 +227,7 @@ var moduleDirectories = []string{"/usr/lib/modules", "/lib/modules"}
 func (j *judge) installedModules() (versions []string) {
 	for _, dir := range moduleDirectories {
 		for _, name := range j.list(dir) {
-			if release.MatchString(name) && !slices.Contains(versions, name) && len(j.list(path.Join(dir, name))) > 0 {
+			if release().MatchString(name) && !slices.Contains(versions, name) && len(j.list(path.Join(dir, name))) > 0 {
 				versions = append(versions, name)
 			}
 		}
@@ -277,10 +278,10 @@ func menu(e Entry) string {
 	if e.Loader == "bls" || e.Loader == "uki" {
 		return path.Dir(e.File)
 	}
-	return fileLine.ReplaceAllString(e.File, "")
+	return fileLine().ReplaceAllString(e.File, "")
 }
 
-var fileLine = regexp.MustCompile(`:[0-9]+$`)
+var fileLine = lazyregexp.New(`:[0-9]+$`)
 
 // sameLoader says whether two entries are in one menu: what systemd-boot shows
 // are loader entries and unified kernel images.
@@ -296,7 +297,7 @@ func sameLoader(a, b Entry) bool {
 
 // noKernel are files that are called as a kernel is: backups, packed ones for
 // debuggers, signatures.
-var noKernel = regexp.MustCompile(`\.(old|bak|gz|xz|zst|sig|hmac|dpkg-\w+|rpm\w+)$`)
+var noKernel = lazyregexp.New(`\.(old|bak|gz|xz|zst|sig|hmac|dpkg-\w+|rpm\w+)$`)
 
 // installedKernels lists the kernels that packages installed, by version.
 func (j *judge) installedKernels() map[string]string {
@@ -314,7 +315,7 @@ func (j *judge) installedKernels() map[string]string {
 		}
 	}
 	for _, name := range j.list("/boot") {
-		if !noKernel.MatchString(name) {
+		if !noKernel().MatchString(name) {
 			add(path.Join("/boot", name))
 		}
 	}

@@ -5,9 +5,10 @@ import (
 	"encoding/binary"
 	"io"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // version says which kernel an entry starts: by what the kernel says of itself,
@@ -23,34 +24,34 @@ func (c *chain) version(e Entry) string {
 		}
 	}
 	said := strings.Fields(e.Version)
-	if len(said) != 1 || !release.MatchString(said[0]) {
+	if len(said) != 1 || !release().MatchString(said[0]) {
 		said = []string{""}
 	}
 	return cmp.Or(nameVersion(e.Kernel), said[0])
 }
 
 // release is what uname -r may be: it names a directory of modules.
-var release = regexp.MustCompile(`^[0-9]+\.[0-9]+[0-9A-Za-z._+~-]{0,100}$`)
+var release = lazyregexp.New(`^[0-9]+\.[0-9]+[0-9A-Za-z._+~-]{0,100}$`)
 
 // nameVersion reads the version off the name of a kernel, or of the directory it
 // is in, as kernel-install(8) and packages lay them out.
 func nameVersion(name string) string {
 	base, dir := path.Base(name), path.Base(path.Dir(name))
-	if kernel, version, ok := strings.Cut(base, "-"); ok && kernelNames.MatchString(kernel) {
+	if kernel, version, ok := strings.Cut(base, "-"); ok && kernelNames().MatchString(kernel) {
 		for ; ok; _, version, ok = strings.Cut(version, "-") { // there may be a machine-id or a system's name before it
-			if release.MatchString(version) {
+			if release().MatchString(version) {
 				return version
 			}
 		}
 	}
-	if release.MatchString(dir) {
+	if release().MatchString(dir) {
 		return dir
 	}
 	return ""
 }
 
 // kernelNames are what kernels are called before their version.
-var kernelNames = regexp.MustCompile(`^(vmlinu[xz]|kernel|linux|b?z?[Ii]mage|Image)$`)
+var kernelNames = lazyregexp.New(`^(vmlinu[xz]|kernel|linux|b?z?[Ii]mage|Image)$`)
 
 // headerVersion reads what a kernel for x86 says of itself.
 func headerVersion(p Place, file string) string {
@@ -87,7 +88,7 @@ func versionInHeader(head []byte) string {
 func firstRelease(text string) string {
 	text, _, _ = strings.Cut(text, "\x00")
 	word, _, _ := strings.Cut(strings.TrimSpace(text), " ")
-	if !release.MatchString(word) {
+	if !release().MatchString(word) {
 		return ""
 	}
 	return word

@@ -5,11 +5,11 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"io"
-	"regexp"
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // classify tells what a tree is: "root" for an operating system, "ostree" for
@@ -34,10 +34,10 @@ func osName(t *Tree) string {
 	return strings.TrimSpace(r["ID"] + " " + r["VERSION_ID"])
 }
 
-var selinuxOn = regexp.MustCompile(`(?m)^\s*SELINUX\s*=\s*(enforcing|permissive)\s*$`)
+var selinuxOn = lazyregexp.New(`(?m)^\s*SELINUX\s*=\s*(enforcing|permissive)\s*$`)
 
 // usesSELinux tells whether the system labels its files (selinux_config(5)).
-func usesSELinux(t *Tree) bool { return selinuxOn.MatchString(etc.Read(t, "etc/selinux/config")) }
+func usesSELinux(t *Tree) bool { return selinuxOn().MatchString(etc.Read(t, "etc/selinux/config")) }
 
 // machineArch reads the architecture off a program that every system has, in
 // systemd's words.

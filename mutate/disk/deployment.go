@@ -3,11 +3,11 @@ package disk
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // A system of ostree is no tree on a disk. It is a deployment, one of several
@@ -17,7 +17,7 @@ import (
 
 // deploymentPath is where a deployment is in its volume: of which operating system,
 // and its name, a checksum and a number.
-var deploymentPath = regexp.MustCompile(`^(?:\.\./)*(?:ostree/)?deploy/([^/]+)/deploy/([0-9a-f]{64}\.[0-9]+)$`)
+var deploymentPath = lazyregexp.New(`^(?:\.\./)*(?:ostree/)?deploy/([^/]+)/deploy/([0-9a-f]{64}\.[0-9]+)$`)
 
 // deployment gives what the system mounts of a volume with deployments, / first: the one
 // that the boot loader starts by default.
@@ -35,7 +35,7 @@ func (i *Image) deployment(v Volume, tree *Tree, k kernelSays) ([]Mounted, error
 	if err != nil {
 		return nil, refuse("/%s, which the boot loader starts, cannot be read: %v", link, err)
 	}
-	m := deploymentPath.FindStringSubmatch(target)
+	m := deploymentPath().FindStringSubmatch(target)
 	if m == nil {
 		return nil, refuse("/%s, which the boot loader starts, leads to %s", link, target)
 	}

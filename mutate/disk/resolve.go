@@ -4,25 +4,27 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // diskNode is a partition by the name of its disk: of the first of its kind, which
 // is the image's where there is one disk.
 var (
-	diskNode  = regexp.MustCompile(`^(/dev/(?:[shv]d[a-z]+|xvd[a-z]+|(?:nvme\d+n\d+|mmcblk\d+)))(?:p?(\d+))$`)
-	pathNode  = regexp.MustCompile(`^(/dev/disk/by-(?:path|id)/.+)-part(\d+)$`)
-	firstDisk = regexp.MustCompile(`^/dev/(?:[shv]da|xvda|nvme0n1|mmcblk0)$`)
+	diskNode  = lazyregexp.New(`^(/dev/(?:[shv]d[a-z]+|xvd[a-z]+|(?:nvme\d+n\d+|mmcblk\d+)))(?:p?(\d+))$`)
+	pathNode  = lazyregexp.New(`^(/dev/disk/by-(?:path|id)/.+)-part(\d+)$`)
+	firstDisk = lazyregexp.New(`^/dev/(?:[shv]da|xvda|nvme0n1|mmcblk0)$`)
 )
 
 // partitionOf splits the name of a partition into that of its disk and a slot.
 func partitionOf(spec string) (disk string, slot int, ok bool) {
-	for _, re := range []*regexp.Regexp{diskNode, pathNode} {
-		m := re.FindStringSubmatch(spec)
+	for n, re := range []func() *regexp.Regexp{diskNode, pathNode} {
+		m := re().FindStringSubmatch(spec)
 		if m == nil {
 			continue
 		}
 		digit := strings.ContainsAny(m[1][len(m[1])-1:], "0123456789") // then there is a p in between
-		if re == diskNode && digit != strings.HasPrefix(spec[len(m[1]):], "p") {
+		if n == 0 && digit != strings.HasPrefix(spec[len(m[1]):], "p") {
 			return "", 0, false
 		}
 		slot, err := strconv.Atoi(m[2])
@@ -36,7 +38,7 @@ func (l *Layout) isOwn(disk string) bool {
 	if l.Disk != "" {
 		return disk == l.Disk
 	}
-	return firstDisk.MatchString(disk)
+	return firstDisk().MatchString(disk)
 }
 
 // Resolve finds the volume that a reference names: UUID=, LABEL=, PARTUUID=,

@@ -2,10 +2,11 @@ package etc
 
 import (
 	"iter"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // Mount is something that the system mounts, or can mount, at its start.
@@ -61,7 +62,7 @@ func fstabLines(text string) iter.Seq2[int, Mount] {
 // Unescape undoes \040 and the like, by which fstab writes white space, and may
 // write any other byte.
 func Unescape(s string) string {
-	return octal.ReplaceAllStringFunc(s, func(e string) string {
+	return octal().ReplaceAllStringFunc(s, func(e string) string {
 		n, err := strconv.ParseUint(e[1:], 8, 8)
 		if err != nil {
 			return e
@@ -70,4 +71,4 @@ func Unescape(s string) string {
 	})
 }
 
-var octal = regexp.MustCompile(`\\[0-7]{3}`)
+var octal = lazyregexp.New(`\\[0-7]{3}`)

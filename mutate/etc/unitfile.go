@@ -2,9 +2,10 @@ package etc
 
 import (
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // setting is one assignment of a unit file: its key with the section, as
@@ -98,7 +99,7 @@ func expand(value, name string) string {
 		return value
 	}
 	prefix, instance, suffix, _ := splitUnit(name)
-	return specifier.ReplaceAllStringFunc(value, func(s string) string {
+	return specifier().ReplaceAllStringFunc(value, func(s string) string {
 		switch s[1] {
 		case '%':
 			return "%"
@@ -134,12 +135,12 @@ func expand(value, name string) string {
 }
 
 var (
-	specifier = regexp.MustCompile(`%[%A-Za-z]`)
+	specifier = lazyregexp.New(`%[%A-Za-z]`)
 	// standardPlaces are the directories of the system that have a specifier.
 	standardPlaces = map[byte]string{
 		'C': "/var/cache", 'E': "/etc", 'L': "/var/log", 'S': "/var/lib", 'T': "/tmp", 'V': "/var/tmp", 'h': "/root", 't': "/run",
 	}
-	hexByte = regexp.MustCompile(`\\x[0-9a-fA-F]{2}`)
+	hexByte = lazyregexp.New(`\\x[0-9a-fA-F]{2}`)
 )
 
 func unhexByte(s string) string {

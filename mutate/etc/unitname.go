@@ -116,5 +116,5 @@ func unitPlace(name string) (string, bool) {
 // unescapeName gives back the path, without its first slash, or the word, of
 // which a name was made.
 func unescapeName(s string) string {
-	return hexByte.ReplaceAllStringFunc(strings.ReplaceAll(s, "-", "/"), unhexByte)
+	return hexByte().ReplaceAllStringFunc(strings.ReplaceAll(s, "-", "/"), unhexByte)
 }

@@ -15,12 +15,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/mutate/etc"
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // Change is what is to be done, in this order: lists are fetched, packages
@@ -53,11 +53,11 @@ func (m Manager) Commands(c Change) []agent.Command { return m.commands(c) }
 // nameForm is what the managers agree on, with =version, :arch and the like
 // after it. It cannot start with a dash, so it is never taken for an option, nor
 // end with one, by which apt-get would remove it.
-var nameForm = regexp.MustCompile(`^[A-Za-z0-9@][A-Za-z0-9+._:=~^*/@-]*$`)
+var nameForm = lazyregexp.New(`^[A-Za-z0-9@][A-Za-z0-9+._:=~^*/@-]*$`)
 
 // CheckName says what is wrong with the form of a package's name.
 func CheckName(name string) error {
-	if !nameForm.MatchString(name) || strings.HasSuffix(name, "-") {
+	if !nameForm().MatchString(name) || strings.HasSuffix(name, "-") {
 		return fmt.Errorf("%q is not the name of a package", name)
 	}
 	return nil

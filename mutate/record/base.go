@@ -2,11 +2,11 @@ package record
 
 import (
 	"errors"
-	"regexp"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // Base is the record of an imported raw image.
@@ -30,11 +30,11 @@ type Base struct {
 }
 
 // digestForm is what a content digest looks like.
-var digestForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var digestForm = lazyregexp.New(`^[0-9a-f]{64}$`)
 
 // Check is an error if this is not the record of the base with that digest.
 func (b *Base) Check(digest string) error {
-	if b.Digest != digest || !digestForm.MatchString(digest) {
+	if b.Digest != digest || !digestForm().MatchString(digest) {
 		return errors.New("it is no record of this base")
 	}
 	return nil

@@ -5,9 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
-	"regexp"
 	"strings"
 	"unicode/utf16"
+
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // finder finds UUIDs of partitions and filesystems in bytes of any sort, many in one
@@ -150,7 +151,7 @@ func labelForms(label string) map[string]formKind {
 // a longer word.
 func (f *finder) isLabel(m match, text string, after []byte) bool {
 	tagged := strings.HasPrefix(text, "LABEL=") || strings.HasPrefix(text, "by")
-	whole := strings.HasSuffix(strings.ReplaceAll(text, escapedDash, "-"), f.ids[m.id]) && labelEnd.Match(after)
+	whole := strings.HasSuffix(strings.ReplaceAll(text, escapedDash, "-"), f.ids[m.id]) && labelEnd().Match(after)
 	n := len(m.before)
 	return tagged && whole && (n == 0 || !isWord(m.before[n-1]))
 }
@@ -246,7 +247,7 @@ func (f *finder) matchAt(b []byte, start, end int) (match, bool) {
 }
 
 // escape is a byte in the name of a unit, of which the digits are none of an ID.
-var escape = regexp.MustCompile(`\\x[0-9a-f]{2}$`)
+var escape = lazyregexp.New(`\\x[0-9a-f]{2}$`)
 
 // continued says whether an ID is a part of something longer.
 func (f form) continued(before, after []byte) bool {
@@ -255,7 +256,7 @@ func (f form) continued(before, after []byte) bool {
 		return n > 1 && before[n-1] == 0 && isHex(before[n-2]) || len(after) > 1 && isHex(after[0]) && after[1] == 0
 	}
 	n := len(before)
-	return n > 0 && isHex(before[n-1]) && !escape.Match(before[max(0, n-4):]) || len(after) > 0 && isHex(after[0])
+	return n > 0 && isHex(before[n-1]) && !escape().Match(before[max(0, n-4):]) || len(after) > 0 && isHex(after[0])
 }
 
 func isHex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f' }

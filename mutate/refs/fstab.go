@@ -3,11 +3,11 @@ package refs
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/etc"
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // An fstab is read by the field, as whatever mounts by it does: a byte of it may
@@ -31,7 +31,7 @@ func fstabReferences(name, text string) []Reference {
 // something else, as a device or a directory.
 func fstabSpec(s string) (spec string, ok bool) {
 	key, value, ok := strings.Cut(strings.Trim(s, `"'`), "=")
-	if m := diskLink.FindStringSubmatch(s); m != nil {
+	if m := diskLink().FindStringSubmatch(s); m != nil {
 		key, value, ok = strings.ToUpper(m[1]), unhex(m[2]), true
 	}
 	switch key {
@@ -42,22 +42,22 @@ func fstabSpec(s string) (spec string, ok bool) {
 }
 
 var (
-	diskLink  = regexp.MustCompile(`^/+dev/+disk/+by-(uuid|label|partuuid|partlabel)/+(.*)$`)
-	hexEscape = regexp.MustCompile(`\\x[0-9a-f]{2}`)
+	diskLink  = lazyregexp.New(`^/+dev/+disk/+by-(uuid|label|partuuid|partlabel)/+(.*)$`)
+	hexEscape = lazyregexp.New(`\\x[0-9a-f]{2}`)
 )
 
 // unhex undoes \x20 and the like, by which udev writes what may not be in the
 // name of a link.
 func unhex(s string) string {
-	return hexEscape.ReplaceAllStringFunc(s, func(e string) string {
+	return hexEscape().ReplaceAllStringFunc(s, func(e string) string {
 		n, _ := strconv.ParseUint(e[len(`\x`):], 16, 8) // hexEscape is of two digits
 		return string([]byte{byte(n)})
 	})
 }
 
 var (
-	escapedField = regexp.MustCompile(`[^ \t\n]*\\[0-3][0-7]{2}[^ \t\n]*`)
-	escapedByte  = regexp.MustCompile(`^\\[0-3][0-7]{2}`)
+	escapedField = lazyregexp.New(`[^ \t\n]*\\[0-3][0-7]{2}[^ \t\n]*`)
+	escapedByte  = lazyregexp.New(`^\\[0-3][0-7]{2}`)
 	escapeField  = strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`)
 )
 
@@ -65,7 +65,7 @@ var (
 // as an octal number. Each byte keeps its form, so that the file keeps its length,
 // unless the name has another.
 func renameEscaped(text string, rename func(string) string) string {
-	return escapedField.ReplaceAllStringFunc(text, func(field string) string {
+	return escapedField().ReplaceAllStringFunc(text, func(field string) string {
 		plain := etc.Unescape(field)
 		fresh := rename(plain)
 		if fresh == plain {
@@ -76,7 +76,7 @@ func renameEscaped(text string, rename func(string) string) string {
 		}
 		var b strings.Builder
 		for i := range len(fresh) {
-			form := escapedByte.FindString(field)
+			form := escapedByte().FindString(field)
 			switch {
 			case form == "":
 				b.WriteByte(fresh[i])

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // A label is any word, so it is one only where the text says so. Those that are
@@ -22,7 +23,7 @@ const saysLabel = `\bLABEL=["']?|\bby-label/|\bID_FS_LABEL(?:_ENC)?==?["']?|\bfs
 // a unit.
 const endsLabel = `(?:[^A-Za-z0-9._\-]|\.(?:device|swap|mount)|$)`
 
-var labelEnd = regexp.MustCompile(`^` + endsLabel)
+var labelEnd = lazyregexp.New(`^` + endsLabel)
 
 // labelsIn finds labels, nil if there are none to find.
 func labelsIn(labels map[string]string) *regexp.Regexp {

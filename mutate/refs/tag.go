@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"regexp"
 	"strings"
+
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // What an ID names is decided by what stands before it. A partition and a
@@ -42,8 +44,8 @@ var (
 )
 
 // says is what ends with one of these, in any letter case.
-func says(endings ...string) *regexp.Regexp {
-	return regexp.MustCompile(`(?i)(?:` + strings.Join(endings, "|") + `)$`)
+func says(endings ...string) func() *regexp.Regexp {
+	return lazyregexp.New(`(?i)(?:` + strings.Join(endings, "|") + `)$`)
 }
 
 // sort is what the text says of an ID.
@@ -61,11 +63,11 @@ func (m match) sort() sort {
 		before = before[n+1:]
 	}
 	switch {
-	case saysPartition.Match(before):
+	case saysPartition().Match(before):
 		return ofPartition
-	case saysOther.Match(before):
+	case saysOther().Match(before):
 		return ofOther
-	case saysFilesystem.Match(before):
+	case saysFilesystem().Match(before):
 		return ofFilesystem
 	}
 	return unsaid

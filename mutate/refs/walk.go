@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate/etc"
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // bootPlaces are the directories of a system of which files are read while it
@@ -36,9 +36,9 @@ var bootPlaces = []string{
 var (
 	// linksToDirectories are where a link to a directory may stand for what is read
 	// at boot. Elsewhere it may lead to all that a system has.
-	linksToDirectories = regexp.MustCompile(`^(boot|efi|etc/static|etc/systemd|lib|usr/lib)(/|$)`)
+	linksToDirectories = lazyregexp.New(`^(boot|efi|etc/static|etc/systemd|lib|usr/lib)(/|$)`)
 	// passedOver are directories of links to programs and certificates.
-	passedOver = regexp.MustCompile(`^etc/(alternatives|ssl/certs|pki)$`)
+	passedOver = lazyregexp.New(`^etc/(alternatives|ssl/certs|pki)$`)
 )
 
 const (
@@ -98,7 +98,7 @@ func (w *walker) take(name string, info fs.FileInfo, depth int) error {
 			return tooMuch("there are more than %d files that may be read at boot, such as %s", maxWalked, name)
 		}
 		return nil
-	case !info.IsDir() || passedOver.MatchString(name):
+	case !info.IsDir() || passedOver().MatchString(name):
 		return nil
 	case depth > maxDirectory:
 		return tooMuch("%s lies in more than %d directories", name, maxDirectory)
@@ -210,7 +210,7 @@ func (w *walker) follow(name string) bool {
 		return false
 	}
 	return info.Mode().IsRegular() && info.Size() <= etc.MaxText ||
-		info.IsDir() && (w.Whole || linksToDirectories.MatchString(name))
+		info.IsDir() && (w.Whole || linksToDirectories().MatchString(name))
 }
 
 // entries lists a directory, sorted by name.

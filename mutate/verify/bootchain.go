@@ -3,12 +3,12 @@ package verify
 import (
 	"context"
 	"io/fs"
-	"regexp"
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/boot"
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/etc"
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 var bootCheck = judged("boot chain", 1, bootChain)
@@ -83,18 +83,18 @@ func places(i *disk.Image) (all []boot.Place, err error) {
 // isRoot tells what root= may name.
 func isRoot(l *disk.Layout) func(spec string) (is, known bool) {
 	return func(spec string) (is, known bool) {
-		if strings.HasPrefix(spec, "/dev/") && !byLink.MatchString(spec) && !firstDisk.MatchString(spec) {
+		if strings.HasPrefix(spec, "/dev/") && !byLink().MatchString(spec) && !firstDisk().MatchString(spec) {
 			return false, false // of a volume group, or of a disk that may be another
 		}
 		if v, ok := l.Resolve(spec); ok {
 			return v.Role == disk.Root, true
 		}
-		return false, tag.MatchString(spec) || byLink.MatchString(spec)
+		return false, tag().MatchString(spec) || byLink().MatchString(spec)
 	}
 }
 
 var (
-	tag       = regexp.MustCompile(`^(PART)?(UUID|LABEL)=`)
-	byLink    = regexp.MustCompile(`^/dev/disk/by-(part)?(uuid|label)/`)
-	firstDisk = regexp.MustCompile(`^/dev/([shv]da|xvda|nvme0n1p|mmcblk0p)[0-9]+$`)
+	tag       = lazyregexp.New(`^(PART)?(UUID|LABEL)=`)
+	byLink    = lazyregexp.New(`^/dev/disk/by-(part)?(uuid|label)/`)
+	firstDisk = lazyregexp.New(`^/dev/([shv]da|xvda|nvme0n1p|mmcblk0p)[0-9]+$`)
 )

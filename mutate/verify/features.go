@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 	"github.com/imgmut/imgmut/mutate/tool"
 )
 
@@ -35,7 +35,7 @@ func CheckFeatures(ctx context.Context, i *disk.Image) error {
 
 // newFeature is how the library of e2fsprogs names a feature that it has no name for:
 // compatible, read-only compatible or incompatible, and the bit.
-var newFeature = regexp.MustCompile(`\bFEATURE_[CRI]\d+\b`)
+var newFeature = lazyregexp.New(`\bFEATURE_[CRI]\d+\b`)
 
 // unknownFeatures are those that this machine's e2fsprogs have no name for. A
 // filesystem that cannot be read at all is for its checker to tell.
@@ -55,7 +55,7 @@ func unknownFeatures(ctx context.Context, image *os.File, v disk.Volume) ([]stri
 	}
 	for line := range strings.Lines(string(out)) {
 		if features, ok := strings.CutPrefix(line, "Filesystem features:"); ok {
-			return newFeature.FindAllString(features, -1), nil
+			return newFeature().FindAllString(features, -1), nil
 		}
 	}
 	return nil, nil

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/tool"
@@ -137,7 +137,7 @@ func findings(report string) []string {
 	}
 	for _, line := range lastLines(report, maxLines) {
 		line = strings.TrimSpace(line)
-		if line != "" && !progressLine.MatchString(line) && !summaryLine.MatchString(line) {
+		if line != "" && !progressLine().MatchString(line) && !summaryLine().MatchString(line) {
 			found = append(found, line[:min(len(line), maxFinding)])
 		}
 	}
@@ -146,11 +146,11 @@ func findings(report string) []string {
 
 // progressLine is how e2fsck, xfs_repair, btrfs and fsck.vfat say how far they
 // are, what they are called, and what they would do about it.
-var progressLine = regexp.MustCompile(`^(Pass \d|Phase \d|- |\[\d+/\d+\]|e2fsck \d|fsck\.fat \d|` +
+var progressLine = lazyregexp.New(`^(Pass \d|Phase \d|- |\[\d+/\d+\]|e2fsck \d|fsck\.fat \d|` +
 	`Opening filesystem|Checking filesystem|UUID: |Automatically |Not automatically |Leaving filesystem unchanged)`)
 
 // summaryLine is how they say how much there is, which is no finding.
-var summaryLine = regexp.MustCompile(`: \d+/\d+ files \(.*\), \d+/\d+ blocks$|: \d+ files, \d+/\d+ clusters$|` +
+var summaryLine = lazyregexp.New(`: \d+/\d+ files \(.*\), \d+/\d+ blocks$|: \d+ files, \d+/\d+ clusters$|` +
 	`^(found|total|btree|file data|referenced) .*\d`)
 
 func lastLines(s string, n int) []string {

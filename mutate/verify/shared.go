@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/etc"
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 var sharedCheck = judged("shared identity", 1, shared)
@@ -59,13 +59,13 @@ var machineIDs = []string{"etc/machine-id", "var/lib/dbus/machine-id"}
 
 const maxID = 64 // bytes of such a file
 
-var realID = regexp.MustCompile(`^[0-9a-f]{32}\s*$`)
+var realID = lazyregexp.New(`^[0-9a-f]{32}\s*$`)
 
 // machineID tells of a machine-id that is one, "" if there is none. The text does not
 // show it, so that it is the same for all images.
 func machineID(system fs.FS) string {
 	for _, name := range machineIDs {
-		if !realID.MatchString(etc.ReadUpTo(system, name, maxID)) {
+		if !realID().MatchString(etc.ReadUpTo(system, name, maxID)) {
 			continue
 		}
 		return fmt.Sprintf("all machines made of this image have the same machine-id (/%s), by which DHCP servers and others "+
