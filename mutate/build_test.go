@@ -23,7 +23,11 @@ func TestNothingRunsAfterABuild(t *testing.T) {
 		return nil, errors.New("no host")
 	}
 	p := &plan{base: &record.Base{Digest: strings.Repeat("ab", 32)}, steps: make([]stepLink, 1)}
-	b, err := w.begin(t.Context(), p)
+	base := w.Catalog().BaseFile(p.base.Digest)
+	if err := os.WriteFile(base, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b, err := w.begin(t.Context(), p) // which sweeps away what has no record
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@
 //	guests.go    the guests of a run: one for the steps, one to verify in
 //	steprun.go   the guest as one step sees it
 //	hidden.go    what steps leave where a mount will hide it
+//	remount.go   what is lost to sight by a step that changes the mounts
 //	sealed.go    files of volumes that no guest can see
 //	route.go     what a step puts there
 //	lines.go     a step's output as users see it

@@ -31,6 +31,7 @@ type guests struct {
 	*Engine
 	run     *store.Workspace
 	layout  *disk.Layout
+	unsure  bool                       // the layout's mounts are another image's, as far as is known
 	image   atomic.Pointer[disk.Image] // what the last guest that was started runs in, nil if that has ended
 	looked  sync.Mutex                 // is held while the image of a guest that may end is looked into
 	closing []func() error             // ends of what was started, last first
@@ -81,7 +82,7 @@ func (gs *guests) startOn(ctx context.Context, file string, s guest.Spec) (_ *gu
 	users, err := s.Users.Namespace()
 	if err == nil {
 		defer users.Close()
-		c.Places, err = image.MountGuest(disk.GuestOptions{Users: users, ReadOnly: s.ReadOnly})
+		c.Places, err = image.MountGuest(disk.GuestOptions{Users: users, ReadOnly: s.ReadOnly, Unsure: gs.unsure})
 	}
 	var h Host
 	if err == nil {
@@ -110,7 +111,7 @@ func (gs *guests) startOn(ctx context.Context, file string, s guest.Spec) (_ *gu
 		return nil, false, err
 	}
 	gs.image.Store(image)
-	gs.layout, g.Cmdline = image.Layout, line
+	gs.layout, gs.unsure, g.Cmdline = image.Layout, false, line
 	return g, !changed, nil
 }
 

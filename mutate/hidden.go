@@ -61,6 +61,17 @@ func hiddenTargets(l *disk.Layout, spec recipes.Step, d step.Decoded) map[string
 	return hidden
 }
 
+// unseen tells what a step has left where it will not be seen, or is an error if the step
+// says so.
+func (b *build) unseen(l *stepLink, mend, text string) error {
+	if l.spec.Hidden == recipes.HiddenError {
+		return fault.New(fault.Step, mend, "%s", text)
+	}
+	l.hidden = append(l.hidden, text)
+	b.note(fmt.Sprintf("step %s: %s", l.title(), text))
+	return nil
+}
+
 // maxHidden is how many files below covered places are compared.
 const maxHidden = 20_000
 

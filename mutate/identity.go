@@ -67,11 +67,8 @@ func (b *build) identify(ctx context.Context, f *os.File, id record.Identity) er
 		return b.identifyAlone(ctx, f, id)
 	}
 	found := <-b.changes
-	switch {
-	case found.err != nil:
+	if found.err != nil {
 		return found.err
-	case found.changes == nil:
-		return b.identifyAlone(ctx, f, id)
 	}
 	i, err := disk.OpenCurrent(ctx, f, found.layout, b.note)
 	if err != nil {
@@ -105,8 +102,7 @@ func (b *build) identifyAlone(ctx context.Context, f *os.File, id record.Identit
 // from is the base, as far as its identity matters.
 func (b *build) from() fork.Base { return fork.Base{File: b.base, Clean: b.plan.base.Clean} }
 
-// foundChanges are what an identity changes in the files of a guest. They are nil if
-// the image mounts other things than the guest does.
+// foundChanges are what an identity changes in the files of a guest.
 type foundChanges struct {
 	layout  *disk.Layout
 	changes *fork.Changes
@@ -115,15 +111,15 @@ type foundChanges struct {
 
 // findChanges begins to look for what the identity changes, in the files of the guest
 // whose last step has ended: the image will hold the same, and here it was read already.
-func (b *build) findChanges(ctx context.Context) {
+// Not if the system mounts other things now: then the image has to be asked itself.
+func (b *build) findChanges(ctx context.Context, remounted bool) {
+	if remounted {
+		return
+	}
 	twin, done := b.guests.keepImage()
 	b.changes = make(chan foundChanges, 1)
 	go func() {
 		defer done()
-		if changed, err := twin.MountsChanged(); err != nil || changed {
-			b.changes <- foundChanges{} // an error of the image is found in it again, and told as such
-			return
-		}
 		changes, err := fork.Find(ctx, twin, b.from(), b.plan.identity())
 		b.changes <- foundChanges{twin.Layout, changes, err}
 	}()

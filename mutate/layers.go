@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/record"
@@ -70,65 +71,69 @@ func (b *build) fork(ctx context.Context, work string) error {
 func (b *build) runSteps(ctx context.Context, work string) error {
 	p := b.plan
 	network := slices.ContainsFunc(p.steps[p.reused:], func(l stepLink) bool { return l.material.Network })
-	g, err := b.guests.start(ctx, work, false, network)
-	if err != nil {
-		return err
-	}
 	parent := p.prepare.record
 	if p.reused > 0 {
 		parent = p.steps[p.reused-1].record
+		b.guests.unsure = len(parent.Mounts) == 0 // of an older imgmut
+		if !b.guests.unsure {
+			b.guests.layout = p.base.Layout.With(parent.Mounts)
+		}
+	}
+	g, err := b.guests.start(ctx, work, false, network)
+	if err != nil {
+		return err
 	}
 	for i := p.reused; i < len(p.steps); i++ {
 		if err := b.commits.failed(); err != nil {
 			return err // there will be no image, and no layer of what is still to run
 		}
-		if err := b.runStep(ctx, g, work, i, parent); err != nil {
+		changed, err := b.runStep(ctx, g, work, i, parent)
+		if err != nil {
 			return err
 		}
 		parent = p.steps[i].record
 		if i == len(p.steps)-1 {
 			break
 		}
-		if g, err = b.sameMounts(ctx, g, work, network); err != nil {
+		if !changed {
+			g.Cmdline = b.guests.image.Load().CommandLine() // of a kernel that the step has installed, perhaps
+			continue
+		}
+		b.note("the step changed what the image mounts: the next ones see it so")
+		if g, err = b.another(ctx, g, work, network); err != nil {
 			return fmt.Errorf("after step %d (%s): %w", i+1, p.steps[i].title(), err)
 		}
 	}
 	return nil
 }
 
-// sameMounts gives the guest for the next step: another if the system mounts other
-// things now than when this one started.
-func (b *build) sameMounts(ctx context.Context, g *guest.Guest, work string, network bool) (*guest.Guest, error) {
-	image := b.guests.image.Load()
-	changed, err := image.MountsChanged()
-	if err != nil {
-		return g, err
-	}
-	if !changed {
-		g.Cmdline = image.CommandLine() // of a kernel that the step has installed, perhaps
-		return g, nil
-	}
-	b.note("the step changed what the image mounts: the next ones see it so")
+// another gives the guest for the next step, where the system mounts other things than
+// when this one started.
+func (b *build) another(ctx context.Context, g *guest.Guest, work string, network bool) (*guest.Guest, error) {
 	if err := g.Stop(); err != nil {
 		return nil, err
 	}
 	return b.guests.start(ctx, work, false, network)
 }
 
-// runStep runs step i and makes its layer, on a layer that is known.
-func (b *build) runStep(ctx context.Context, g *guest.Guest, work string, i int, parent record.Layer) error {
+// runStep runs step i and makes its layer, on a layer that is known. changed says that
+// the system mounts other things now than the guest has.
+func (b *build) runStep(
+	ctx context.Context, g *guest.Guest, work string, i int, parent record.Layer,
+) (changed bool, err error) {
 	l, steps := &b.plan.steps[i], len(b.plan.steps)
 	started := time.Now()
 	b.Events(Event{Type: EventStart, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind})
 	lines := &lineWriter{emit: func(line string) {
 		b.Events(Event{Type: EventOutput, Step: i + 1, Name: l.title(), Text: line})
 	}}
-	err := b.step(ctx, g, l, lines)
+	changed, err = b.step(ctx, g, i, lines)
 	lines.flush()
 	if err == nil {
 		l.record = record.Layer{Material: l.material, Name: l.spec.Name, Made: b.Now().UTC(), ParentMade: parent.Made,
-			Took: time.Since(started)}
-		err = b.seal(ctx, g, work, i)
+			Mounts: slices.Clone(b.guests.image.Load().Layout.Mounts), Hidden: l.hidden,
+			Unwatched: l.spec.Hidden == recipes.HiddenAllow, Took: time.Since(started)}
+		err = b.seal(ctx, g, work, i, changed)
 	}
 	if err != nil {
 		if ctx.Err() != nil {
@@ -136,54 +141,69 @@ func (b *build) runStep(ctx context.Context, g *guest.Guest, work string, i int,
 		}
 		b.Events(Event{Type: EventFailed, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind,
 			Took: time.Since(started)})
-		return &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network,
+		return changed, &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network,
 			Tail: lines.tail(), Err: err, Sealed: b.guests.image.Load().Sealed()}
 	}
 	b.made[l.key] = l.record.Made
 	b.Events(Event{Type: EventDone, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind, Took: time.Since(started)})
-	return nil
+	return changed, nil
 }
 
-// step runs one step, which may leave nothing where it will not be seen, unless it
-// says so.
-func (b *build) step(ctx context.Context, g *guest.Guest, l *stepLink, out *lineWriter) error {
+// step runs step i, which may leave nothing where it will not be seen, unless it says
+// so. changed says that it has changed what the system mounts.
+func (b *build) step(ctx context.Context, g *guest.Guest, i int, out *lineWriter) (changed bool, err error) {
+	l, image := &b.plan.steps[i], b.guests.image.Load()
 	if err := b.needSpace(0); err != nil {
-		return err
+		return false, err
 	}
-	layout := b.guests.image.Load().Layout
-	for _, why := range hiddenTargets(layout, l.spec, l.decoded) {
-		return fault.New(fault.Step, mendHidden, "%s", why)
+	had := *image.Layout
+	had.Mounts = slices.Clone(had.Mounts)
+	for _, why := range hiddenTargets(&had, l.spec, l.decoded) {
+		return false, fault.New(fault.Step, mendHidden, "%s", why)
 	}
-	before, err := hiddenIn(g, layout)
-	if err != nil {
-		return err
+	var before hiddenFiles
+	if l.spec.Hidden != recipes.HiddenAllow {
+		if before, err = hiddenIn(g, &had); err != nil {
+			return false, err
+		}
 	}
 	scoped := &scopedGuest{Guest: g, env: l.spec.Env, network: l.material.Network, out: out,
 		timeout: l.spec.Timeout, deadline: time.Now().Add(l.spec.Timeout),
-		sealed: sealedIn(b.guests.image.Load(), g), scratch: b.run.Path("."), note: b.note}
+		sealed: sealedIn(image, g), scratch: b.run.Path("."), note: b.note}
 	if err := l.decoded.Value.Apply(ctx, scoped, b.plan.source); err != nil {
 		// A full store shows in a guest as anything: lost writes, I/O errors, a
 		// filesystem that turned read-only. Say what it really was.
 		if lost := g.Sync(); errors.Is(lost, guest.ErrLostWrites) {
 			err = fmt.Errorf("%w: %w", lost, err)
 		}
-		return err
+		return false, err
 	}
-	after, err := hiddenIn(g, layout)
+	changed, err = image.MountsChanged()
+	if l.spec.Hidden == recipes.HiddenAllow || err != nil {
+		return changed, err
+	}
+	if err := b.tellHidden(g, &had, before, l); err != nil {
+		return false, err
+	}
+	if changed {
+		err = b.remounted(g, had.Mounts, i, b.plan.base.Imported)
+	}
+	return changed, err
+}
+
+// tellHidden tells what a step has left where it will not be seen.
+func (b *build) tellHidden(g *guest.Guest, had *disk.Layout, before hiddenFiles, l *stepLink) error {
+	after, err := hiddenIn(g, had)
 	left := after.left(before)
-	if err != nil || len(left) == 0 || l.spec.Hidden == recipes.HiddenAllow {
+	if err != nil || len(left) == 0 {
 		return err
 	}
-	if l.spec.Hidden == recipes.HiddenError {
-		return fault.New(fault.Step, "", "%s", hiddenLeft(layout, left))
-	}
-	b.note(fmt.Sprintf("step %s: %s", l.title(), hiddenLeft(layout, left)))
-	return nil
+	return b.unseen(l, "", hiddenLeft(had, left))
 }
 
 // seal clones the fork as it is after step i. Making the clone durable and
 // giving it its name goes on behind the next step.
-func (b *build) seal(ctx context.Context, g *guest.Guest, work string, i int) error {
+func (b *build) seal(ctx context.Context, g *guest.Guest, work string, i int, changed bool) error {
 	l := &b.plan.steps[i]
 	file := b.run.Path(string(l.key) + ".raw")
 	clone := func() error { return reflink.CloneFile(file, work, 0o600) }
@@ -191,7 +211,7 @@ func (b *build) seal(ctx context.Context, g *guest.Guest, work string, i int) er
 	var err error
 	if last {
 		l.record.Settled = true
-		err = b.cloneSettled(ctx, g, clone)
+		err = b.cloneSettled(ctx, g, clone, changed)
 	} else {
 		err = g.Snapshot(clone)
 	}
@@ -209,8 +229,8 @@ func (b *build) seal(ctx context.Context, g *guest.Guest, work string, i int) er
 
 // cloneSettled is a snapshot of a guest that has nothing more to do. It ends
 // while the image is being finished.
-func (b *build) cloneSettled(ctx context.Context, g *guest.Guest, clone func() error) error {
-	b.findChanges(ctx) // meanwhile: that only reads, and the kernel takes its time to write
+func (b *build) cloneSettled(ctx context.Context, g *guest.Guest, clone func() error, changed bool) error {
+	b.findChanges(ctx, changed) // meanwhile: that only reads, and the kernel takes its time to write
 	if err := g.Settle(); err != nil {
 		return err
 	}

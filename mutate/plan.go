@@ -40,6 +40,7 @@ type stepLink struct {
 	link
 	spec    recipes.Step
 	decoded step.Decoded
+	hidden  []string // what was told of it now: see [record.Layer]
 }
 
 // title is how people know the step.
@@ -90,6 +91,11 @@ func (e *Engine) announce(p *plan, o ApplyOptions) error {
 			}
 		}
 		e.Events(ev)
+		if ev.Reused && l.spec.Hidden != recipes.HiddenAllow {
+			for _, text := range l.record.Hidden {
+				e.note(fmt.Sprintf("step %s: %s", l.title(), text))
+			}
+		}
 	}
 	return nil
 }

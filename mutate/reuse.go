@@ -47,7 +47,14 @@ func (e *Engine) stale(l *stepLink, o ApplyOptions) bool {
 	if made, ok := e.made[l.key]; ok && made.Equal(l.record.Made) {
 		return false
 	}
-	return o.unwanted(l.spec) != "" || l.spec.MaxAge > 0 && e.Now().Sub(l.record.Made) > l.spec.MaxAge
+	return o.unwanted(l.spec) != "" || l.hides() || l.spec.MaxAge > 0 && e.Now().Sub(l.record.Made) > l.spec.MaxAge
+}
+
+// hides says that a layer has what the step, as it is now, may not leave, or that nobody
+// knows: it was made when the step said another thing about what will not be seen.
+func (l *stepLink) hides() bool {
+	return l.record.Unwatched && l.spec.Hidden != recipes.HiddenAllow ||
+		len(l.record.Hidden) > 0 && l.spec.Hidden == recipes.HiddenError
 }
 
 // unwanted tells by what the user said that no layer of a step be used: the
@@ -73,6 +80,8 @@ func (e *Engine) reason(p *plan, i int, o ApplyOptions) (string, error) {
 		return fmt.Sprintf("follows step %d", p.reused+1), nil
 	case l.record.Made.IsZero():
 		return e.Catalog().Why(p.wanted(), i+1)
+	case l.hides():
+		return "changed: hidden", nil
 	case e.stale(l, o):
 		return fmt.Sprintf("older than %s", age(l.spec.MaxAge)), nil
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"reflect"
 	"slices"
 	"sync"
 
@@ -17,6 +16,9 @@ import (
 type GuestOptions struct {
 	Users    *os.File // user namespace of its owners, nil for none
 	ReadOnly bool
+	// Unsure says that what is known of the mounts is of another image, of which this is
+	// a descendant.
+	Unsure bool
 }
 
 // MountGuest mounts what the system mounts of the image, as it is known, for a guest to
@@ -33,10 +35,9 @@ func (i *Image) MountGuest(o GuestOptions) ([]mount.Place, error) {
 	}
 	i.mountKnown()
 	places, err := i.guestPlaces()
-	if err == nil {
+	if err == nil && !o.Unsure {
 		return places, nil
 	}
-	// What is known may be of long ago.
 	if err := i.lookAgain(); err != nil {
 		return nil, err
 	}
@@ -109,10 +110,7 @@ func (i *Image) MountsChanged() (bool, error) {
 	if err := i.lookAgain(); err != nil {
 		return false, err
 	}
-	return !slices.EqualFunc(had, i.Layout.Mounts, func(a, b Mounted) bool {
-		a.From, b.From = "", "" // a line of fstab may have moved
-		return reflect.DeepEqual(a, b)
-	}), nil
+	return !slices.EqualFunc(had, i.Layout.Mounts, sameMount), nil
 }
 
 // loaderFiles are what a boot loader's default command line comes from, most often.
@@ -240,10 +238,7 @@ var fresh = []string{"/tmp", "/run", "/var/run", "/var/lock", "/dev", "/proc", "
 // Covers are the mounts that hide what the image has.
 func (l *Layout) Covers() []Mounted {
 	return slices.DeleteFunc(slices.Clone(l.Mounts), func(m Mounted) bool {
-		return m.Cover == "" || m.ByHand || slices.ContainsFunc(fresh, func(dir string) bool {
-			_, in := within(m.Mountpoint, dir)
-			return in
-		})
+		return m.Cover == "" || m.ByHand || isFresh(m.Mountpoint)
 	})
 }
 

@@ -48,6 +48,9 @@ func (l *Layout) findMounts(tree fs.FS, k kernelSays, known ...Mounted) ([]Mount
 		mounts = append(mounts, usr)
 	}
 	mounts = append(mounts, l.byType(tree, mounts, k)...)
+	if err := l.usable(mounts[len(known):]); err != nil {
+		return nil, err
+	}
 	mounts = inOrder(mounts)
 	coverBinds(mounts)
 	return mounts, nil
@@ -105,6 +108,23 @@ func coverBinds(mounts []Mounted) {
 	}
 }
 
+// usable refuses mounts over what the system begins with: what is below is read before,
+// and what a guest would see there is not all that counts.
+func (l *Layout) usable(mounts []Mounted) error {
+	for _, m := range mounts {
+		switch {
+		case m.ByHand:
+		case m.Mountpoint == "/etc":
+			return fault.New(fault.Image, "keep /etc in the root filesystem, as systemd does",
+				"%s mounts something on /etc, of which the system reads the files before", m.From)
+		case m.Mountpoint == "/usr" && m.Cover != "":
+			return fault.New(fault.Image, "use a base with all of its system in it",
+				"%s mounts %s on /usr: without that there is no system to run steps in", m.From, m.Cover)
+		}
+	}
+	return nil
+}
+
 func at(place string) func(Mounted) bool {
 	return func(m Mounted) bool { return m.Mountpoint == place }
 }
@@ -134,6 +154,10 @@ func (l *Layout) place(m etc.Mount) (Mounted, error) {
 			"%s mounts %s on %s, and %s and %s both are that", m.From, m.What, m.Place, found[0], found[1])
 	case len(found) == 0:
 		p.Cover = "another disk (" + m.What + ")"
+	case m.Starts && slices.ContainsFunc(m.Options, isSubdir):
+		return p, fault.New(fault.Image, "have a subvolume or a bind mount show that directory",
+			"%s mounts a directory of %s on %s (X-mount.subdir=): util-linux before 2.39 mounts all of it, and imgmut neither",
+			m.From, found[0], m.Place)
 	default:
 		p.Slot, p.Options = found[0].Slot, kept(m.Options)
 	}
@@ -158,6 +182,11 @@ func foreign(m etc.Mount) string {
 var storing = []string{
 	"subvol", "subvolid", "compress", "compress-force", "nodatacow", "nodatasum", // btrfs
 	"umask", "fmask", "dmask", "shortname", "iocharset", "utf8", "codepage", // vfat
+}
+
+// isSubdir says whether a mount option chooses a directory of a volume (mount(8)).
+func isSubdir(option string) bool {
+	return strings.HasPrefix(strings.ToLower(option), "x-mount.subdir=")
 }
 
 // kept picks those options.

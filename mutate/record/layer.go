@@ -10,6 +10,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/imgmut/imgmut/mutate/disk"
 )
 
 // Key names a layer: 64 hexadecimal digits.
@@ -47,8 +49,14 @@ type Layer struct {
 	ParentMade time.Time `json:"parentMade"`
 	// Settled says that the volumes are as a clean unmount leaves them. Others
 	// were frozen: sound, but some journals (XFS's) are still to be replayed.
-	Settled bool          `json:"settled"`
-	Took    time.Duration `json:"took"` // of the step, nanoseconds
+	Settled bool `json:"settled"`
+	// Mounts are what the system mounts, by what the step has left.
+	Mounts []disk.Mounted `json:"mounts,omitempty"`
+	// Hidden tells what the step has left where it will not be seen. Unwatched says that
+	// nobody has looked, because the step said so.
+	Hidden    []string      `json:"hidden,omitempty"`
+	Unwatched bool          `json:"unwatched,omitempty"`
+	Took      time.Duration `json:"took"` // of the step, nanoseconds
 }
 
 // Check is an error if this is no record of a layer.
