@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -20,12 +21,14 @@ type build struct {
 	run      *store.Workspace
 	guests   *guests
 	commits  *committer
-	starting sync.WaitGroup    // of the host
-	ending   sync.WaitGroup    // of the last guest, if nothing waits for that
-	ended    error             // how that went
-	last     *os.File          // the last layer, perhaps before it has its name
-	base     *os.File          // the bytes of the recipe's base
-	changes  chan foundChanges // gets one, in time; nil if there was no guest
+	starting sync.WaitGroup                // of the host
+	behind   sync.WaitGroup                // what goes on behind the others
+	stop     func()                        // ends what is of no use without an image
+	ended    error                         // how the last guest has, if nothing waited for it
+	last     *os.File                      // the last layer, perhaps before it has its name
+	base     *os.File                      // the bytes of the recipe's base
+	changes  chan foundChanges             // gets one, in time; nil if there was no guest
+	sums     func() (*content.Sums, error) // of the last layer; waits for them
 }
 
 // begin gets ready to make what is missing of the plan.
@@ -39,7 +42,7 @@ func (e *Engine) begin(ctx context.Context, p *plan) (*build, error) {
 		return nil, errors.Join(err, base.Close())
 	}
 	return &build{
-		Engine: e, plan: p, run: run, base: base,
+		Engine: e, plan: p, run: run, base: base, stop: func() {},
 		commits: newCommitter(ctx, e.Catalog()), guests: &guests{Engine: e, run: run, layout: &p.base.Layout},
 	}, nil
 }
@@ -47,7 +50,8 @@ func (e *Engine) begin(ctx context.Context, p *plan) (*build, error) {
 // close ends whatever still runs and removes the run's files.
 func (b *build) close() error {
 	b.starting.Wait() // or the engine could end while its host begins
-	b.ending.Wait()
+	b.stop()
+	b.behind.Wait()
 	b.commits.wait() // its error was returned by finish, unless something failed before that
 	var errs []error
 	if b.last != nil {

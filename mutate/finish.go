@@ -74,7 +74,7 @@ func (b *build) finish(ctx context.Context, assertions []verify.Assertion, o App
 		return nil, err
 	}
 	if o.HostDone != nil {
-		b.ending.Go(func() {
+		b.behind.Go(func() {
 			b.ended = b.guests.close()
 			o.HostDone()
 		})
@@ -120,7 +120,7 @@ func (b *build) verifyAndSum(
 	var sums *content.Sums
 	go func() {
 		var err error
-		sums, err = b.sums(ctx, b.imageFile())
+		sums, err = b.imageSums(ctx)
 		summed <- err
 	}()
 	was := &verify.Base{Known: known, IDs: slices.Collect(maps.Keys(id.Partitions)),
@@ -185,8 +185,27 @@ func (b *build) record(
 	return i, nil
 }
 
-// sums makes the chunk sums of a descendant of the base.
-func (b *build) sums(ctx context.Context, file string) (*content.Sums, error) {
+// beginSums begins to sum up the last layer. Its sums are most of the image's, and while
+// that gets its identity there is little else to do.
+func (b *build) beginSums(ctx context.Context) {
+	type summed struct {
+		sums *content.Sums
+		err  error
+	}
+	ctx, b.stop = context.WithCancel(ctx)
+	result := make(chan summed, 1)
+	b.behind.Go(func() {
+		sums, err := b.layerSums(ctx)
+		result <- summed{sums, err}
+	})
+	b.sums = func() (*content.Sums, error) {
+		r := <-result
+		return r.sums, r.err
+	}
+}
+
+// layerSums makes the chunk sums of the last layer.
+func (b *build) layerSums(ctx context.Context) (*content.Sums, error) {
 	list, err := os.ReadFile(b.Store.Path(store.Bases, b.plan.base.Digest, "sums"))
 	if err != nil {
 		return nil, err
@@ -196,10 +215,19 @@ func (b *build) sums(ctx context.Context, file string) (*content.Sums, error) {
 		return nil, fault.New(fault.Host, "remove the base with imgmut rm --force, and import it again",
 			"base %.12s: %w", b.plan.base.Digest, err)
 	}
-	f, err := os.Open(file)
+	return sums.Update(ctx, b.base, b.last)
+}
+
+// imageSums makes those of the image.
+func (b *build) imageSums(ctx context.Context) (*content.Sums, error) {
+	sums, err := b.sums()
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(b.imageFile())
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return sums.Update(ctx, b.base, f)
+	return sums.Update(ctx, b.last, f)
 }

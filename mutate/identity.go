@@ -42,6 +42,7 @@ func checkIdentity(r *recipes.Recipe, l *disk.Layout) error {
 func (b *build) makeImage(ctx context.Context, id record.Identity) error {
 	layout := &b.plan.base.Layout
 	b.phase("identity")
+	b.beginSums(ctx)
 	if err := b.forkLast(b.imageFile()); err != nil {
 		return err
 	}

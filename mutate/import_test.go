@@ -199,7 +199,7 @@ func TestSumsOfAnOlderImgmut(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := &build{Engine: w.Engine, plan: &plan{base: base}}
-	_, err = b.sums(t.Context(), "")
+	_, err = b.layerSums(t.Context())
 	if fault.Of(err) != fault.Host || !strings.Contains(fault.Mend(err), "import it again") {
 		t.Errorf("error %v (%s), want one of the host's with a mend", err, fault.Mend(err))
 	}
