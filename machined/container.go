@@ -153,10 +153,6 @@ type (
 		Flags []string
 	}
 	deviceRule struct{ Node, Access string } // a(ss)
-	filter     struct {                      // (bas)
-		Allow bool
-		Names []string
-	}
 )
 
 // memoryShare is how much of the machine's memory a container may have, so that
@@ -194,10 +190,6 @@ func (c *Container) properties(nspawn string) []sd.Property {
 		prop("OOMPolicy", "continue"), // a killed step must not take the container along
 		prop("TasksMax", uint64(16384)),
 		prop("MemoryMaxScale", uint32(memoryShare)),
-		// Sockets to the machine's hypervisor or its guests know no network
-		// namespaces, and io_uring makes sockets past this filter.
-		prop("RestrictAddressFamilies", filter{false, []string{"AF_VSOCK"}}),
-		prop("SystemCallFilter", filter{false, []string{"io_uring_setup:ENOSYS"}}),
 		// The container's root may make device nodes; this is what stops it
 		// from using the machine's disks. Terminals are for its own /dev/pts. With a
 		// network and users of its own, systemd-nspawn 257 does not start a container in

@@ -70,16 +70,17 @@ const anywhere = "mutate/lazyregexp"
 
 // onlyIn keeps a dependency in one place, so that it can be replaced there.
 var onlyIn = map[string][]string{
-	"github.com/godbus/dbus/":        {"machined"},
-	"github.com/coreos/go-systemd/":  {"machined"},
-	"go.yaml.in/yaml/v4":             {"recipes"},
-	"github.com/diskfs/go-diskfs/":   {"mutate/disk", "mutate/gpt"},
-	"github.com/urfave/cli/":         {"cmd/imgmut"},
-	"github.com/cpuguy83/go-md2man/": {"cmd/imgmut"},
-	"github.com/klauspost/compress/": {"mutate/bootfile"},
-	"github.com/pierrec/lz4/":        {"mutate/bootfile"},
-	"github.com/ulikunitz/xz/":       {"mutate/bootfile"},
-	"github.com/google/uuid":         {"fixtures/bench", "mutate", "mutate/fork", "mutate/gpt", "mutate/mount"},
+	"github.com/godbus/dbus/":            {"machined"},
+	"github.com/coreos/go-systemd/":      {"machined"},
+	"go.yaml.in/yaml/v4":                 {"recipes"},
+	"github.com/diskfs/go-diskfs/":       {"mutate/disk", "mutate/gpt"},
+	"github.com/urfave/cli/":             {"cmd/imgmut"},
+	"github.com/cpuguy83/go-md2man/":     {"cmd/imgmut"},
+	"github.com/elastic/go-seccomp-bpf/": {"mutate/agent"},
+	"github.com/klauspost/compress/":     {"mutate/bootfile"},
+	"github.com/pierrec/lz4/":            {"mutate/bootfile"},
+	"github.com/ulikunitz/xz/":           {"mutate/bootfile"},
+	"github.com/google/uuid":             {"fixtures/bench", "mutate", "mutate/fork", "mutate/gpt", "mutate/mount"},
 }
 
 func TestImportDirection(t *testing.T) {

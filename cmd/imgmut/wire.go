@@ -110,8 +110,13 @@ func (h host) Start(ctx context.Context, s guest.Spec) (guest.Machine, error) {
 		Name: s.Name, Directory: tree, RuntimeDirectory: s.Name, Launcher: []string{h.exe, treeArg, tree},
 		ReadOnly: s.ReadOnly, UserShift: s.Users.Shift, Users: s.Users.Size, PrivateNetwork: !s.Network,
 		Command: s.Command, Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr,
-		// It would follow a link, and hide what the image has there. The agent does not.
-		Environment: []string{"SYSTEMD_NSPAWN_TMPFS_TMP=0"},
+		Environment: []string{
+			// It would follow a link, and hide what the image has there. The agent does not.
+			"SYSTEMD_NSPAWN_TMPFS_TMP=0",
+			// It would compile a filter of system calls, which takes a third of the start. The
+			// agent has one for commands.
+			"SYSTEMD_SECCOMP=0",
+		},
 	}
 	for target, source := range s.Binds {
 		c.Binds = append(c.Binds, machined.Bind{Source: source, Target: target})

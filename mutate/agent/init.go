@@ -108,7 +108,7 @@ func runJob() (*ExitStatus, error) {
 	if err := j.giveUp(); err != nil {
 		return nil, err
 	}
-	if err := ignoreSyncs(); err != nil {
+	if err := filterCalls(); err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(j.Argv[0], j.Argv[1:]...)
