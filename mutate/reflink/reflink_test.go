@@ -267,6 +267,47 @@ func TestExtentsAreWhereTheDataIs(t *testing.T) {
 	}
 }
 
+// TestExtentsOfAPart are cut where they reach beyond it, and are those of the whole else.
+func TestExtentsOfAPart(t *testing.T) {
+	f := create(t, filepath.Join(mappedDir(t), "f"))
+	truncate(t, f, 40*block)
+	writeAt(t, f, 2*block, pattern(1, 6*block))
+	writeAt(t, f, 20*block, pattern(2, 4*block))
+	whole := extents(t, f)
+	if len(whole) != 2 {
+		t.Fatalf("extents %+v, want two", whole)
+	}
+	for _, tc := range []struct {
+		from, to int64
+		want     [][2]int64 // where each begins and ends
+	}{
+		{0, 40 * block, [][2]int64{{2 * block, 8 * block}, {20 * block, 24 * block}}},
+		{3 * block, 21 * block, [][2]int64{{3 * block, 8 * block}, {20 * block, 21 * block}}},
+		{3*block + 7, 3*block + 9, [][2]int64{{3*block + 7, 3*block + 9}}},
+		{8 * block, 20 * block, nil},
+		{5 * block, 5 * block, nil},
+	} {
+		n := 0
+		for e, err := range reflink.ExtentsIn(t.Context(), f, reflink.Range{Offset: tc.from, Length: tc.to - tc.from}) {
+			if err != nil || n == len(tc.want) {
+				t.Fatalf("%d to %d: extent %+v, %v", tc.from, tc.to, e, err)
+			}
+			of := whole[0]
+			if e.Logical >= whole[1].Logical {
+				of = whole[1]
+			}
+			if e.Logical != tc.want[n][0] || e.Length != tc.want[n][1]-tc.want[n][0] ||
+				e.Physical-of.Physical != e.Logical-of.Logical {
+				t.Errorf("%d to %d: extent %+v, want bytes %v of %+v", tc.from, tc.to, e, tc.want[n], of)
+			}
+			n++
+		}
+		if n != len(tc.want) {
+			t.Errorf("%d to %d: %d extents, want %d", tc.from, tc.to, n, len(tc.want))
+		}
+	}
+}
+
 // mappedDir is a directory on a filesystem that tells extents, which all but
 // tmpfs do.
 func mappedDir(t *testing.T) string {
