@@ -11,6 +11,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/fork"
 	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/record"
+	"github.com/imgmut/imgmut/mutate/verify"
 	"github.com/imgmut/imgmut/recipes"
 )
 
@@ -100,8 +101,15 @@ func (b *build) identifyAlone(ctx context.Context, f *os.File, id record.Identit
 	return fork.Identify(ctx, i, changes, b.from(), id, b.note)
 }
 
-// from is the base, as far as its identity matters.
-func (b *build) from() fork.Base { return fork.Base{File: b.base, Clean: b.plan.base.Clean} }
+// from is the base, as far as its identity matters. Which files are clean another
+// version of imgmut may have judged otherwise.
+func (b *build) from() fork.Base {
+	from := fork.Base{File: b.base}
+	if b.plan.base.Judged == verify.Judges() {
+		from.Clean = b.plan.base.Clean
+	}
+	return from
+}
 
 // foundChanges are what an identity changes in the files of a guest.
 type foundChanges struct {

@@ -101,15 +101,15 @@ func Find(ctx context.Context, i *disk.Image, base Base, id record.Identity) (*C
 		if len(id.Filesystems)+len(id.Labels) == 0 { // what is known of a base is of the UUIDs of its partitions alone
 			files.Clean, files.Unmoved = clean, i.Unmoved(ctx, base.File, t)
 		}
-		return stalePlaces(ctx, files, id)
+		return stalePlaces(ctx, files, i.Layout.UUIDs(), id)
 	})
 	return c, err
 }
 
 // stalePlaces gives the places in files that have an old name of a volume, with the
-// bytes they should have.
-func stalePlaces(ctx context.Context, files refs.Files, id record.Identity) (stale []refs.Patch, err error) {
-	names := refs.Names{Partitions: id.Partitions, Filesystems: id.Filesystems, Labels: id.Labels}
+// bytes they should have. here are the UUIDs of the image's filesystems.
+func stalePlaces(ctx context.Context, files refs.Files, here []string, id record.Identity) (stale []refs.Patch, err error) {
+	names := refs.Names{Partitions: id.Partitions, Filesystems: id.Filesystems, Labels: id.Labels, Here: here}
 	err = files.Rename(ctx, names, func(p refs.Patch) error {
 		stale = append(stale, p)
 		return nil

@@ -19,14 +19,17 @@ type Names struct {
 	Partitions  map[string]string // as PARTUUID= has them
 	Filesystems map[string]string // as UUID= has them
 	Labels      map[string]string // as LABEL= has them, of letters, digits and . _ - alone
+	// Here are the UUIDs that filesystems have and keep. One of them may equal that of a
+	// partition, and unless a text says that it means that one, it is theirs.
+	Here []string
 }
 
 // Rename puts new names in place of old ones in all texts that are read at boot.
 // write gets what changes; a file may get several patches, and keeps its length if no
-// label is of another. A name is only replaced where the text says which sort it is: a filesystem may have
-// the UUID of a partition, as in disks that NixOS makes. The UUID of a filesystem
-// also is where nothing is said and no partition has it: boot loaders use it for
-// names of menu entries. It is an error of class [fault.Image]
+// label is of another. Where a filesystem has the UUID of a partition, as in disks that NixOS makes, it is only
+// replaced where the text says which of them it means, and else wherever it stands: boot
+// loaders make names of menu entries of it, and scripts keep it in variables. What is so
+// short that it may be a date is said to be a UUID at least. It is an error of class [fault.Image]
 // if a file would have to change that cannot, because it is signed, or if there is
 // too much to look into or to change. What else has the name of a volume, as an
 // initrd's copy, is for [Files.Scan].
@@ -80,7 +83,8 @@ const signedMend = "name the volume by what it keeps, or sign when the image is 
 type renamer struct {
 	Names
 	*finder
-	label *regexp.Regexp // nil if there are none
+	label *regexp.Regexp  // nil if there are none
+	here  map[string]bool // in small letters
 }
 
 func newRenamer(names Names) (*renamer, error) {
@@ -97,7 +101,7 @@ func newRenamer(names Names) (*renamer, error) {
 			ids = append(ids, old)
 		}
 	}
-	return &renamer{names, newFinder(ids), labelsIn(names.Labels)}, nil
+	return &renamer{names, newFinder(ids), labelsIn(names.Labels), setOf(names.Here)}, nil
 }
 
 // mayChange says whether a text has an old name anywhere.
@@ -141,15 +145,17 @@ func (r *renamer) text(text string) string {
 // fresh is the new name in place of a match, if it is one.
 func (r *renamer) fresh(m match) (name string, ok bool) {
 	id := r.ids[m.id]
-	switch m.sort() {
-	case ofPartition:
-		name, ok = r.Partitions[id]
-	case ofFilesystem:
-		name, ok = r.Filesystems[id]
-	case unsaid:
-		if _, both := r.Partitions[id]; !both && rare(id) {
-			name, ok = r.Filesystems[id]
-		}
+	partition, isPartition := r.Partitions[id]
+	filesystem, isFilesystem := r.Filesystems[id]
+	switch sort := m.sort(); {
+	case sort == ofPartition:
+		return partition, isPartition
+	case isPartition && !isFilesystem && !r.here[id]:
+		return partition, rare(id) || sort == ofFilesystem
+	case sort == ofFilesystem:
+		return filesystem, isFilesystem
+	case sort == unsaid && !isPartition && rare(id):
+		return filesystem, isFilesystem
 	}
-	return name, ok
+	return "", false
 }

@@ -17,9 +17,11 @@ func TestRenameFilesystems(t *testing.T) {
 		"6284c3a7-b15f-40d3-a476-5fa1d82c3b06"
 	const newFS, newPart, bothFS, bothPart = "aaaaaaaa-8e2c-4da0-b143-2c7ea5f90803", "bbbbbbbb-a04e-4fc2-9365-4e90c71b2a05",
 		"cccccccc-b15f-40d3-a476-5fa1d82c3b06", "dddddddd-b15f-40d3-a476-5fa1d82c3b06"
+	const kept, newKept = "7395d4b8-c260-41e4-b587-60b2e93d4c07", "eeeeeeee-c260-41e4-b587-60b2e93d4c07"
 	names := refs.Names{
-		Partitions:  map[string]string{part: newPart, both: bothPart, "696d676d-01": "12345678-01"},
+		Partitions:  map[string]string{part: newPart, both: bothPart, "696d676d-01": "12345678-01", kept: newKept},
 		Filesystems: map[string]string{fs: newFS, both: bothFS, "1a2b-3c4d": "5E6F-7A8B"},
+		Here:        []string{strings.ToUpper(kept)},
 	}
 	for _, tc := range []struct{ name, in, want string }{
 		{"fstab", "UUID=" + fs + " / ext4", "UUID=" + newFS + " / ext4"},
@@ -40,9 +42,15 @@ func TestRenameFilesystems(t *testing.T) {
 		{"to resume", "root=UUID=" + fs + " resume=UUID=" + fs, "root=UUID=" + newFS + " resume=UUID=" + newFS},
 		{"one UUID of both", "UUID=" + both + " PARTUUID=" + both, "UUID=" + bothFS + " PARTUUID=" + bothPart},
 		{"one UUID of both, and no tag", "a " + both, ""},
-		{"a partition's after a filesystem's tag", "UUID=" + part + " UUID=696d676d-01", ""},
+		{"a partition's after a filesystem's tag", "uuid=" + part + " UUID=696d676d-01", "uuid=" + newPart + " UUID=12345678-01"},
+		{"a partition's in a variable", "UUID=" + part + "\nmount PARTUUID=$UUID /x", "UUID=" + newPart + "\nmount PARTUUID=$UUID /x"},
+		{"a partition's after other tags", "luks-" + part + " search -u x " + part, "luks-" + newPart + " search -u x " + newPart},
 		{"a filesystem's after a partition's tag", "PARTUUID=" + fs + " PARTUUID=1A2B-3C4D", ""},
-		{"a partition's without a tag", "a " + part, ""},
+		{"a partition's without a tag", "a " + part, "a " + newPart},
+		{"an MBR's partition without a tag", "a 696d676d-01 luks-696d676d-01", ""},
+		{"a partition's, which a filesystem keeps", "UUID=" + kept + " PARTUUID=" + kept + " a " + kept + " LABEL=" + kept +
+			" /dev/disk/by-uuid/" + kept, "UUID=" + kept + " PARTUUID=" + newKept + " a " + kept + " LABEL=" + kept +
+			" /dev/disk/by-uuid/" + kept},
 		{"labels", "LABEL=" + fs + " PARTLABEL=" + fs + " /dev/disk/by-label/" + fs + " by-id/" + fs, ""},
 		{"LUKS", "rd.luks.uuid=luks-" + fs, ""},
 		{"part of a longer word", "UUID=" + fs + "0 UUID=0" + fs, ""},

@@ -23,7 +23,7 @@ type Search struct {
 	// Labels are those that no filesystem has any more.
 	Labels []string
 	// Here are the UUIDs that the image's filesystems have. One of them may equal one
-	// that is gone, and where a file does not say which it means, it is theirs.
+	// that is gone, and unless a file says that it means that one, it is theirs.
 	Here []string
 }
 
@@ -110,14 +110,14 @@ func union(lists ...[]string) []string {
 // leftover says whether a match is what is looked for.
 func (c *scan) leftover(m match) bool {
 	id := c.ids[m.id]
-	switch m.sort() {
-	case ofPartition:
-		return c.partitions[id]
-	case ofFilesystem:
-		return c.filesystems[id]
-	case isALabel:
+	switch sort := m.sort(); {
+	case sort == isALabel:
 		return true
-	case ofOther:
+	case sort == ofPartition, c.partitions[id] && !c.filesystems[id] && !c.here[id]:
+		return c.partitions[id]
+	case sort == ofFilesystem:
+		return c.filesystems[id]
+	case sort == ofOther:
 		return false
 	}
 	// A FAT volume's serial, of which nothing is said, may be a date.
@@ -131,7 +131,7 @@ func (c *scan) found(file, inside string, m match) {
 	switch sort := m.sort(); {
 	case sort == isALabel:
 		tag = "LABEL"
-	case sort == ofFilesystem || !c.partitions[id]:
+	case !c.partitions[id], sort == ofFilesystem && c.filesystems[id]:
 		tag = "UUID"
 	}
 	c.mu.Lock()

@@ -13,6 +13,9 @@ import (
 // is followed by its own tag alone. The rule:
 //
 //   - said to be a partition's (PARTUUID=, by-partuuid/ and what is like them): it is;
+//   - one that a partition has and no filesystem: it is the partition's, whatever the
+//     text says, for nothing else has it by chance. U-Boot's uEnv.txt and scripts
+//     keep it in a variable (uuid=…) that only another line makes a PARTUUID;
 //   - said to be a filesystem's (UUID=, by-uuid/, --fs-uuid): it is;
 //   - said to be something else (a label, LUKS): it is neither;
 //   - not said: it is of the one that has that UUID, and if both have, nobody but

@@ -68,12 +68,12 @@ func Findings(ctx context.Context, i *disk.Image) ([]Finding, error) {
 	return all, nil
 }
 
-// Judges names the checks that [Findings] asks, with their versions. What others
-// found in a base is to be found anew.
+// Judges names the checks that [Findings] and [Remember] ask, with their versions. What
+// others found in a base is to be found anew.
 func Judges() string {
 	var names []string
 	for _, c := range Checks() {
-		if c.find != nil {
+		if c.find != nil || c.Name == closureCheck.Name {
 			names = append(names, fmt.Sprintf("%s %d", c.Name, c.Version))
 		}
 	}
