@@ -17,7 +17,8 @@ const maxEntries = 256
 type loaderEntry struct {
 	Entry
 	sortKey, version string
-	spent            bool // it was tried as often as it may be, and never came up
+	spent            bool     // it was tried as often as it may be, and never came up
+	others           []string // files that it names besides, as it names them
 }
 
 // byLoader orders entries as systemd-boot shows them: those that are used up
@@ -103,6 +104,9 @@ func (c *chain) loaderEntries(p Place, dir string) (all []loaderEntry) {
 			return all
 		}
 		e, ok := parseEntry(text)
+		for _, other := range e.others {
+			c.onVolume(p, "", other)
+		}
 		if e.ID, e.spent = cutTries(name); ok {
 			e.Loader, e.File = "bls", p.name(path.Join(dir, file))
 			all = append(all, e)
@@ -186,8 +190,11 @@ func parseEntry(text string) (e loaderEntry, ok bool) {
 			e.sortKey = value
 		case "linux":
 			e.Kernel = value
-		case "efi":
-			program = true // a tool, a shell
+		case "efi", "uki", "devicetree", "devicetree-overlay":
+			program = program || !strings.HasPrefix(key, "devicetree") // a tool, a shell
+			if len(e.others) < maxEntries {
+				e.others = append(e.others, strings.Fields(value)...)
+			}
 		case "initrd":
 			if len(e.Initrds) < maxEntries {
 				e.Initrds = append(e.Initrds, strings.Fields(value)...)

@@ -4,7 +4,7 @@
 //
 // [Entries] gives the ways to start the image's system that its files tell of.
 // Each names files as the booted system does, so that they can be looked for by
-// [Judge]: a loader that names a kernel which is gone, or does not know of one
+// [Loaders.Judge]: a loader that names a kernel which is gone, or does not know of one
 // that was installed, is the usual way for an image not to start.
 //
 // What firmware keeps of its own (the boot order of EFI, what was chosen for one
@@ -19,7 +19,6 @@
 package boot
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -72,13 +71,6 @@ type Place struct {
 	FS   fs.FS
 }
 
-// Entries lists the ways to start the image, what starts by default first. The
-// error says what was too much to read; the entries are then not all.
-func Entries(places []Place) ([]Entry, error) {
-	c := readChain(places)
-	return c.entries, errors.Join(c.errs...)
-}
-
 // CommandLine gives the command line that the kernel of the image has when it
 // starts by itself, empty if no file says. The trees are those of the image's
 // volumes: its root, with what is mounted in it, and then those that are not, as
@@ -107,6 +99,7 @@ type chain struct {
 	entries  []Entry
 	broken   []stub
 	seen     map[string]bool // files that were read, by their names
+	named    map[string]bool // files that are read or named, by the booted system's names
 	total    int             // bytes read so far
 	files    int             // how many
 	lookups  int             // files looked for
@@ -118,7 +111,7 @@ type chain struct {
 type stub struct{ file, target string }
 
 func readChain(places []Place) *chain {
-	c := &chain{places: withMounts(places), seen: map[string]bool{}}
+	c := &chain{places: withMounts(places), seen: map[string]bool{}, named: map[string]bool{}}
 	menus := c.readGRUB() // first, because it may read the loader entries
 	c.readBLS()
 	c.entries = append(c.entries, menus...)
@@ -152,6 +145,7 @@ func (c *chain) read(p Place, file string) string {
 		c.fail("the boot loaders have more than %d files", maxFiles)
 		return ""
 	}
+	c.named[p.name(file)] = true
 	text := etc.ReadUpTo(p.FS, path.Clean(file), maxFile)
 	if !c.spend(len(text)) {
 		return ""

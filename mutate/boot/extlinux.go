@@ -73,6 +73,10 @@ func (c *chain) parseExtlinux(p Place, file string) []Entry {
 			if !strings.HasSuffix(f[1], ".c32") { // a menu, a tool
 				e.Kernel = in(f[1])
 			}
+		case "FDT", "DEVICETREE", "FDTOVERLAYS", "DEVICETREE-OVERLAY", "FDTDIR", "DEVICETREEDIR":
+			for _, name := range f[1:] {
+				in(name)
+			}
 		case "INITRD":
 			e.Initrds = nil
 			for _, name := range strings.SplitN(f[1], ",", maxInitrds+1) {

@@ -221,7 +221,10 @@ func (g *grub) execute(c command) {
 		if variable, volume := searched(words); variable != "" {
 			g.set(variable, volume)
 		}
+	case "devicetree", "chainloader", "legacy_configfile", "syslinux_configfile", "normal":
+		g.files(words[1:]) // they are no entries, and yet read at boot
 	case "configfile":
+		g.files(words[1:])
 		if len(words) > 1 && len(g.blocks) == 0 && !strings.ContainsRune(words[1], unknown) && len(g.next) < maxDepth {
 			g.next = append(g.next, g.locate(words[1]))
 		}

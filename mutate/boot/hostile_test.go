@@ -59,7 +59,7 @@ func TestBounds(t *testing.T) {
 			if len(entries) != tc.n {
 				t.Errorf("%d entries, want %d", len(entries), tc.n)
 			}
-			findings := Judge(in, entries, isRoot)
+			findings := Read(in).Judge(isRoot)
 			if tc.want != "" && !strings.Contains(told(findings), "wrong: what boots cannot be told: ") {
 				t.Errorf("Judge does not say so: %s", told(findings))
 			}
@@ -84,11 +84,11 @@ func TestManyFindings(t *testing.T) {
 		fmt.Fprintf(&b, "menuentry a {\nlinux /vmlinuz-a%db%s root=LABEL=root\n}\n", i, strings.Repeat("x", 2000))
 	}
 	in := []Place{{At: "/", FS: tree(map[string]string{"boot/grub/grub.cfg": b.String()})}}
-	entries, err := Entries(in)
+	_, err := Entries(in)
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := Judge(in, entries, isRoot)
+	found := Read(in).Judge(isRoot)
 	if n := len(found); n != maxFindings+1 || found[n-1].Note || !strings.Contains(found[n-1].What, "more to tell") {
 		t.Errorf("%d findings, the last is %+v", n, found[n-1])
 	}
@@ -146,7 +146,7 @@ func FuzzEntries(f *testing.F) {
 				t.Error("a default is not among the first")
 			}
 		}
-		findings := Judge(in, entries, isRoot)
+		findings := Read(in).Judge(isRoot)
 		for _, found := range findings {
 			if !utf8.ValidString(found.What) || strings.ContainsFunc(found.What, unicode.IsControl) || found.What == "" || found.Key() == "" {
 				t.Errorf("%+v", found)
@@ -154,7 +154,7 @@ func FuzzEntries(f *testing.F) {
 		}
 		again, errAgain := Entries(in)
 		if !reflect.DeepEqual(again, entries) || fmt.Sprint(err) != fmt.Sprint(errAgain) ||
-			!reflect.DeepEqual(Judge(in, again, isRoot), findings) {
+			!reflect.DeepEqual(Read(in).Judge(isRoot), findings) {
 			t.Error("another answer the second time")
 		}
 	})

@@ -42,15 +42,14 @@ type judge struct {
 	more, moreWrong bool
 }
 
-// Judge says what is wrong with the way an image starts. The entries are those of
-// [Entries] for the same places. isRoot says whether root=spec names the image's
-// root, and whether that can be told. An image is wrong if a loader starts, by
+// Judge says what is wrong with the way an image starts. isRoot says whether root=spec
+// names the image's root, and whether that can be told. An image is wrong if a loader starts, by
 // default or not, what is not there or cannot work, or does not know of the
 // newest kernel; that it has no loader is a note, because it may be started from
 // outside.
-func Judge(places []Place, entries []Entry, isRoot func(spec string) (is, known bool)) []Finding {
-	read := readChain(places)
-	j := &judge{chain: &chain{places: read.places, errs: read.errs}, entries: entries, isRoot: isRoot, told: map[string]bool{}}
+func (l *Loaders) Judge(isRoot func(spec string) (is, known bool)) []Finding {
+	read, entries := l.chain, l.chain.entries
+	j := &judge{chain: &chain{places: read.places, errs: slices.Clip(read.errs)}, entries: entries, isRoot: isRoot, told: map[string]bool{}}
 	for _, s := range read.broken {
 		j.wrong(Entry{File: s.file}, "install GRUB anew, or correct the path in it",
 			"%s goes on with %s, which is not there", s.file, s.target)

@@ -52,12 +52,12 @@ func TestJudge(t *testing.T) {
 		}
 		esp := tree(map[string]string{"EFI/x": ""})
 		in := []Place{{At: "/", FS: tree(files)}, {At: "/boot/efi", FS: esp}}
-		entries, err := Entries(in)
+		_, err := Entries(in)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got strings.Builder
-		for _, f := range Judge(in, entries, isRoot) {
+		for _, f := range Read(in).Judge(isRoot) {
 			if got.WriteString(map[bool]string{true: "note: ", false: "wrong: "}[f.Note] + f.What + "\n"); !f.Note && f.Mend == "" {
 				t.Errorf("%s: no mend for %s", tc.name, f.What)
 			}

@@ -94,7 +94,7 @@ func TestUKI(t *testing.T) {
 	if got := describe(entries); got != want {
 		t.Errorf("entries:\n%s, want\n%s", got, want)
 	}
-	findings := told(Judge(in, entries, isRoot))
+	findings := told(Read(in).Judge(isRoot))
 	for _, want := range []string{
 		"note: /efi/EFI/Linux/debian-6.1.0-12.EFI starts another system",
 		"wrong: /efi/EFI/BOOT/BOOTX64.EFI starts kernel 6.1.0-11, whose modules are not there",

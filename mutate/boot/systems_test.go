@@ -68,7 +68,7 @@ func TestSystems(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := map[string]string{"entries": describe(entries), "findings": told(Judge(in, entries, isRoot))}
+			got := map[string]string{"entries": describe(entries), "findings": told(Read(in).Judge(isRoot))}
 			for i, f := range a.Files {
 				text, wanted := got[f.Name]
 				if *update && wanted {

@@ -44,6 +44,12 @@ func searched(words []string) (variable, volume string) {
 // onVolume gives the booted system's name for a file that GRUB finds on a volume.
 // home is the place of the configuration that names it.
 func (c *chain) onVolume(home Place, volume, word string) string {
+	name := c.nameOn(home, volume, word)
+	c.named[name] = true
+	return name
+}
+
+func (c *chain) nameOn(home Place, volume, word string) string {
 	if device, rest, ok := strings.Cut(strings.TrimPrefix(word, "("), ")"); ok && strings.HasPrefix(word, "(") {
 		volume, word = device, rest
 	}

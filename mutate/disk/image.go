@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/imgmut/imgmut/mutate/boot"
 	"github.com/imgmut/imgmut/mutate/mount"
 )
 
@@ -36,9 +37,10 @@ type Image struct {
 	ostree  []Mounted           // what is mounted of a deployment, beside its root
 	dirty   []int               // slots of volumes whose journal is still to be replayed
 	system  *mount.Tree
-	guest   *GuestOptions // nil if it is read, and not mounted for a guest
-	cmdline func() string // the kernel's, empty if no boot loader's file says
-	inputs  string        // sums up what the mounts of the guest were found by
+	loaders func() *boot.Loaders // what those of system say, nil if it was not read yet
+	guest   *GuestOptions        // nil if it is read, and not mounted for a guest
+	cmdline func() string        // the kernel's, empty if no boot loader's file says
+	inputs  string               // sums up what the mounts of the guest were found by
 }
 
 // part is a volume, or what its mount options choose of it.
@@ -122,7 +124,7 @@ func (i *Image) detach() error {
 	var errs []error
 	if i.system != nil {
 		errs = append(errs, i.system.Close())
-		i.system = nil
+		i.system, i.loaders = nil, nil
 	}
 	for name, dir := range i.dirs {
 		errs = append(errs, dir.Close())

@@ -97,7 +97,11 @@ func Find(ctx context.Context, i *disk.Image, base Base, id record.Identity) (*C
 	c := &Changes{own: repartTypes(trees[0])}
 	clean := refs.KnownFrom(base.Clean)
 	c.patches, err = tool.Each(trees, func(t disk.Placed) ([]refs.Patch, error) {
-		files := refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot(), Tree: t.Key()}
+		named, err := i.NamedAtBoot(t)
+		if err != nil {
+			return nil, err
+		}
+		files := refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot(), Named: named, Tree: t.Key()}
 		if len(id.Filesystems)+len(id.Labels) == 0 { // what is known of a base is of the UUIDs of its partitions alone
 			files.Clean, files.Unmoved = clean, i.Unmoved(ctx, base.File, t)
 		}

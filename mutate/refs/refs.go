@@ -22,6 +22,8 @@ type Files struct {
 	FS    fs.FS
 	FAT   bool // names have no letter case
 	Whole bool // all of them may be read at boot, as those of a volume for /boot
+	// Named are files, or directories of files, that boot loaders name, wherever they lie.
+	Named []string
 	// Tree tells the volume from others, in what is Known, and Clean are files in which
 	// nothing is named that is looked for.
 	Tree  string

@@ -156,6 +156,9 @@ func TestScanPlaces(t *testing.T) {
 			[]refs.Leftover{{File: "etc/disk", Inside: "/dev/disk/by-partuuid/" + gone, ID: gone, Tag: "PARTUUID"}}},
 		{"a text through a link", fstest.MapFS{"etc/fstab": link("../nix/store/fstab"), "nix/store/fstab": text},
 			[]refs.Leftover{{File: "etc/fstab", ID: gone, Tag: "PARTUUID"}}},
+		{"a large file through a link", fstest.MapFS{"boot/initrd.img": link("../srv/kernels/initrd"),
+			"srv/kernels/initrd": file(strings.Repeat("x", 9<<20) + "PARTUUID=" + gone)},
+			[]refs.Leftover{{File: "boot/initrd.img", ID: gone, Tag: "PARTUUID"}}},
 		{"a directory through a link", fstest.MapFS{"etc/systemd/system": link("../../nix/units"), "nix/units/a.mount": text,
 			"etc/x": link("../nix/units")},
 			[]refs.Leftover{{File: "etc/systemd/system/a.mount", ID: gone, Tag: "PARTUUID"}}},
@@ -170,6 +173,11 @@ func TestScanPlaces(t *testing.T) {
 	if r := scan(t, whole, whatIsGone); len(r.Found) != 1 {
 		t.Errorf("a volume that is read as a whole: %+v", r)
 	}
+	named := refs.Files{FS: fstest.MapFS{"srv/initrd": text, "srv/dtbs/a/b.dtb": text, "srv/other": text},
+		Named: []string{"srv/dtbs", "srv/initrd", "srv/not-there"}}
+	if r := scan(t, named, whatIsGone); len(r.Found) != 2 || r.Found[0].File != "srv/dtbs/a/b.dtb" || r.Found[1].File != "srv/initrd" {
+		t.Errorf("what a boot loader names: %+v", r)
+	}
 }
 
 // TestScanUnread: what cannot be looked into is told, and its bytes are searched.
@@ -178,6 +186,12 @@ func TestScanUnread(t *testing.T) {
 	r := scan(t, refs.Files{FS: files}, whatIsGone)
 	if len(r.Unread) != 2 || r.Unread[0].File != "boot/initrd.img" || len(r.Found) != 1 || len(r.Clean) > 0 {
 		t.Errorf("%+v", r)
+	}
+	dir := t.TempDir()
+	err := errors.Join(os.Mkdir(filepath.Join(dir, "etc"), 0o755), os.WriteFile(filepath.Join(dir, "disk"), nil, 0o600),
+		os.Truncate(filepath.Join(dir, "disk"), 1<<30+1), os.Symlink("../disk", filepath.Join(dir, "etc/x")))
+	if r := scan(t, refs.Files{FS: os.DirFS(dir)}, whatIsGone); err != nil || len(r.Unread) != 1 || r.Bytes > 0 {
+		t.Errorf("a disk through a link: %v, %+v", err, r)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -15,7 +16,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
@@ -45,6 +45,7 @@ const (
 	maxWalked    = 1 << 18 // files and directories of a volume
 	maxInOne     = 1 << 16 // entries of a directory
 	maxDirectory = 64      // directories in one another
+	maxLinked    = 1 << 30 // bytes of a file where a link leads: more is no initrd, but a disk or a database
 )
 
 // walked is a file that may be read at boot.
@@ -72,7 +73,15 @@ func (f Files) atBoot(ctx context.Context) (*walker, error) {
 	if f.Whole {
 		return w, w.directory(".", 0)
 	}
-	return w, f.each(ctx, bootPlaces, func(name string) error { return w.visit(name, 0) })
+	if err := f.each(ctx, bootPlaces, func(name string) error { return w.visit(name, 0) }); err != nil {
+		return w, err
+	}
+	for _, name := range f.Named {
+		if err := w.visit(name, 0); err != nil {
+			return w, err
+		}
+	}
+	return w, nil
 }
 
 // visit takes a file, or what is in a directory. It follows links.
@@ -194,8 +203,9 @@ func (i *entryInfo) Mode() fs.FileMode {
 	return mode
 }
 
-// follow notes where a link leads, and says whether to look there: at a text, or
-// at a directory where that stands for one that is read.
+// follow notes where a link leads, and says whether to look there: at a file, which may
+// be an initrd that lies elsewhere, or at a directory where that stands for one that is
+// read.
 func (w *walker) follow(name string) bool {
 	if l, ok := w.FS.(interface{ ReadLink(string) (string, error) }); ok {
 		if target, err := l.ReadLink(name); err == nil {
@@ -209,8 +219,11 @@ func (w *walker) follow(name string) bool {
 	if err != nil {
 		return false
 	}
-	return info.Mode().IsRegular() && info.Size() <= etc.MaxText ||
-		info.IsDir() && (w.Whole || linksToDirectories().MatchString(name))
+	if info.Mode().IsRegular() && info.Size() > maxLinked {
+		w.lost = append(w.lost, Unread{File: name, Why: fmt.Sprintf("it leads to a file of %d bytes", info.Size())})
+		return false
+	}
+	return info.Mode().IsRegular() || info.IsDir() && (w.Whole || linksToDirectories().MatchString(name))
 }
 
 // entries lists a directory, sorted by name.

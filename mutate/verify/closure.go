@@ -28,7 +28,7 @@ type Base struct {
 	Told                []string // notes of an earlier verdict about the image, which count if the bytes are gone
 }
 
-var closureCheck = Check{Name: "closure", Version: 4, Run: closure}
+var closureCheck = Check{Name: "closure", Version: 5, Run: closure}
 
 // closure checks that nothing which is read at boot names a volume by what
 // only the base had: see [refs.Search] for what counts. It says nothing of an
@@ -103,7 +103,11 @@ func scan(ctx context.Context, i *disk.Image, s refs.Search, base *Base) (all sc
 	all.clean = refs.Known{}
 	clean := base.clean()
 	found, err := tool.Each(trees, func(t disk.Placed) (refs.Report, error) {
-		return refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot(),
+		named, err := i.NamedAtBoot(t)
+		if err != nil {
+			return refs.Report{}, err
+		}
+		return refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot(), Named: named,
 			Tree: t.Key(), Clean: clean, Unmoved: i.Unmoved(ctx, base.File, t)}.Scan(ctx, s)
 	})
 	for n, r := range found {

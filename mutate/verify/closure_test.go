@@ -73,6 +73,15 @@ func TestClosure(t *testing.T) {
 		{"on the ESP", func(path string) {
 			fixtures.Program(t, "", "mcopy", "-i", path+"@@65M", text, "::any.txt")
 		}, false, "partition 2: /any.txt names the base's partition UUID " + gone + ", which no partition has any more"},
+		{"an initrd that a boot loader has elsewhere", func(path string) {
+			cfg := filepath.Join(dir, "grub.cfg")
+			text := "menuentry x {\nlinux /srv/a/kernel root=UUID=" + rootUUID + "\ninitrd /srv/a/initrd\n}\n"
+			if err := os.WriteFile(cfg, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			debugfs(t, path, "mkdir boot/grub", "write "+cfg+" boot/grub/grub.cfg", "mkdir srv", "mkdir srv/a", "write "+initrd+" srv/a/initrd")
+		}, false, "/srv/a/initrd (conf/conf.d/resume in it) names the base's partition UUID " + gone + ", which no partition has any more: " +
+			"name the volume by its filesystem's UUID, and have a step make that file anew (update-initramfs -u, dracut -f)"},
 		{"what cannot be read", func(path string) {
 			debugfs(t, path, "write "+filepath.Join(dir, "lzo")+" boot/initrd.img-1")
 		},
@@ -122,4 +131,31 @@ func TestClosureOfDebian(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	t.Logf("%v with two looks at all of it", time.Since(started))
+}
+
+// BenchmarkClosure is what the check costs in an image whose base was remembered.
+func BenchmarkClosure(b *testing.B) {
+	fixtures.Require(b, fixtures.Root, fixtures.Tools)
+	f, err := os.Open(fixtures.Image(b, "debian-12"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	i, err := disk.Open(b.Context(), f, func(string) {})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer i.Close()
+	clean, _, err := verify.Remember(b.Context(), i)
+	if err != nil {
+		b.Fatal(err)
+	}
+	base := &verify.Base{IDs: []string{gone}, Clean: clean, File: f}
+	all := verify.Checks()
+	n := slices.IndexFunc(all, func(c verify.Check) bool { return c.Name == "closure" })
+	for b.Loop() {
+		if _, err := all[n].Run(b.Context(), verify.Request{Image: i, Base: base}); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
