@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/imgmut/imgmut/mutate/boot"
+	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/mount"
 )
 
@@ -34,6 +35,7 @@ type Image struct {
 	views   map[part]*os.File   // see view
 	dirs    map[string]*os.File // of the root's volume, by path
 	fats    map[int]*Tree       // by slot
+	said    []etc.Mount         // what fstab and mount units say
 	ostree  []Mounted           // what is mounted of a deployment, beside its root
 	dirty   []int               // slots of volumes whose journal is still to be replayed
 	system  *mount.Tree
@@ -103,6 +105,17 @@ func (i *Image) Volumes() []Volume {
 	i.adding.Lock()
 	defer i.adding.Unlock()
 	return slices.Clone(i.Layout.Volumes)
+}
+
+// Said is what fstab and the mount units of the image say, as they were when the roles
+// were found: what the start of the system mounts of it, and needs.
+func (i *Image) Said() ([]etc.Mount, error) {
+	if err := i.FindRoles(); err != nil {
+		return nil, err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Clone(i.said), nil
 }
 
 // FindRoles looks into the volumes for what each is for, and what the system mounts

@@ -18,16 +18,21 @@ import (
 // Bump it when the same files come to give other mounts.
 const MountsVersion = 4
 
+// saidMounts are what fstab and mount units of a tree say.
+func saidMounts(tree fs.FS) ([]etc.Mount, error) {
+	said, err := etc.Mounts(tree)
+	if err != nil {
+		return nil, fmt.Errorf("find what the system mounts: %w", err)
+	}
+	return said, nil
+}
+
 // findMounts gives what the system mounts at its start, of its files and the
 // kernel's command line: what fstab and mount units say, /usr by the command line,
 // and what systemd adds by the types of partitions. What is known already comes
 // first: root, and /usr. It is an error of class [fault.Image] if it cannot be known
 // which volume is meant.
-func (l *Layout) findMounts(tree fs.FS, k kernelSays, known ...Mounted) ([]Mounted, error) {
-	said, err := etc.Mounts(tree)
-	if err != nil {
-		return nil, fmt.Errorf("find what the system mounts: %w", err)
-	}
+func (l *Layout) findMounts(tree fs.FS, said []etc.Mount, k kernelSays, known ...Mounted) ([]Mounted, error) {
 	mounts := slices.Clone(known)
 	for _, m := range said {
 		if m.Place == "/" && strings.HasPrefix(m.From, mounts[0].From) {

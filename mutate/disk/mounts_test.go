@@ -2,6 +2,7 @@ package disk
 
 import (
 	"fmt"
+	"io/fs"
 	"strings"
 	"testing"
 
@@ -44,6 +45,15 @@ func rolesOf(l *Layout) string {
 		}
 	}
 	return strings.Join(words, " ")
+}
+
+// findMounts is what a system mounts by the files of a tree.
+func findMounts(l *Layout, tree fs.FS, k kernelSays, known ...Mounted) ([]Mounted, error) {
+	said, err := saidMounts(tree)
+	if err != nil {
+		return nil, err
+	}
+	return l.findMounts(tree, said, k, known...)
 }
 
 // says is a command line.
@@ -112,7 +122,7 @@ func TestMountsByFstab(t *testing.T) {
 		{"a bind mount not at the start", "/srv/www /var/www none bind,noauto", "/=1 /var/www=/srv/www?", "1:root"},
 	} {
 		l := threeVolumes()
-		mounts, err := l.findMounts(files(map[string]string{
+		mounts, err := findMounts(l, files(map[string]string{
 			"etc/fstab": tc.fstab, "usr/lib/systemd/system/local-fs.target": "[Unit]", "usr/lib/systemd/system/remote-fs.target": "[Unit]",
 		}), says(""), rootOne)
 		if got := told(mounts); got != tc.want || err != nil {
@@ -153,13 +163,13 @@ func TestOwnDisk(t *testing.T) {
 func TestAmbiguousVolume(t *testing.T) {
 	l := threeVolumes()
 	l.Volumes[2].Label = "b"
-	_, err := l.findMounts(files(map[string]string{"etc/fstab": "LABEL=b /home ext4\n"}), says(""), rootOne)
+	_, err := findMounts(l, files(map[string]string{"etc/fstab": "LABEL=b /home ext4\n"}), says(""), rootOne)
 	for _, part := range []string{"LABEL=b", "/home", "partition 2", "partition 3"} {
 		if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), part) {
 			t.Errorf("findMounts: %v, want an error about the image that names %s", err, part)
 		}
 	}
-	if _, err := l.findMounts(files(map[string]string{"etc/fstab": "LABEL=b /home ext4 noauto\n"}), says(""), rootOne); err != nil {
+	if _, err := findMounts(l, files(map[string]string{"etc/fstab": "LABEL=b /home ext4 noauto\n"}), says(""), rootOne); err != nil {
 		t.Errorf("of what nobody mounts: %v", err)
 	}
 }
@@ -210,7 +220,7 @@ func TestMountsByType(t *testing.T) {
 	} {
 		l := &Layout{Table: GPT, Volumes: append([]Volume{{Slot: 1, FS: "ext4"}}, tc.volumes...)}
 		with := func(program string) *Tree { return files(withDirs(tc.files, program)) }
-		mounts, err := l.findMounts(with(program), says(""), rootOne)
+		mounts, err := findMounts(l, with(program), says(""), rootOne)
 		if got := strings.TrimPrefix(strings.TrimPrefix(told(mounts), "/=1"), " "); got != tc.want || err != nil {
 			t.Errorf("%s: %s, %v; want %s", tc.name, got, err, tc.want)
 		}
@@ -248,13 +258,13 @@ func TestUsrOfItsOwn(t *testing.T) {
 		{"root has its own", "", "usr/lib/os-release", "/=1"},
 	} {
 		l := &Layout{Table: GPT, Volumes: volumes}
-		mounts, err := l.findMounts(files(map[string]string{tc.file: ""}), says(tc.line), rootOne)
+		mounts, err := findMounts(l, files(map[string]string{tc.file: ""}), says(tc.line), rootOne)
 		if got := told(mounts); got != tc.want || err != nil {
 			t.Errorf("%s: %s, %v; want %s", tc.name, got, err, tc.want)
 		}
 	}
 	l := &Layout{Table: GPT, Volumes: volumes}
-	_, err := l.findMounts(files(nil), says("mount.usr=LABEL=gone"), rootOne)
+	_, err := findMounts(l, files(nil), says("mount.usr=LABEL=gone"), rootOne)
 	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "LABEL=gone") {
 		t.Errorf("a /usr that no volume is: %v", err)
 	}

@@ -52,7 +52,10 @@ func (i *Image) findMounts(root Mounted, files volumeFiles) ([]Mounted, error) {
 	i.cmdline = sync.OnceValue(func() string { return files.commandLine(tree) })
 	k := sync.OnceValue(func() kernelLine { return parseKernelLine(i.cmdline()) })
 	known := append([]Mounted{root}, i.ostree...)
-	mounts, err := i.Layout.findMounts(tree, k, known...)
+	if i.said, err = saidMounts(tree); err != nil {
+		return nil, err
+	}
+	mounts, err := i.Layout.findMounts(tree, i.said, k, known...)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +78,10 @@ func (i *Image) findMounts(root Mounted, files volumeFiles) ([]Mounted, error) {
 		return nil, err
 	}
 	both := withUsr{tree, usrTree}
-	return i.Layout.findMounts(both, k, append(known, usr)...)
+	if i.said, err = saidMounts(both); err != nil {
+		return nil, err
+	}
+	return i.Layout.findMounts(both, i.said, k, append(known, usr)...)
 }
 
 // withUsr is root with a volume on its /usr, as far as paths go by themselves: links

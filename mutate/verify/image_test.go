@@ -111,6 +111,23 @@ func fstab(text string) func(*testing.T, string) {
 	}
 }
 
+// units gives the image a mount unit, which local-fs.target pulls in.
+func units(what, by string) func(*testing.T, string) {
+	return func(t *testing.T, path string) {
+		t.Helper()
+		dir := t.TempDir()
+		for name, text := range map[string]string{"target": "[Unit]\n", "mount": "[Mount]\nWhat=" + what + "\nWhere=/data\nType=xfs\n"} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		links := "etc/systemd/system/local-fs.target." + by
+		debugfs(t, path, "mkdir "+links,
+			"write "+dir+"/target etc/systemd/system/default.target", "write "+dir+"/target etc/systemd/system/local-fs.target",
+			"write "+dir+"/mount etc/systemd/system/data.mount", "symlink "+links+"/data.mount ../data.mount")
+	}
+}
+
 const rootUUID = "5173b296-a04e-4fc2-9365-4e90c71b2a05"
 
 func TestImage(t *testing.T) {
@@ -128,6 +145,15 @@ func TestImage(t *testing.T) {
 			"references",
 			"/etc/fstab names UUID=1111-2222, which no volume of the image has; " +
 				"/etc/fstab names LABEL=gone, which no volume of the image has"},
+		{"another filesystem than there is", fstab("UUID=" + rootUUID + " / xfs\n\nUUID=1A2B-3C4D /boot/efi ext4,xfs\n"), "references",
+			"/etc/fstab:3 mounts partition 2 on /boot/efi as ext4,xfs, and that holds vfat"},
+		{"another that is not needed", fstab("UUID=1A2B-3C4D /boot/efi ext4 nofail\nUUID=1A2B-3C4D /b xfs noauto\n"), "", ""},
+		{"a filesystem by another name", fstab("UUID=1A2B-3C4D /boot/efi msdos\nUUID=1A2B-3C4D /a auto\nUUID=1A2B-3C4D /b ext4,vfat\n"), "", ""},
+		{"a mount unit that is required", units("UUID=1111-2222", "requires"), "references",
+			"/etc/systemd/system/data.mount names UUID=1111-2222, which no volume of the image has, and the system needs it to start"},
+		{"a required unit of another filesystem", units("/dev/disk/by-uuid/1A2B-3C4D", "requires"), "references",
+			"/etc/systemd/system/data.mount mounts partition 2 on /data as xfs, and that holds vfat"},
+		{"a mount unit that is wanted", units("UUID=1111-2222", "wants"), "", ""},
 		{"damaged block bitmap", func(t *testing.T, path string) { debugfs(t, path, "freeb 3000 500") },
 			"partition 1: ext4", ""},
 		{"damaged inode", func(t *testing.T, path string) { debugfs(t, path, "sif etc links_count 40") },

@@ -9,10 +9,10 @@ import (
 	"github.com/imgmut/imgmut/mutate/refs"
 )
 
-var referencesCheck = judged("references", 2, dangling)
+var referencesCheck = judged("references", 3, dangling)
 
-// dangling finds the references to volumes that the image does not have. A base
-// may name a disk that its machine has besides; its UUIDs stay as they are, so
+// dangling finds the references to volumes that the image does not have, and mounts
+// that cannot be made of those it has. A base may name a disk that its machine has besides; its UUIDs stay as they are, so
 // the text is the key.
 func dangling(ctx context.Context, i *disk.Image) ([]finding, error) {
 	trees, unreadable, err := i.Trees()
@@ -36,5 +36,6 @@ func dangling(ctx context.Context, i *disk.Image) ([]finding, error) {
 			}
 		}
 	}
-	return found, nil
+	more, err := unmountable(i)
+	return append(found, more...), err
 }
