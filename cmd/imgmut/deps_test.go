@@ -47,7 +47,7 @@ var ourImports = map[string][]string{
 	"mutate/etc":        {},
 	"mutate/content":    {"mutate/fault", "mutate/reflink"},
 	"mutate/agent":      {"mutate/printable", "mutate/thread"},
-	"mutate/boot":       {"mutate/etc", "mutate/uki"},
+	"mutate/boot":       {"mutate/bootfile", "mutate/etc", "mutate/uki"},
 	"mutate/fault":      {},
 	"mutate/gpt":        {},
 	"mutate/lazyregexp": {},

@@ -59,6 +59,8 @@ type Entry struct {
 	Version string
 	Default bool // what its loader starts if nobody chooses
 	pinned  bool // that default was chosen by somebody, and not by age
+	// hypervisor says that it is what starts the kernel, with Initrds among its modules.
+	hypervisor bool
 }
 
 // Place is a tree of the image.

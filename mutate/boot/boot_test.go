@@ -2,6 +2,8 @@ package boot
 
 import (
 	"fmt"
+	"path"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -13,9 +15,27 @@ import (
 func tree(files map[string]string) fstest.MapFS {
 	t := fstest.MapFS{}
 	for name, text := range files {
-		t[name] = &fstest.MapFile{Data: []byte(text)}
+		t[name] = mapFile(name, text)
 	}
 	return t
+}
+
+var (
+	kernelLike = regexp.MustCompile(`^(vmlinu[xz].*|kernel.*|linux.*|b?z?[Ii]mage.*)$`)
+	initrdLike = regexp.MustCompile(`^(initr.*|ucode.*)$`)
+)
+
+// mapFile is a file, which begins as a kernel or an initrd does if it is called so.
+func mapFile(name, text string) *fstest.MapFile {
+	switch base := path.Base(name); {
+	case text == "" || strings.HasPrefix(text, "!"): // which stands for another beginning
+		text = strings.TrimPrefix(text, "!")
+	case kernelLike.MatchString(base):
+		text = "MZ" + text
+	case initrdLike.MatchString(base):
+		text = "070701" + text
+	}
+	return &fstest.MapFile{Data: []byte(text), Mode: 0o755}
 }
 
 const grubCfg = `if [ "${next_entry}" ] ; then

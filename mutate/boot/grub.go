@@ -285,7 +285,7 @@ func (g *grub) start(c command) {
 	}
 	i.starts = append(i.starts, Entry{
 		Loader: "grub", File: fmt.Sprintf("%s:%d", g.home.name(g.file), c.line), ID: i.id, Title: i.title,
-		Kernel: kernel, Options: known(c.words[2:]),
+		Kernel: kernel, Options: known(c.words[2:]), hypervisor: kernel == unknownName,
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/imgmut/imgmut/mutate/bootfile"
 	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
@@ -43,10 +44,10 @@ type judge struct {
 }
 
 // Judge says what is wrong with the way an image starts. isRoot says whether root=spec
-// names the image's root, and whether that can be told. An image is wrong if a loader starts, by
-// default or not, what is not there or cannot work, or does not know of the
-// newest kernel; that it has no loader is a note, because it may be started from
-// outside.
+// names the image's root, and whether that can be told. An image is wrong if a loader
+// starts, by default or not, what is not there, is no kernel or initrd, or cannot work,
+// if it does not know of the newest kernel, or if the root has no init; that it has no
+// loader is a note, because it may be started from outside.
 func (l *Loaders) Judge(isRoot func(spec string) (is, known bool)) []Finding {
 	read, entries := l.chain, l.chain.entries
 	j := &judge{chain: &chain{places: read.places, errs: slices.Clip(read.errs)}, entries: entries, isRoot: isRoot, told: map[string]bool{}}
@@ -64,6 +65,9 @@ func (l *Loaders) Judge(isRoot func(spec string) (is, known bool)) []Finding {
 	}
 	for _, err := range j.errs {
 		j.wrong(Entry{}, "remove what is not needed", "what boots cannot be told: %v", err)
+	}
+	if len(entries) == 0 {
+		j.init(Entry{})
 	}
 	if len(entries) == 0 && len(j.all) == 0 {
 		j.note(Entry{}, "no boot loader was found: it boots only by a kernel from outside")
@@ -124,13 +128,13 @@ func (j *judge) entry(e Entry) {
 		j.wrong(e, j.mend(e), "%s names no kernel", e.File)
 		return
 	case e.Kernel != "":
-		if fault := j.lacks(e.Kernel); fault != "" {
+		if fault := j.unloadable(e.Kernel, bootfile.NoKernel); fault != "" {
 			j.wrong(e, j.mend(e), "%s starts %s, which %s%s", e.File, e.Kernel, fault, because(fault, "a kernel was"))
 			return
 		}
 	}
 	for _, name := range e.Initrds {
-		if fault := j.lacks(name); fault != "" {
+		if fault := j.unloadable(name, e.noInitrd); fault != "" {
 			j.wrong(e, j.mend(e), "%s loads %s, which %s%s", e.File, name, fault, because(fault, "an initrd was"))
 		}
 	}
@@ -144,6 +148,9 @@ func (j *judge) entry(e Entry) {
 		j.note(e, "%s starts with root=%s: whether that is the root of this image is not known", e.File, spec)
 	}
 	j.modules(e)
+	if is || spec == "" {
+		j.init(e)
+	}
 }
 
 const gone = "is not there"
@@ -151,30 +158,6 @@ const gone = "is not there"
 func because(fault, what string) string {
 	if fault == gone {
 		return ": " + what + " removed without its loader hearing of it"
-	}
-	return ""
-}
-
-// lacks says what keeps a file from being loaded, "" if nothing does.
-func (j *judge) lacks(name string) string {
-	p, file, ok := j.find(name)
-	if !ok {
-		return gone
-	}
-	f, err := p.FS.Open(file)
-	if err != nil {
-		return "cannot be read"
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
-		return "is no file"
-	}
-	if err == nil && fi.Size() == 0 {
-		return "is empty"
-	}
-	if n, readErr := f.Read(make([]byte, 1)); err != nil || n == 0 && readErr != nil {
-		return "cannot be read"
 	}
 	return ""
 }
@@ -302,7 +285,7 @@ var noKernel = lazyregexp.New(`\.(old|bak|gz|xz|zst|sig|hmac|dpkg-\w+|rpm\w+)$`)
 func (j *judge) installedKernels() map[string]string {
 	kernels := map[string]string{}
 	add := func(file string) {
-		if v := nameVersion(file); v != "" && j.lacks(file) == "" {
+		if v := nameVersion(file); v != "" && j.unloadable(file, anything) == "" {
 			kernels[v] = file
 		}
 	}

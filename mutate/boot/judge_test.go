@@ -11,7 +11,8 @@ func TestJudge(t *testing.T) {
 		"boot/grub/grub.cfg": "menuentry a --id a {\nlinux /boot/vmlinuz-6.1 root=LABEL=root\ninitrd /boot/initrd\n}\n" +
 			"menuentry b --id b {\nlinux /boot/vmlinuz-6.0 root=LABEL=root\ninitrd /boot/initrd\n}\n",
 		"boot/vmlinuz-6.1": "x", "boot/vmlinuz-6.0": "x", "boot/initrd": "x",
-		"usr/lib/modules/6.1/modules.dep": "", "usr/lib/modules/6.0/modules.dep": "",
+		"usr/lib/modules/6.1/modules.dep": "", "usr/lib/modules/6.0/modules.dep": "", "usr/sbin/init": "x", "bin/sh": "x",
+		"sbin/init": "x",
 	}
 	grub := right["boot/grub/grub.cfg"]
 	for _, tc := range []struct {
@@ -33,6 +34,20 @@ func TestJudge(t *testing.T) {
 				"note: /boot/grub/grub.cfg:6 starts /boot/vmlinuz-6.0 without root=\n"},
 		{"an initrd that is gone", map[string]string{"boot/initrd": "-"},
 			"wrong: /boot/grub/grub.cfg:2 loads /boot/initrd, which is not there: an initrd was removed without its loader hearing of it\n"},
+		{"a text for a kernel", map[string]string{"boot/vmlinuz-6.1": "!x"},
+			"wrong: /boot/grub/grub.cfg:2 starts /boot/vmlinuz-6.1, which is a text and no kernel\n"},
+		{"a text for an initrd", map[string]string{"boot/initrd": "!x"},
+			"wrong: /boot/grub/grub.cfg:2 loads /boot/initrd, which is a text and no initrd\n"},
+		{"a hypervisor, whose modules are of any sort", map[string]string{"boot/grub/grub.cfg": grub + "menuentry xen {\nmultiboot2 /xen.gz\n" +
+			"module2 /boot/vmlinuz-6.1 placeholder root=LABEL=root\nmodule2 /policy\n}\n", "policy": "x"}, ""},
+		{"no init", map[string]string{"sbin/init": "-"}, "wrong: the root has no init: no program is at /sbin/init, /etc/init, /bin/init, " +
+			"/usr/lib/systemd/systemd, /lib/systemd/systemd\n"},
+		{"an init that is empty", map[string]string{"sbin/init": ""}, "wrong: the root has no init: no program is at /sbin/init, /etc/init, " +
+			"/bin/init, /usr/lib/systemd/systemd, /lib/systemd/systemd\n"},
+		{"another init", map[string]string{"sbin/init": "-",
+			"boot/grub/grub.cfg": strings.ReplaceAll(grub, "LABEL=root", "LABEL=root init=/bin/sh")}, ""},
+		{"another init that is gone", map[string]string{"boot/grub/grub.cfg": strings.ReplaceAll(grub, "LABEL=root", "LABEL=root init=/x")},
+			"wrong: /boot/grub/grub.cfg:2 starts with init=/x, which is no program of this image\n"},
 		{"a directory for a kernel", map[string]string{"boot/vmlinuz-6.1": "-", "boot/vmlinuz-6.1/x": ""},
 			"wrong: /boot/grub/grub.cfg:2 starts /boot/vmlinuz-6.1, which is no file\n"},
 		{"no initrd and no modules", map[string]string{"boot/grub/grub.cfg": "linux /boot/vmlinuz-6.1 root=LABEL=root",

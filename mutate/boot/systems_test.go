@@ -41,8 +41,11 @@ func places(files []txtar.File) (all []Place) {
 		tree := fstest.MapFS{}
 		for _, f := range files {
 			if name, ok := strings.CutPrefix(f.Name, v.dir+"/"); ok {
-				tree[name] = &fstest.MapFile{Data: f.Data}
+				tree[name] = mapFile(name, string(f.Data))
 			}
+		}
+		if len(tree) > 0 && v.at == "/" {
+			tree["usr/lib/systemd/systemd"] = mapFile("systemd", "x")
 		}
 		if len(tree) > 0 {
 			all = append(all, Place{At: v.at, UUID: v.uuid, FS: tree})

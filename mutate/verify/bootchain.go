@@ -10,7 +10,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
-var bootCheck = judged("boot chain", 1, bootChain)
+var bootCheck = judged("boot chain", 2, bootChain)
 
 // bootChain judges whether what the boot loaders start is there, and is what was
 // installed last.

@@ -41,13 +41,18 @@ func TestBootChain(t *testing.T) {
 		{"modules without an index", func(t *testing.T, path string) {
 			root(t, path, "rm usr/lib/modules/"+kernelOf(t, path)+"/modules.dep")
 		}, "which finds no module"},
+		{"a text in place of the kernel", func(t *testing.T, path string) {
+			onESP(t, path, "x", "::/debian/linux")
+		}, "/boot/efi/loader/entries/debian.conf starts /boot/efi/debian/linux, which is a text and no kernel"},
+		{"a text in place of the initrd", func(t *testing.T, path string) {
+			onESP(t, path, "x", "::/debian/initrd")
+		}, "loads /boot/efi/debian/initrd, which is a text and no initrd"},
+		{"no init", func(t *testing.T, path string) {
+			root(t, path, "rm usr/sbin/init", "rm usr/lib/systemd/systemd")
+		}, "the root has no init: no program is at /sbin/init"},
 		{"another root", func(t *testing.T, path string) {
-			file := filepath.Join(t.TempDir(), "entry")
-			text := "title x\nlinux /debian/linux\ninitrd /debian/initrd\noptions root=UUID=1A2B-3C4D ro\n"
-			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			fixtures.Program(t, "", "mcopy", "-o", "-i", path+espOffset, file, "::/loader/entries/debian.conf")
+			onESP(t, path, "title x\nlinux /debian/linux\ninitrd /debian/initrd\noptions root=UUID=1A2B-3C4D ro\n",
+				"::/loader/entries/debian.conf")
 		}, "root=UUID=1A2B-3C4D, which is not the root of this image"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -96,6 +101,12 @@ func bootChainOf(t *testing.T, i *disk.Image, known []string) record.Check {
 func root(t *testing.T, path string, commands ...string) {
 	t.Helper()
 	fixtures.Program(t, strings.Join(commands, "\n")+"\n", "debugfs", "-w", "-f", "-", path+rootOffset)
+}
+
+// onESP writes a file there.
+func onESP(t *testing.T, path, text, name string) {
+	t.Helper()
+	fixtures.Program(t, text, "mcopy", "-o", "-i", path+espOffset, "-", name)
 }
 
 func rootFile(t *testing.T, path, text, name string) {

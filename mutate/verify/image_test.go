@@ -65,7 +65,7 @@ func small(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "image.raw")
 	fixtures.Clone(t, fixtures.Image(t, "two-roots"), path)
-	debugfs(t, path, "cd usr/bin", "write /bin/sh sh")
+	debugfs(t, path, "cd usr/bin", "write /bin/sh sh", "cd ../sbin", "write /bin/sh init")
 	fat := filepath.Join(t.TempDir(), "fat")
 	if err := os.WriteFile(fat, nil, 0o644); err != nil {
 		t.Fatal(err)
