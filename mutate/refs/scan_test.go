@@ -161,7 +161,19 @@ func TestScanPlaces(t *testing.T) {
 			[]refs.Leftover{{File: "boot/initrd.img", ID: gone, Tag: "PARTUUID"}}},
 		{"a directory through a link", fstest.MapFS{"etc/systemd/system": link("../../nix/units"), "nix/units/a.mount": text,
 			"etc/x": link("../nix/units")},
-			[]refs.Leftover{{File: "etc/systemd/system/a.mount", ID: gone, Tag: "PARTUUID"}}},
+			[]refs.Leftover{{File: "etc/systemd/system/a.mount", ID: gone, Tag: "PARTUUID"}, {File: "etc/x/a.mount", ID: gone, Tag: "PARTUUID"}}},
+		{"what units start", fstest.MapFS{
+			"etc/systemd/system/a.service": file("[Service]\nExecStartPre=-/opt/pre \\\n  --x\nExecStart=@/bin/sh -c '/opt/run; /opt/large'\n" +
+				"EnvironmentFile=-/var/lib/a/env\nExecStop=/opt/%i\n# ExecStart=/opt/no\nDescription=/opt/no\n"),
+			"usr/lib/systemd/system/b.service.d/c.conf": file("[Service]\nExecReload=/opt/reload\n"),
+			"opt/pre": text, "opt/run": text, "opt/large": file(strings.Repeat("x", 1<<20) + gone), "var/lib/a/env": text, "opt/%i": text,
+			"opt/no": text, "opt/reload": text},
+			[]refs.Leftover{{File: "opt/pre", ID: gone, Tag: "PARTUUID"}, {File: "opt/reload", ID: gone, Tag: "PARTUUID"},
+				{File: "opt/run", ID: gone, Tag: "PARTUUID"}, {File: "var/lib/a/env", ID: gone, Tag: "PARTUUID"}}},
+		{"a machine's own scripts", fstest.MapFS{"usr/local/sbin/x": text, "usr/local/bin/y": text, "usr/local/etc/a/b": text,
+			"usr/local/bin/large": file(strings.Repeat("x", 1<<20) + gone), "usr/local/share/x": text},
+			[]refs.Leftover{{File: "usr/local/bin/y", ID: gone, Tag: "PARTUUID"}, {File: "usr/local/etc/a/b", ID: gone, Tag: "PARTUUID"},
+				{File: "usr/local/sbin/x", ID: gone, Tag: "PARTUUID"}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if diff := cmp.Diff(tc.want, scan(t, refs.Files{FS: tc.files}, whatIsGone).Found); diff != "" {
@@ -177,6 +189,48 @@ func TestScanPlaces(t *testing.T) {
 		Named: []string{"srv/dtbs", "srv/initrd", "srv/not-there"}}
 	if r := scan(t, named, whatIsGone); len(r.Found) != 2 || r.Found[0].File != "srv/dtbs/a/b.dtb" || r.Found[1].File != "srv/initrd" {
 		t.Errorf("what a boot loader names: %+v", r)
+	}
+}
+
+// TestScanLinks: a link to a directory is followed, each once, unless it leads to all that
+// a system has; and there is an end of what is looked into for links.
+func TestScanLinks(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) error {
+		file := filepath.Join(dir, name)
+		return errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(content), 0o644))
+	}
+	link := func(target, name string) error {
+		file := filepath.Join(dir, name)
+		return errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.Symlink(target, file))
+	}
+	text := "PARTUUID=" + gone
+	err := errors.Join(write("opt/udev/rules.d/60-x.rules", text), link("../../opt/udev/rules.d", "etc/udev/rules.d"),
+		link("../../opt/udev", "etc/udev/again"), link("loop", "opt/udev/rules.d/loop"), link("..", "opt/udev/rules.d/up"),
+		write("usr/bin/x", text), write("var/lib/y", text), link("..", "etc/root"), link("../usr", "etc/usr"),
+		link("../var/lib", "etc/lib"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := scan(t, refs.Files{FS: os.DirFS(dir)}, whatIsGone)
+	want := []refs.Leftover{{File: "etc/udev/again/rules.d/60-x.rules", ID: gone, Tag: "PARTUUID"}}
+	if diff := cmp.Diff(want, r.Found); diff != "" || len(r.Unread) > 0 {
+		t.Errorf("(-want +got):\n%s, %v", diff, r.Unread)
+	}
+	if err := link("../srv/many", "etc/many"); err != nil {
+		t.Fatal(err)
+	}
+	if err := write("srv/many/x", ""); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 1<<14 + 10 {
+		if err := os.Link(filepath.Join(dir, "srv/many/x"), filepath.Join(dir, "srv/many", fmt.Sprint(n))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r = scan(t, refs.Files{FS: os.DirFS(dir)}, whatIsGone)
+	if len(r.Unread) != 1 || r.Unread[0] != (refs.Unread{File: "etc/many", Why: "links lead to directories with more than 16384 files"}) {
+		t.Errorf("a link to many files: unread are %v", r.Unread)
 	}
 }
 

@@ -4,13 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -23,7 +21,7 @@ import (
 // boots, as patterns of [path.Match]. A volume for /boot and an EFI system
 // partition are read as a whole.
 var bootPlaces = []string{
-	"boot", "efi", "etc",
+	"boot", "efi", "etc", "usr/local/etc",
 	"usr/lib/systemd/system", "usr/lib/systemd/*.d", "usr/lib/systemd/network", "usr/lib/systemd/repart",
 	"usr/lib/systemd/system-generators", "usr/local/lib/systemd", "lib/systemd/system",
 	"usr/lib/udev/rules.d", "usr/local/lib/udev/rules.d", "lib/udev/rules.d",
@@ -33,19 +31,13 @@ var bootPlaces = []string{
 	"usr/lib/modules/*/init*", "usr/lib/modules/*/*.efi",
 }
 
-var (
-	// linksToDirectories are where a link to a directory may stand for what is read
-	// at boot. Elsewhere it may lead to all that a system has.
-	linksToDirectories = lazyregexp.New(`^(boot|efi|etc/static|etc/systemd|lib|usr/lib)(/|$)`)
-	// passedOver are directories of links to programs and certificates.
-	passedOver = lazyregexp.New(`^etc/(alternatives|ssl/certs|pki)$`)
-)
+// passedOver are directories of links to programs and certificates.
+var passedOver = lazyregexp.New(`^etc/(alternatives|ssl/certs|pki)$`)
 
 const (
 	maxWalked    = 1 << 18 // files and directories of a volume
 	maxInOne     = 1 << 16 // entries of a directory
 	maxDirectory = 64      // directories in one another
-	maxLinked    = 1 << 30 // bytes of a file where a link leads: more is no initrd, but a disk or a database
 )
 
 // walked is a file that may be read at boot.
@@ -62,6 +54,7 @@ type walker struct {
 	names []string // of all that is there, and where links lead
 	lost  []Unread // directories that cannot be listed
 	seen  map[fileNumber]bool
+	links linked
 }
 
 // fileNumber is what a file has for itself, whatever its names.
@@ -81,7 +74,7 @@ func (f Files) atBoot(ctx context.Context) (*walker, error) {
 			return w, err
 		}
 	}
-	return w, nil
+	return w, w.visitStarted()
 }
 
 // visit takes a file, or what is in a directory. It follows links.
@@ -117,11 +110,10 @@ func (w *walker) take(name string, info fs.FileInfo, depth int) error {
 
 // first says whether a file was not seen before.
 func (w *walker) first(info fs.FileInfo) bool {
-	s, ok := info.Sys().(*syscall.Stat_t)
+	n, ok := numberOf(info)
 	if !ok {
 		return true
 	}
-	n := fileNumber{s.Dev, s.Ino}
 	was := w.seen[n]
 	w.seen[n] = true
 	return !was
@@ -146,18 +138,17 @@ func (w *walker) directory(dir string, depth int) error {
 		}
 		switch e.Type() {
 		case fs.ModeDir, 0:
-		case fs.ModeSymlink:
-			if !w.follow(name) {
-				continue
+			if w.links.full(dir, w) {
+				return nil
 			}
-		default:
-			continue // to open a device may do something
-		}
-		if info := statIn(here, e); info != nil {
-			err = w.take(name, info, depth+1)
-		} else {
-			err = w.visit(name, depth+1)
-		}
+			if info := statIn(here, e); info != nil {
+				err = w.take(name, info, depth+1)
+			} else {
+				err = w.visit(name, depth+1)
+			}
+		case fs.ModeSymlink:
+			err = w.follow(name, depth+1)
+		} // to open a device may do something
 		if err != nil {
 			return err
 		}
@@ -201,29 +192,6 @@ func (i *entryInfo) Mode() fs.FileMode {
 		mode |= fs.ModeIrregular
 	}
 	return mode
-}
-
-// follow notes where a link leads, and says whether to look there: at a file, which may
-// be an initrd that lies elsewhere, or at a directory where that stands for one that is
-// read.
-func (w *walker) follow(name string) bool {
-	if l, ok := w.FS.(interface{ ReadLink(string) (string, error) }); ok {
-		if target, err := l.ReadLink(name); err == nil {
-			w.names = append(w.names, name+"\x00"+target)
-			if strings.HasPrefix(target, "/dev/") || strings.HasPrefix(target, "/proc/") {
-				return false
-			}
-		}
-	}
-	info, err := fs.Stat(w.FS, name)
-	if err != nil {
-		return false
-	}
-	if info.Mode().IsRegular() && info.Size() > maxLinked {
-		w.lost = append(w.lost, Unread{File: name, Why: fmt.Sprintf("it leads to a file of %d bytes", info.Size())})
-		return false
-	}
-	return info.Mode().IsRegular() || info.IsDir() && (w.Whole || linksToDirectories().MatchString(name))
 }
 
 // entries lists a directory, sorted by name.

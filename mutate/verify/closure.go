@@ -28,7 +28,7 @@ type Base struct {
 	Told                []string // notes of an earlier verdict about the image, which count if the bytes are gone
 }
 
-var closureCheck = Check{Name: "closure", Version: 5, Run: closure}
+var closureCheck = Check{Name: "closure", Version: 6, Run: closure}
 
 // closure checks that nothing which is read at boot names a volume by what
 // only the base had: see [refs.Search] for what counts. It says nothing of an
