@@ -25,7 +25,8 @@ import (
 //
 // What presets cannot say: that of several instances of a template one is not
 // enabled, and others, of which no step has spoken, are left as they are. Masked units
-// need no rule: presets pass over them.
+// need no rule: presets pass over them. Where a later step does by itself otherwise than a
+// rule says, the verdict fails (package verify, firstboot.go).
 
 // presetFile has the presets of all steps. Of two files the one whose name comes first
 // has the word, whatever their directories: "0-" comes before all names that begin with

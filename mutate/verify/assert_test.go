@@ -191,8 +191,8 @@ func TestAssertions(t *testing.T) {
 		failed[0].Detail != "the image has no user nobody" {
 		t.Errorf("failed: %+v", failed)
 	}
-	if n := len(v.Checks); n != 9 || started != 1 {
-		t.Errorf("%d checks in %d guests, want 9 in 1", n, started)
+	if n := len(v.Checks); n != 10 || started != 1 {
+		t.Errorf("%d checks in %d guests, want 10 in 1", n, started)
 	}
 
 	gone := errors.New("no guest")
@@ -202,7 +202,7 @@ func TestAssertions(t *testing.T) {
 	}
 
 	debugfs(t, path, "sif etc links_count 40")
-	if v, err := judge(t, path, r); err != nil || v.OK || len(v.Checks) != 6 {
+	if v, err := judge(t, path, r); err != nil || v.OK || len(v.Checks) != 7 {
 		t.Errorf("an unsound image: %+v, %v; want no guest to be started", v, err)
 	}
 }

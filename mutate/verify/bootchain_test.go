@@ -64,7 +64,7 @@ func TestBootChain(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer i.Close()
-			c := bootChainOf(t, i, nil)
+			c := checkOf(t, "boot chain", i, nil)
 			if c.OK != (tc.want == "") || !strings.Contains(c.Detail, tc.want) || c.OK != (c.Mend == "") {
 				t.Errorf("%+v, want %q", c, tc.want)
 			}
@@ -78,7 +78,7 @@ func TestBootChain(t *testing.T) {
 			if err != nil || (len(known) == 0) != (tc.want == "") {
 				t.Fatalf("Findings = %q, %v", known, err)
 			}
-			c = bootChainOf(t, i, known)
+			c = checkOf(t, "boot chain", i, known)
 			if !c.OK || tc.want != "" && !strings.Contains(strings.Join(c.Notes, ";"), tc.want) {
 				t.Errorf("of a base that has the same: %+v", c)
 			}
@@ -86,10 +86,11 @@ func TestBootChain(t *testing.T) {
 	}
 }
 
-func bootChainOf(t *testing.T, i *disk.Image, known []string) record.Check {
+// checkOf runs one check, of which a base has what is known.
+func checkOf(t *testing.T, name string, i *disk.Image, known []string) record.Check {
 	t.Helper()
 	all := verify.Checks()
-	n := slices.IndexFunc(all, func(c verify.Check) bool { return c.Name == "boot chain" })
+	n := slices.IndexFunc(all, func(c verify.Check) bool { return c.Name == name })
 	found, err := all[n].Run(t.Context(), verify.Request{Image: i, Base: &verify.Base{Known: known}})
 	if err != nil || len(found) != 1 {
 		t.Fatalf("%+v, %v", found, err)

@@ -26,7 +26,7 @@ type Check struct {
 
 // Checks lists them, in the order of the verdict.
 func Checks() []Check {
-	return []Check{tableCheck, filesystemsCheck, referencesCheck, closureCheck, bootCheck, sharedCheck}
+	return []Check{tableCheck, filesystemsCheck, referencesCheck, closureCheck, bootCheck, sharedCheck, firstBootCheck}
 }
 
 // checkAll runs all checks.

@@ -178,7 +178,7 @@ func TestImage(t *testing.T) {
 			for _, c := range v.Checks {
 				names = append(names, c.Name)
 			}
-			const want = "partition table: gpt, partition 1: ext4, partition 2: vfat, references, boot chain, shared identity"
+			const want = "partition table: gpt, partition 1: ext4, partition 2: vfat, references, boot chain, shared identity, first boot"
 			if got := strings.Join(names, ", "); got != want {
 				t.Errorf("checks %s, want %s", got, want)
 			}
