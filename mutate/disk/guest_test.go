@@ -1,10 +1,10 @@
 package disk_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,28 +20,7 @@ func TestMountsChanged(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "image.raw")
 	truncate(t, path, 128<<20)
 	subvolumes(t, path, "root")
-	f := open(t, path, os.O_RDWR)
-	l, err := inspect(t, f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	i, err := disk.OpenKnown(t.Context(), f, l, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := i.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	places, err := i.MountGuest(disk.GuestOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := i.MountsChanged(); err != nil { // the first look
-		t.Fatal(err)
-	}
-	root := "/proc/self/fd/" + strconv.Itoa(int(places[0].Mount.Fd()))
+	i, root := guest(t, path)
 	write := func(name, text string) {
 		name = filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
@@ -55,7 +34,7 @@ func TestMountsChanged(t *testing.T) {
 		}
 	}
 	menu := func(word string) string {
-		return "menuentry 'x' {\n\tlinux /vmlinuz root=UUID=" + l.Volumes[0].UUID + " " + word + "\n}\n"
+		return "menuentry 'x' {\n\tlinux /vmlinuz root=UUID=" + i.Layout.Volumes[0].UUID + " " + word + "\n}\n"
 	}
 	for _, tc := range []struct {
 		name, file, text string
@@ -80,4 +59,31 @@ func TestMountsChanged(t *testing.T) {
 			t.Errorf("%s: changed %t, options %s, command line %s", tc.name, changed, options, i.CommandLine())
 		}
 	}
+}
+
+// guest opens an image, and mounts it for a guest, of which it gives the root.
+func guest(t *testing.T, path string) (i *disk.Image, root string) {
+	t.Helper()
+	f := open(t, path, os.O_RDWR)
+	l, err := inspect(t, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err = disk.OpenKnown(t.Context(), f, l, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := i.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	places, err := i.MountGuest(disk.GuestOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.MountsChanged(); err != nil { // the first look
+		t.Fatal(err)
+	}
+	return i, fmt.Sprintf("/proc/self/fd/%d", places[0].Mount.Fd())
 }

@@ -90,13 +90,25 @@ type withUsr struct{ root, usr *Tree }
 
 // Open implements [fs.FS].
 func (w withUsr) Open(name string) (fs.File, error) {
+	tree, name := w.at(name)
+	return tree.Open(name)
+}
+
+// Stat implements [fs.StatFS].
+func (w withUsr) Stat(name string) (fs.FileInfo, error) {
+	tree, name := w.at(name)
+	return tree.Stat(name)
+}
+
+// at is in which of the two a name is, and its name there.
+func (w withUsr) at(name string) (*Tree, string) {
 	if name == "usr" {
-		return w.usr.Open(".")
+		return w.usr, "."
 	}
 	if below, ok := strings.CutPrefix(name, "usr/"); ok {
-		return w.usr.Open(below)
+		return w.usr, below
 	}
-	return w.root.Open(name)
+	return w.root, name
 }
 
 // volumeFiles are the files of each volume by itself, by slot, and why those of

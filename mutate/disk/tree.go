@@ -93,8 +93,16 @@ func (m mountedTree) open(name string, flags uint64) (*os.File, error) {
 	}
 }
 
+// Stat implements [fs.StatFS]. The file is not opened, which of a device or a socket
+// would fail.
+func (m mountedTree) Stat(name string) (fs.FileInfo, error) { return m.stat(name, unix.O_PATH) }
+
 func (m mountedTree) lstat(name string) (fs.FileInfo, error) {
-	f, err := m.open(name, unix.O_PATH|unix.O_NOFOLLOW)
+	return m.stat(name, unix.O_PATH|unix.O_NOFOLLOW)
+}
+
+func (m mountedTree) stat(name string, flags uint64) (fs.FileInfo, error) {
+	f, err := m.open(name, flags)
 	if err != nil {
 		return nil, err
 	}

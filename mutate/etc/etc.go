@@ -18,6 +18,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // MaxText is the largest text file that is read, in bytes.
@@ -43,18 +44,21 @@ var (
 
 // readText is ReadUpTo for those who have to know why there is no text.
 func readText(t fs.FS, name string, most int64) (string, error) {
+	// What is no file is not opened: the kernel refuses a device of a mount without
+	// devices, and a socket, and a pipe may make its reader wait.
+	fi, err := fs.Stat(t, name)
+	if err != nil {
+		return "", err
+	}
+	if !fi.Mode().IsRegular() {
+		return "", &fs.PathError{Op: "read", Path: name, Err: errNotRegular}
+	}
 	f, err := t.Open(name)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	fi, err := f.Stat()
-	switch {
-	case err != nil:
-		return "", err
-	case !fi.Mode().IsRegular():
-		return "", &fs.PathError{Op: "read", Path: name, Err: errNotRegular}
-	case fi.Size() > most:
+	if fi.Size() > most {
 		return "", &fs.PathError{Op: "read", Path: name, Err: errTooLarge}
 	}
 	// What a filesystem says of a size need not be what it gives.
@@ -85,12 +89,25 @@ func ReadDir(t fs.FS, dir string, most int) ([]string, error) {
 
 // readEntries is ReadDir with what kind each entry is, and in no order.
 func readEntries(t fs.FS, dir string, most int) ([]fs.DirEntry, error) {
-	f, err := t.Open(dir)
+	f, err := openDir(t, dir)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	return readOpenDir(f, dir, most)
+}
+
+// openDir opens a directory. The error for what is none, such as a device that must not
+// be opened, is that it is none.
+func openDir(t fs.FS, dir string) (fs.File, error) {
+	f, err := t.Open(dir)
+	if err == nil {
+		return f, nil
+	}
+	if fi, statErr := fs.Stat(t, dir); statErr == nil && !fi.IsDir() {
+		err = &fs.PathError{Op: "readdir", Path: dir, Err: syscall.ENOTDIR}
+	}
+	return nil, err
 }
 
 func readOpenDir(f fs.File, dir string, most int) ([]fs.DirEntry, error) {

@@ -69,7 +69,7 @@ type inputs struct {
 
 // addDir adds a directory, what is in it and, once, the directories of units in it.
 func (in inputs) addDir(dir string, deeper bool) error {
-	f, err := in.files.tree.Open(dir)
+	f, err := openDir(in.files.tree, dir)
 	if err != nil {
 		return skipAbsent(err)
 	}

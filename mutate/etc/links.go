@@ -91,11 +91,16 @@ func (f *files) resolve(dir, name string, last bool) (string, error) {
 	return at, nil
 }
 
-// read gives the text of a regular file, following links.
+// read gives the text of a regular file, following links. Below /dev and what else is
+// fresh at each start, the tree has no file that the system would find: a link to
+// /dev/null masks, whatever is there.
 func (f *files) read(name string, most int64) (string, error) {
 	name, err := f.follow(name)
 	if err != nil {
 		return "", err
+	}
+	if isFresh("/" + name) {
+		return "", &fs.PathError{Op: "read", Path: name, Err: fs.ErrNotExist}
 	}
 	f.steps -= callSteps
 	text, err := readText(f.tree, name, most)
