@@ -43,7 +43,7 @@ type Start struct {
 	Ostree  string   `json:"ostree,omitempty"` // the deployment that it starts
 }
 
-// Refusal is why an image cannot be a base.
+// Refusal is why an image cannot become a base here, whosever fault that is.
 type Refusal struct {
 	Error string `json:"error"`
 	Hint  string `json:"hint,omitempty"`
@@ -74,10 +74,8 @@ func Look(ctx context.Context, file string, note func(string)) (_ *Picture, err 
 	if err == nil {
 		err = checkExtents(ctx, f, maxExtents)
 	}
-	if fault.Of(err) == fault.Image {
-		p.Refused = &Refusal{Error: err.Error(), Hint: fault.Mend(err)}
-	}
 	if err != nil {
+		p.Refused = &Refusal{Error: err.Error(), Hint: fault.Mend(err)}
 		err = fmt.Errorf("look into %s: %w", file, err)
 	}
 	return p, err

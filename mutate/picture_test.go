@@ -1,6 +1,7 @@
 package mutate
 
 import (
+	"context"
 	"os"
 	"strings"
 	"testing"
@@ -52,6 +53,18 @@ func TestLook(t *testing.T) {
 				t.Error("the image has changed")
 			}
 		})
+	}
+}
+
+// TestLookThatFails: an image that could not be looked into, whosever fault that is, is
+// not said to be one that can be imported.
+func TestLookThatFails(t *testing.T) {
+	fixtures.Require(t, fixtures.Tools, fixtures.Images)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	p, err := Look(ctx, fixtures.Image(t, "two-roots"), nil)
+	if err == nil || p == nil || p.Refused == nil || !strings.Contains(err.Error(), p.Refused.Error) {
+		t.Errorf("Look = %+v, %v", p, err)
 	}
 }
 
