@@ -1,13 +1,14 @@
 package disk
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sync"
 
-	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/mount"
 )
@@ -68,18 +69,12 @@ func (i *Image) lookAgain() error {
 	if err := i.mount(i.Layout.Mounts[root].part())[0]; err != nil {
 		return err
 	}
-	files := volumeFiles{trees: map[int]*Tree{}}
-	for p := range i.mounted {
-		root, err := i.view(p)
-		if err != nil {
-			return err
-		}
-		files.trees[p.slot] = treeOf(root)
+	if i.guest != nil {
+		i.watch = newWatch()
 	}
-	if esp, ok := i.Layout.Find(ESP); ok && esp.FS == "vfat" && files.trees[esp.Slot] == nil {
-		if t, err := i.fat(esp); err == nil {
-			files.trees[esp.Slot] = t
-		}
+	files, err := i.mountedFiles(i.Layout.Mounts[root].part())
+	if err != nil {
+		return err
 	}
 	k := sync.OnceValue(func() kernelLine { return parseKernelLine(files.commandLine(nil)) })
 	system, err := i.root(i.Layout.Mounts[root], k)
@@ -101,57 +96,38 @@ func (i *Image) lookAgain() error {
 func (i *Image) MountsChanged() (bool, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	inputs, err := i.mountInputs()
-	if err != nil || inputs == i.inputs {
-		return false, err
+	if i.watch != nil && !i.watch.changed() {
+		return false, nil
 	}
-	i.inputs = inputs
-	had := i.Layout.Mounts
+	had, were := i.Layout.Mounts, i.where
 	if err := i.lookAgain(); err != nil {
+		i.watch = nil
 		return false, err
 	}
-	return !slices.EqualFunc(had, i.Layout.Mounts, sameMount), nil
+	return !slices.EqualFunc(had, i.Layout.Mounts, sameMount) || moved(were, i.where), nil
 }
 
-// loaderFiles are what a boot loader's default command line comes from, most often.
-// They are below /boot, or what is mounted there.
-var loaderFiles = []string{"loader/entries/", "grub/grub.cfg", "grub2/grub.cfg", "grub2/grubenv"}
-
-// mountInputs sums up what the mounts are found by, without reading it: what systemd
-// reads, places that are used if they are empty, and the boot loader's files.
-func (i *Image) mountInputs() (string, error) {
-	n := slices.IndexFunc(i.Layout.Mounts, at("/"))
-	tree, err := i.treeAt(i.Layout.Mounts[n])
-	if err != nil {
-		return "", err
-	}
-	sum, err := etc.MountInputs(tree)
-	if err != nil {
-		return "", fmt.Errorf("look at what the image mounts: %w", err)
-	}
-	names := []string{"home", "srv", "boot", "efi", "etc/kernel/cmdline"}
-	for _, name := range loaderFiles {
-		names = append(names, "boot/"+name)
-	}
-	more, err := etc.Digest(tree, names...)
-	if err != nil {
-		return "", fmt.Errorf("look at how the image boots: %w", err)
-	}
-	sum += more
-	for _, m := range i.Layout.Mounts {
-		if m.Mountpoint != "/boot" || i.mounted[m.part()] == nil {
+// mountedFiles are the files of each volume that is mounted, and of the ESP. Of several
+// subvolumes root is the one.
+func (i *Image) mountedFiles(root part) (volumeFiles, error) {
+	files := volumeFiles{trees: map[int]*Tree{}}
+	parts := slices.SortedFunc(maps.Keys(i.mounted), func(a, b part) int { return cmp.Compare(a.options, b.options) })
+	for _, p := range append([]part{root}, parts...) {
+		if files.trees[p.slot] != nil {
 			continue
 		}
-		loader, err := i.treeAt(m)
+		view, err := i.view(p)
 		if err != nil {
-			return "", err
+			return files, err
 		}
-		if more, err = etc.Digest(loader, loaderFiles...); err != nil {
-			return "", fmt.Errorf("look at how the image boots: %w", err)
-		}
-		sum += more
+		files.trees[p.slot] = i.look(view, p.slot)
 	}
-	return sum, nil
+	if esp, ok := i.Layout.Find(ESP); ok && esp.FS == "vfat" && files.trees[esp.Slot] == nil {
+		if t, err := i.fat(esp); err == nil {
+			files.trees[esp.Slot] = t
+		}
+	}
+	return files, nil
 }
 
 // guestPlaces are the places of a guest, with their mounts.
@@ -245,6 +221,8 @@ func (l *Layout) Covers() []Mounted {
 // CommandLine is the kernel's command line as the image's boot loader gives it. It is
 // there when the mounts have been found.
 func (i *Image) CommandLine() string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	if i.cmdline != nil {
 		if line := i.cmdline(); line != "" {
 			return line

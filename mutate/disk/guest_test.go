@@ -1,6 +1,7 @@
 package disk_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,7 +21,8 @@ func TestMountsChanged(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "image.raw")
 	truncate(t, path, 128<<20)
 	subvolumes(t, path, "root")
-	i, root := guest(t, path)
+	i, dirs := guest(t, path)
+	root := dirs["/"]
 	write := func(name, text string) {
 		name = filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
@@ -61,8 +63,85 @@ func TestMountsChanged(t *testing.T) {
 	}
 }
 
-// guest opens an image, and mounts it for a guest, of which it gives the root.
-func guest(t *testing.T, path string) (i *disk.Image, root string) {
+// TestMountsElsewhere: what a step does to the way to a mount, or to what is bound, has
+// the next one see other files at the same places; and on a link nothing is mounted.
+func TestMountsElsewhere(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Tools)
+	path := filepath.Join(t.TempDir(), "image.raw")
+	truncate(t, path, 128<<20)
+	subvolumes(t, path, "root")
+	const fstab = "LABEL=it / btrfs subvol=root\nLABEL=it /mnt/on btrfs subvol=/\n" +
+		"/mnt/on/in /srv none bind\n/opt/real/x /shown none bind\ntmpfs /mnt/on/way/x tmpfs\n"
+	fixtures.Program(t, "", "btrfs", "filesystem", "label", path, "it")
+	mkdirs := func(names ...string) (err error) {
+		for _, name := range names {
+			err = errors.Join(err, os.MkdirAll(name, 0o755))
+		}
+		return err
+	}
+	for _, tc := range []struct {
+		name    string
+		change  func(root, data string) error
+		changed bool
+		mounts  string
+	}{
+		{"an fstab", func(root, _ string) error {
+			return errors.Join(os.WriteFile(root+"/etc/fstab", []byte(fstab), 0o644),
+				mkdirs(root+"/mnt/on", root+"/srv", root+"/opt/real/x", root+"/opt/other/x", root+"/shown"))
+		}, true, "/ /mnt/on /mnt/on/way/x /shown:/opt/real/x /srv:/mnt/on/in"},
+		{"a directory beside", func(root, data string) error { return mkdirs(root+"/mnt/beside", data+"/in", data+"/way/x") }, false,
+			"/ /mnt/on /mnt/on/way/x /shown:/opt/real/x /srv:/mnt/on/in"},
+		{"what a mount lies in is another", func(root, _ string) error {
+			return errors.Join(os.Rename(root+"/mnt", root+"/mnt2"), mkdirs(root+"/mnt/on"))
+		}, true, "/ /mnt/on /mnt/on/way/x /shown:/opt/real/x /srv:/mnt/on/in"},
+		{"what is bound is another", func(root, _ string) error {
+			return errors.Join(os.Rename(root+"/opt/real", root+"/opt/old"), mkdirs(root+"/opt/real/x"))
+		}, true, "/ /mnt/on /mnt/on/way/x /shown:/opt/real/x /srv:/mnt/on/in"},
+		{"what is bound is a link", func(root, _ string) error {
+			return errors.Join(os.Rename(root+"/opt/real", root+"/opt/older"), os.Symlink("other", root+"/opt/real"))
+		}, true, "/ /mnt/on /mnt/on/way/x /shown:/opt/other/x /srv:/mnt/on/in"},
+		{"the link leads elsewhere", func(root, _ string) error {
+			return errors.Join(os.Remove(root+"/opt/real"), os.Symlink("old", root+"/opt/real"))
+		}, true, "/ /mnt/on /mnt/on/way/x /shown:/opt/old/x /srv:/mnt/on/in"},
+		{"what is bound is another, of the other volume", func(_, data string) error {
+			return errors.Join(os.Rename(data+"/in", data+"/out"), mkdirs(data+"/in"))
+		}, true, "/ /mnt/on /mnt/on/way/x /shown:/opt/old/x /srv:/mnt/on/in"},
+		{"a link in the other volume, on the way", func(_, data string) error {
+			return errors.Join(os.RemoveAll(data+"/way"), os.Symlink("/opt", data+"/way"))
+		}, true, "/ /mnt/on /mnt/on/way/x? /shown:/opt/old/x /srv:/mnt/on/in"},
+		{"and to what is bound", func(_, data string) error {
+			return errors.Join(os.Remove(data+"/in"), os.Symlink("way/old", data+"/in"))
+		}, true, "/ /mnt/on /mnt/on/way/x? /shown:/opt/old/x /srv:/opt/old"},
+		{"nothing", func(string, string) error { return nil }, false,
+			"/ /mnt/on /mnt/on/way/x? /shown:/opt/old/x /srv:/opt/old"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			i, dirs := guest(t, path)
+			if err := tc.change(dirs["/"], dirs["/mnt/on"]); err != nil {
+				t.Fatal(err)
+			}
+			changed, err := i.MountsChanged()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var words []string
+			for _, m := range i.Layout.Mounts {
+				word := m.Mountpoint
+				if m.Bind != "" {
+					word += ":" + m.Bind
+				}
+				words = append(words, word+map[bool]string{true: "?"}[m.ByHand])
+			}
+			slices.Sort(words)
+			if got := strings.Join(words, " "); changed != tc.changed || got != tc.mounts {
+				t.Errorf("changed %t, %s, want %t, %s", changed, got, tc.changed, tc.mounts)
+			}
+		})
+	}
+}
+
+// guest opens an image, and mounts it for a guest. dirs are its mounts, by their places.
+func guest(t testing.TB, path string) (i *disk.Image, dirs map[string]string) {
 	t.Helper()
 	f := open(t, path, os.O_RDWR)
 	l, err := inspect(t, f)
@@ -82,8 +161,44 @@ func guest(t *testing.T, path string) (i *disk.Image, root string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := i.MountsChanged(); err != nil { // the first look
-		t.Fatal(err)
+	if changed, err := i.MountsChanged(); changed || err != nil { // the first look
+		t.Fatal(changed, err)
 	}
-	return i, fmt.Sprintf("/proc/self/fd/%d", places[0].Mount.Fd())
+	dirs = map[string]string{}
+	for _, p := range places {
+		if p.Mount != nil {
+			dirs[p.At] = fmt.Sprintf("/proc/self/fd/%d", p.Mount.Fd())
+		}
+	}
+	return i, dirs
+}
+
+// BenchmarkMountsChanged is what is asked after each step: nothing, and, with a look at
+// all again, a line of fstab has changed.
+func BenchmarkMountsChanged(b *testing.B) {
+	fixtures.Require(b, fixtures.Root, fixtures.Tools, fixtures.Images)
+	path := filepath.Join(b.TempDir(), "image.raw")
+	fixtures.Clone(b, fixtures.Image(b, "debian-12"), path)
+	i, dirs := guest(b, path)
+	ask := func(b *testing.B) {
+		if changed, err := i.MountsChanged(); changed || err != nil {
+			b.Fatal(changed, err)
+		}
+		i.CommandLine()
+	}
+	b.Run("nothing", func(b *testing.B) {
+		for b.Loop() {
+			ask(b)
+		}
+	})
+	b.Run("fstab", func(b *testing.B) {
+		mode := os.FileMode(0o600)
+		for b.Loop() {
+			mode ^= 0o044
+			if err := os.Chmod(filepath.Join(dirs["/"], "etc/fstab"), mode); err != nil {
+				b.Fatal(err)
+			}
+			ask(b)
+		}
+	})
 }

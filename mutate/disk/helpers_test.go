@@ -12,7 +12,7 @@ import (
 )
 
 // open opens a file for the time of the test.
-func open(t *testing.T, path string, flags int) *os.File {
+func open(t testing.TB, path string, flags int) *os.File {
 	t.Helper()
 	f, err := os.OpenFile(path, flags, 0)
 	if err != nil {
@@ -23,7 +23,7 @@ func open(t *testing.T, path string, flags int) *os.File {
 }
 
 // inspect finds out all that is in an image.
-func inspect(t *testing.T, f *os.File) (*disk.Layout, error) {
+func inspect(t testing.TB, f *os.File) (*disk.Layout, error) {
 	t.Helper()
 	i, err := disk.Open(t.Context(), f, func(text string) { t.Log(text) })
 	if err != nil {

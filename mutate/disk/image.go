@@ -42,7 +42,8 @@ type Image struct {
 	loaders func() *boot.Loaders // what those of system say, nil if it was not read yet
 	guest   *GuestOptions        // nil if it is read, and not mounted for a guest
 	cmdline func() string        // the kernel's, empty if no boot loader's file says
-	inputs  string               // sums up what the mounts of the guest were found by
+	watch   *watch               // of what the mounts of the guest were found by
+	where   []spot               // in which those mounts are
 }
 
 // part is a volume, or what its mount options choose of it.
@@ -150,6 +151,7 @@ func (i *Image) detach() error {
 		}
 	}
 	clear(i.fats)
+	i.watch = nil
 	if i.disk != nil {
 		errs = append(errs, i.disk.Close())
 		i.disk = nil

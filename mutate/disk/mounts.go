@@ -16,7 +16,7 @@ import (
 
 // MountsVersion is part of every key: which mounts steps see decides what they do.
 // Bump it when the same files come to give other mounts.
-const MountsVersion = 4
+const MountsVersion = 5
 
 // saidMounts are what fstab and mount units of a tree say.
 func saidMounts(tree fs.FS) ([]etc.Mount, error) {

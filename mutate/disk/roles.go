@@ -42,8 +42,8 @@ func (i *Image) findRoles() error {
 	return err
 }
 
-// findMounts gives what the system mounts. Some of its own mount units may be in a
-// volume for /usr: then it looks again.
+// findMounts gives what the system mounts, and notes where. Some of its own mount units
+// may be in a volume for /usr: then it looks again.
 func (i *Image) findMounts(root Mounted, files volumeFiles) ([]Mounted, error) {
 	tree, err := i.treeAt(root)
 	if err != nil {
@@ -64,10 +64,18 @@ func (i *Image) findMounts(root Mounted, files volumeFiles) ([]Mounted, error) {
 		mounts = slices.Insert(mounts, 1, boot)
 	}
 	n := slices.IndexFunc(mounts, at("/usr"))
-	if n < 0 || !i.InSystem(mounts[n]) {
-		return mounts, nil
+	if n >= 0 && i.InSystem(mounts[n]) {
+		if mounts, err = i.mountsWithUsr(tree, mounts[n], k, known); err != nil {
+			return nil, err
+		}
 	}
-	usr := mounts[n]
+	mounts, i.where = i.inReality(mounts)
+	coverBinds(mounts)
+	return mounts, nil
+}
+
+// mountsWithUsr are the mounts by the files of root and a volume for /usr.
+func (i *Image) mountsWithUsr(tree *Tree, usr Mounted, k kernelSays, known []Mounted) ([]Mounted, error) {
 	if i.guest == nil {
 		if err := i.mount(usr.part())[0]; err != nil {
 			return nil, err

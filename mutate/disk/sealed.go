@@ -84,21 +84,10 @@ const maxLinks = 40
 // realPath is a path of the system without symbolic links, but for the last name
 // unless follow says so. What is missing on the way stays as it is said.
 func (t *Tree) realPath(name string, follow bool) string {
-	done, todo, links := "/", split(name), 0
-	for len(todo) > 0 {
-		next := path.Join(done, todo[0])
-		todo = todo[1:]
-		if target, err := t.ReadLink(strings.TrimPrefix(next, "/")); err == nil && (follow || len(todo) > 0) && links < maxLinks {
-			links++
-			if path.IsAbs(target) {
-				done = "/"
-			}
-			todo = append(split(target), todo...)
-			continue
-		}
-		done = next
-	}
-	return done
+	return followLinks(name, follow, func(name string) (string, bool) {
+		target, err := t.ReadLink(strings.TrimPrefix(name, "/"))
+		return target, err == nil
+	})
 }
 
 func split(name string) []string {

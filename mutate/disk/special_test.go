@@ -17,7 +17,8 @@ func TestMountsBesideDevices(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "image.raw")
 	truncate(t, path, 128<<20)
 	subvolumes(t, path, "root")
-	i, root := guest(t, path)
+	i, dirs := guest(t, path)
+	root := dirs["/"]
 	check := func(err error) {
 		t.Helper()
 		if err != nil {

@@ -23,35 +23,80 @@ const (
 // Tree is files of the image, read from outside it: an [fs.FS] in which symbolic
 // links, absolute ones too, lead nowhere but inside the tree.
 type Tree struct {
-	files fs.FS // a mountedTree, or for FAT, which is read without the kernel, a fatFS
+	files fs.FS  // a mountedTree, or for FAT, which is read without the kernel, a fatFS
+	watch *watch // remembers what is looked at, if it is there: the files are a mountedTree then
+	// timeless says that times and inodes do not tell whether a file has changed, as on FAT.
+	timeless bool
 }
 
 // Open implements [fs.FS].
-func (t *Tree) Open(name string) (fs.File, error) { return t.files.Open(name) }
+func (t *Tree) Open(name string) (fs.File, error) {
+	if t.watch != nil {
+		return t.openWatched(name)
+	}
+	return t.files.Open(name)
+}
 
 // ReadDir implements [fs.ReadDirFS].
-func (t *Tree) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadDir(t.files, name) }
+func (t *Tree) ReadDir(name string) ([]fs.DirEntry, error) {
+	if t.watch != nil {
+		return fs.ReadDir(opening{t}, name)
+	}
+	return fs.ReadDir(t.files, name)
+}
 
 // ReadFile implements [fs.ReadFileFS].
-func (t *Tree) ReadFile(name string) ([]byte, error) { return fs.ReadFile(t.files, name) }
+func (t *Tree) ReadFile(name string) ([]byte, error) {
+	if t.watch != nil {
+		return fs.ReadFile(opening{t}, name)
+	}
+	return fs.ReadFile(t.files, name)
+}
+
+// opening is a tree that can do nothing but open files.
+type opening struct{ tree *Tree }
+
+// Open implements [fs.FS].
+func (o opening) Open(name string) (fs.File, error) { return o.tree.Open(name) }
 
 // Stat implements [fs.StatFS]; it follows symbolic links.
-func (t *Tree) Stat(name string) (fs.FileInfo, error) { return fs.Stat(t.files, name) }
+func (t *Tree) Stat(name string) (fs.FileInfo, error) {
+	fi, err := fs.Stat(t.files, name)
+	if t.watch != nil {
+		t.watch.noteFile(t, name, fi)
+	}
+	return fi, err
+}
 
 // Lstat implements [fs.ReadLinkFS]. FAT knows no links.
 func (t *Tree) Lstat(name string) (fs.FileInfo, error) {
-	if m, ok := t.files.(mountedTree); ok {
-		return m.lstat(name)
+	m, ok := t.files.(mountedTree)
+	if !ok {
+		return t.Stat(name)
 	}
-	return t.Stat(name)
+	fi, err := m.lstat(name)
+	switch {
+	case t.watch == nil:
+	case err == nil && fi.Mode()&fs.ModeSymlink != 0:
+		target, _ := m.readLink(name)
+		t.watch.noteLink(t, name, target)
+	default:
+		t.watch.noteFile(t, name, fi)
+	}
+	return fi, err
 }
 
 // ReadLink implements [fs.ReadLinkFS]. An absolute target begins at the tree's root.
-func (t *Tree) ReadLink(name string) (string, error) {
-	if m, ok := t.files.(mountedTree); ok {
-		return m.readLink(name)
+func (t *Tree) ReadLink(name string) (target string, err error) {
+	m, ok := t.files.(mountedTree)
+	if !ok {
+		return "", &fs.PathError{Op: "readlink", Path: name, Err: fs.ErrInvalid}
 	}
-	return "", &fs.PathError{Op: "readlink", Path: name, Err: fs.ErrInvalid}
+	target, err = m.readLink(name)
+	if t.watch != nil {
+		t.watch.noteLink(t, name, target)
+	}
+	return target, err
 }
 
 // treeOf is the files below a mount's root, with what is mounted there.

@@ -253,17 +253,26 @@ func (i *Image) treeAt(m Mounted) (*Tree, error) {
 		return nil, err
 	}
 	if m.Sub == "" {
-		return treeOf(root), nil
+		return i.look(root, m.Slot), nil
 	}
 	if dir, ok := i.dirs[m.Sub]; ok {
-		return treeOf(dir), nil
+		return i.look(dir, m.Slot), nil
 	}
 	dir, err := mountedTree{root}.open(m.Sub, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
 	i.dirs[m.Sub] = dir
-	return treeOf(dir), nil
+	return i.look(dir, m.Slot), nil
+}
+
+// look is treeOf for files of a volume by which it is found out what the system mounts.
+func (i *Image) look(root *os.File, slot int) *Tree {
+	if i.watch == nil {
+		return treeOf(root)
+	}
+	v, _ := i.Layout.Slot(slot)
+	return i.watch.of(root, v.FS == "vfat")
 }
 
 // Change has the image's files opened for writing, which replays journals, and calls

@@ -385,11 +385,3 @@ func BenchmarkMounts(b *testing.B) {
 		}
 	}
 }
-
-func BenchmarkMountInputs(b *testing.B) {
-	for b.Loop() {
-		if _, err := etc.MountInputs(os.DirFS("/")); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
