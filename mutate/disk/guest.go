@@ -96,7 +96,7 @@ func (i *Image) lookAgain() error {
 func (i *Image) MountsChanged() (bool, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.watch != nil && !i.watch.changed() {
+	if i.watch != nil && !i.watch.changed(i.fats) {
 		return false, nil
 	}
 	had, were := i.Layout.Mounts, i.where
@@ -107,8 +107,8 @@ func (i *Image) MountsChanged() (bool, error) {
 	return !slices.EqualFunc(had, i.Layout.Mounts, sameMount) || moved(were, i.where), nil
 }
 
-// mountedFiles are the files of each volume that is mounted, and of the ESP. Of several
-// subvolumes root is the one.
+// mountedFiles are the files of each volume that is mounted, and of those that are read
+// without the kernel. Of several subvolumes root is the one.
 func (i *Image) mountedFiles(root part) (volumeFiles, error) {
 	files := volumeFiles{trees: map[int]*Tree{}}
 	parts := slices.SortedFunc(maps.Keys(i.mounted), func(a, b part) int { return cmp.Compare(a.options, b.options) })
@@ -122,9 +122,16 @@ func (i *Image) mountedFiles(root part) (volumeFiles, error) {
 		}
 		files.trees[p.slot] = i.look(view, p.slot)
 	}
-	if esp, ok := i.Layout.Find(ESP); ok && esp.FS == "vfat" && files.trees[esp.Slot] == nil {
-		if t, err := i.fat(esp); err == nil {
-			files.trees[esp.Slot] = t
+	for _, v := range i.Layout.Volumes {
+		if v.FS != "vfat" || files.trees[v.Slot] != nil {
+			continue
+		}
+		t, err := i.fat(v)
+		if err == nil { // of another, verify will tell
+			files.trees[v.Slot] = t
+		}
+		if i.watch != nil {
+			i.watch.fats[v.Slot] = t
 		}
 	}
 	return files, nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -135,6 +136,43 @@ func TestMountsElsewhere(t *testing.T) {
 			slices.Sort(words)
 			if got := strings.Join(words, " "); changed != tc.changed || got != tc.mounts {
 				t.Errorf("changed %t, %s, want %t, %s", changed, got, tc.changed, tc.mounts)
+			}
+		})
+	}
+}
+
+// TestCommandLineOnFAT: what a step writes to a FAT volume, which the kernel need not
+// know, counts for the command line that the next one is told.
+func TestCommandLineOnFAT(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Tools, fixtures.Images)
+	for _, tc := range []struct {
+		layout, file, text string
+	}{
+		{"debian-12", "loader/entries/debian.conf", "title Debian\nlinux /debian/linux\noptions ro systemd.gpt_auto=0 %s\n"},
+		{"raspberry", "cmdline.txt", "ro %s\n"},
+	} {
+		t.Run(tc.layout+" "+path.Base(tc.file), func(t *testing.T) {
+			image := clone(t, tc.layout)
+			i, _ := guest(t, image)
+			n := slices.IndexFunc(i.Layout.Volumes, func(v disk.Volume) bool { return v.FS == "vfat" })
+			for _, marker := range []string{"one", "two"} { // of one length
+				dir := t.TempDir()
+				file := filepath.Join(dir, tc.file)
+				if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(file, fmt.Appendf(nil, tc.text, marker), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				if err := i.FillFAT(t.Context(), i.Layout.Volumes[n], dir); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := i.MountsChanged(); err != nil {
+					t.Fatal(err)
+				}
+				if line := i.CommandLine(); !strings.HasSuffix(line, " "+marker) {
+					t.Errorf("the command line is %q, want one with %s", line, marker)
+				}
 			}
 		})
 	}

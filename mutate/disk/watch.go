@@ -19,12 +19,14 @@ import (
 // the same, and nobody has to know beforehand what it depends on.
 //
 // What is in a file is told by its inode and time of change, which is cheap; FAT has
-// neither, and there the bytes are read once more.
+// neither, and there the bytes are read once more. A FAT volume that is read without the
+// kernel is written by [Image.FillFAT] alone, which opens it anew: it is known by its tree.
 type watch struct {
 	seen  map[look]found
 	order []look // of seen, for changed; nil if something was added since
 	read  map[look][]span
 	trees map[*os.File]*Tree
+	fats  map[int]*Tree // by slot
 }
 
 // look is one way to look at one name.
@@ -53,7 +55,7 @@ type found struct {
 
 func newWatch() *watch {
 	return &watch{
-		seen: map[look]found{}, read: map[look][]span{}, trees: map[*os.File]*Tree{},
+		seen: map[look]found{}, read: map[look][]span{}, trees: map[*os.File]*Tree{}, fats: map[int]*Tree{},
 	}
 }
 
@@ -122,8 +124,14 @@ func (l look) foundIn(st unix.Stat_t) found {
 	return f
 }
 
-// changed says whether something is found otherwise now.
-func (w *watch) changed() bool {
+// changed says whether something is found otherwise now. fats are the FAT volumes of the
+// image that are open.
+func (w *watch) changed(fats map[int]*Tree) bool {
+	for slot, t := range w.fats {
+		if fats[slot] != t {
+			return true
+		}
+	}
 	if w.order == nil {
 		w.order = slices.Collect(maps.Keys(w.seen))
 		slices.SortFunc(w.order, func(a, b look) int { return strings.Compare(path.Dir(a.name), path.Dir(b.name)) })

@@ -130,7 +130,7 @@ func TestWatch(t *testing.T) {
 		if err := tc.change(); err != nil {
 			t.Fatal(err)
 		}
-		if changed := w.changed(); changed != tc.changes {
+		if changed := w.changed(nil); changed != tc.changes {
 			t.Errorf("%s: changed = %t", tc.name, changed)
 		}
 		if tc.changes {
@@ -150,7 +150,7 @@ func TestWatchOfWhatJustChanged(t *testing.T) {
 	defer dir.Close()
 	w := newWatch()
 	etc.Read(w.of(dir, false), "file")
-	if !w.changed() {
+	if !w.changed(nil) {
 		t.Error("a file that was written just now is taken for unchanged")
 	}
 }
@@ -225,7 +225,7 @@ func TestWatchWithoutTimes(t *testing.T) {
 		if err := tc.change(); err != nil {
 			t.Fatal(err)
 		}
-		if changed := w.changed(); changed != tc.changes {
+		if changed := w.changed(nil); changed != tc.changes {
 			t.Errorf("%s: changed = %t", tc.name, changed)
 		}
 	}
@@ -254,7 +254,7 @@ func TestWatchNotesEachWay(t *testing.T) {
 		defer dir.Close()
 		w := newWatch()
 		look(w.of(dir, false))
-		if w.changed() {
+		if w.changed(nil) {
 			t.Errorf("%s: it has changed before something did", name)
 		}
 		for _, new := range []string{"new", "dir/new"} {
@@ -262,7 +262,7 @@ func TestWatchNotesEachWay(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if !w.changed() {
+		if !w.changed(nil) {
 			t.Errorf("%s: a new file is not seen", name)
 		}
 	}
