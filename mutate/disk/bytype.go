@@ -3,9 +3,7 @@ package disk
 import (
 	"errors"
 	"io/fs"
-	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/etc"
@@ -69,7 +67,7 @@ func (l *Layout) byType(tree fs.FS, mounts []Mounted, k kernelSays) []Mounted {
 // of an ESP. systemd 255 leaves an ESP alone that fstab has anywhere, and 256 both if
 // fstab has anything below /boot or /efi (its NEWS, and pull request 28564).
 func byFstab(tree fs.FS, mounts []Mounted, loader, esp *Volume) (*Volume, *Volume) {
-	version := systemdVersion(tree)
+	version := etc.SystemdVersion(tree)
 	for _, m := range mounts {
 		if !strings.HasPrefix(m.From, "/etc/fstab") {
 			continue
@@ -84,27 +82,6 @@ func byFstab(tree fs.FS, mounts []Mounted, loader, esp *Volume) (*Volume, *Volum
 		}
 	}
 	return loader, esp
-}
-
-// libraryDirs are where distributions have systemd's own library.
-var libraryDirs = []string{
-	"usr/lib/systemd", "usr/lib64/systemd", "usr/lib/x86_64-linux-gnu/systemd", "usr/lib/aarch64-linux-gnu/systemd", "lib/systemd",
-}
-
-// systemdVersion is that of the system's systemd, which is in the name of its library. If
-// that is not there, it is one that is later than all.
-func systemdVersion(tree fs.FS) int {
-	for _, dir := range libraryDirs {
-		names, _ := etc.ReadDir(tree, dir, 10_000)
-		for _, name := range names {
-			rest, ok := strings.CutPrefix(name, "libsystemd-shared-")
-			number := rest[:len(rest)-len(strings.TrimLeft(rest, "0123456789"))] // of 257.1-2.fc42.so, 257
-			if n, err := strconv.Atoi(number); ok && err == nil {
-				return n
-			}
-		}
-	}
-	return math.MaxInt
 }
 
 // typed gives the first partition of that type that systemd does not leave alone,

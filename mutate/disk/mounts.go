@@ -16,11 +16,16 @@ import (
 
 // MountsVersion is part of every key: which mounts steps see decides what they do.
 // Bump it when the same files come to give other mounts.
-const MountsVersion = 5
+const MountsVersion = 6
 
-// saidMounts are what fstab and mount units of a tree say.
-func saidMounts(tree fs.FS) ([]etc.Mount, error) {
-	said, err := etc.Mounts(tree)
+// saidMounts are what fstab, mount units and the kernel's command line say. It is an error
+// of class [fault.Image] if nothing would be seen of what a recipe does.
+func saidMounts(tree fs.FS, line kernelLine) ([]etc.Mount, error) {
+	if line.volatile {
+		return nil, fault.New(fault.Image, "take systemd.volatile= out of it: of what a recipe does outside of /usr nothing would be seen",
+			"the kernel's command line has systemd.volatile=yes: the system starts with /usr alone")
+	}
+	said, err := etc.Mounts(tree, line.text)
 	if err != nil {
 		return nil, fmt.Errorf("find what the system mounts: %w", err)
 	}

@@ -49,7 +49,7 @@ func rolesOf(l *Layout) string {
 
 // findMounts is what a system mounts by the files of a tree.
 func findMounts(l *Layout, tree fs.FS, k kernelSays, known ...Mounted) ([]Mounted, error) {
-	said, err := saidMounts(tree)
+	said, err := saidMounts(tree, k())
 	if err != nil {
 		return nil, err
 	}
@@ -133,6 +133,40 @@ func TestMountsByFstab(t *testing.T) {
 		if got := rolesOf(l); got != tc.roles {
 			t.Errorf("%s: %s, want %s", tc.name, got, tc.roles)
 		}
+	}
+}
+
+// TestMountsByTheKernel: the kernel's command line has mounts of its own, and takes others away.
+func TestMountsByTheKernel(t *testing.T) {
+	const fstab = "LABEL=b /home ext4\n"
+	for _, tc := range []struct{ line, want string }{
+		{"quiet", "/=1 /home=2"},
+		{"fstab=no", "/=1"},
+		{"systemd.mount-extra=LABEL=c:/srv:ext4", "/=1 /home=2 /srv=3"},
+		{"systemd.mount-extra=tmpfs:/srv:tmpfs", "/=1 /home=2 /srv!tmpfs"},
+		{"systemd.volatile=state", "/=1 /home=2 /var!tmpfs"},
+		{"systemd.volatile=overlay", "/=1 /home=2"},
+		{"systemd.mask=home.mount", "/=1"},
+		{"systemd.volatile=yes", "systemd.volatile=yes"},
+		{"systemd.volatile", "systemd.volatile=yes"},
+		{"systemd.volatile=yes systemd.volatile=no", "/=1 /home=2"},
+		{"rd.systemd.volatile=yes rd.fstab=no rd.systemd.mask=home.mount", "/=1 /home=2"},
+	} {
+		mounts, err := findMounts(threeVolumes(), files(map[string]string{
+			"etc/fstab": fstab, "usr/lib/systemd/system/local-fs.target": "[Unit]",
+		}), says(tc.line), rootOne)
+		got := told(mounts)
+		if fault.Of(err) == fault.Image && strings.Contains(err.Error(), tc.want) {
+			got = tc.want
+		}
+		if got != tc.want {
+			t.Errorf("%s: %s, %v; want %s", tc.line, got, err, tc.want)
+		}
+	}
+	// In a system without systemd nobody listens.
+	mounts, err := findMounts(threeVolumes(), files(map[string]string{"etc/fstab": fstab}), says("fstab=no systemd.volatile=state"), rootOne)
+	if got := told(mounts); got != "/=1 /home=2" || err != nil {
+		t.Errorf("without systemd: %s, %v", got, err)
 	}
 }
 

@@ -52,7 +52,7 @@ func (i *Image) findMounts(root Mounted, files volumeFiles) ([]Mounted, error) {
 	i.cmdline = sync.OnceValue(func() string { return files.commandLine(tree) })
 	k := sync.OnceValue(func() kernelLine { return parseKernelLine(i.cmdline()) })
 	known := append([]Mounted{root}, i.ostree...)
-	if i.said, err = saidMounts(tree); err != nil {
+	if i.said, err = saidMounts(tree, k()); err != nil {
 		return nil, err
 	}
 	mounts, err := i.Layout.findMounts(tree, i.said, k, known...)
@@ -86,7 +86,7 @@ func (i *Image) mountsWithUsr(tree *Tree, usr Mounted, k kernelSays, known []Mou
 		return nil, err
 	}
 	both := withUsr{tree, usrTree}
-	if i.said, err = saidMounts(both); err != nil {
+	if i.said, err = saidMounts(both, k()); err != nil {
 		return nil, err
 	}
 	return i.Layout.findMounts(both, i.said, k, append(known, usr)...)

@@ -186,7 +186,7 @@ func (i *Image) root(m Mounted, k kernelSays) (Mounted, error) {
 			}
 		}
 	}
-	if at < 0 || m.Sub != "" {
+	if at < 0 || m.Sub != "" || len(kept(said[at].Options)) > 0 && k().noFstab {
 		return m, nil
 	}
 	subvolume := func(o string) bool { return strings.HasPrefix(o, "subvol") }

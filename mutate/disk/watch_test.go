@@ -77,7 +77,7 @@ func TestWatch(t *testing.T) {
 		t.Helper()
 		time.Sleep(2 * tick) // what has changed just now is looked at once more
 		w := newWatch()
-		if _, err := etc.Mounts(w.of(dir, false)); err != nil {
+		if _, err := etc.Mounts(w.of(dir, false), ""); err != nil {
 			t.Fatal(err)
 		}
 		boot.CommandLine(w.of(dir, false))

@@ -82,13 +82,14 @@ func FuzzMounts(f *testing.F) {
 	} {
 		f.Add(seed[0], seed[1], seed[2])
 	}
-	f.Fuzz(func(t *testing.T, fstab, unit, dropIn string) {
+	f.Add("a /x", mount("/srv"), `systemd.mount-extra=a\s:/b\x20:ext4:bg systemd.mask=srv.mount systemd.volatile=state "systemd.wants='/b`)
+	f.Fuzz(func(t *testing.T, fstab, unit, dropIn string) { // the last is the kernel's command line, too
 		tree := image(map[string]string{
 			"etc/fstab": fstab, "l": "-> /srv/../etc", "e/srv.mount": unit, "u/x@.service": unit, "u/srv.mount": mount("/srv"),
 			"u/-.mount": unit, "e/srv.mount.d/x.conf": dropIn, "u/mount.d/x.conf": unit, "u/x@.service.d/y.conf": dropIn,
 			"u/default.target": "[Unit]\nWants=x@y.service\nRequires=srv.mount\n", "u/local-fs.target": "[Unit]\n",
 		})
-		list, err := etc.Mounts(tree)
+		list, err := etc.Mounts(tree, dropIn)
 		if err != nil {
 			if len(fstab) < 256 {
 				t.Fatal(err)
@@ -103,7 +104,7 @@ func FuzzMounts(f *testing.F) {
 			}
 			places[m.Place] = true
 		}
-		again, err := etc.Mounts(tree)
+		again, err := etc.Mounts(tree, dropIn)
 		if diff := cmp.Diff(list, again); diff != "" || err != nil {
 			t.Fatalf("looked at again: %v (-first +second):\n%s", err, diff)
 		}

@@ -7,42 +7,86 @@ import (
 	"strings"
 )
 
-// fromFstab is what systemd-fstab-generator(8) makes: units, and the links by which
-// other units pull them in.
+// fromFstab is what systemd-fstab-generator(8), or another, makes: units, and the links by
+// which other units pull them in.
 type fromFstab struct {
-	units map[string]*unit
-	links map[string][]string // of a directory as "local-fs.target.wants"
+	units  map[string]*unit
+	links  map[string][]string // of a directory as "local-fs.target.wants"
+	masked map[string]bool     // units that are none
 }
 
 const maxFstab = 1 << 20
 
-// generate makes the units of an image's fstab.
-func generate(f *files) (*fromFstab, error) {
-	made := &fromFstab{map[string]*unit{}, map[string][]string{}}
-	text, err := f.read("etc/fstab", maxFstab)
-	if err := skipAbsent(err); err != nil {
-		return nil, err
+// generate makes the units of an image's fstab, and of what the kernel's command line has
+// beside that.
+func generate(f *files, k kernelLine) (*fromFstab, error) {
+	made := newFromFstab()
+	text := ""
+	if !k.noFstab {
+		var err error
+		if text, err = f.read("etc/fstab", maxFstab); skipAbsent(err) != nil {
+			return nil, err
+		}
 	}
 	for n, m := range fstabLines(text) {
-		if m.FS == "swap" || m.FS == "autofs" || !strings.Contains(m.Place, "/") {
-			continue
-		}
-		place, err := f.follow(m.Place)
-		switch {
-		case skipAbsent(err) != nil:
+		m.From = fmt.Sprintf("/etc/fstab:%d", n)
+		if err := made.line(f, m); err != nil {
 			return nil, err
-		case err != nil: // links in a circle: it stays as it is, and cannot be mounted
-			place = m.Place
 		}
-		m.Place, m.From = path.Clean("/"+place), fmt.Sprintf("/etc/fstab:%d", n)
-		if strings.Count(m.Place, "/") > maxDepth {
-			return nil, fmt.Errorf("%s: %w", m.From, ErrTooMuch)
-		}
-		if name := pathUnit(m.Place, "mount"); made.units[name] == nil { // a second line of a place is none
-			made.add(name, m)
+	}
+	for _, m := range k.mounts {
+		if err := made.line(f, m); err != nil {
+			return nil, err
 		}
 	}
 	return made, nil
+}
+
+func newFromFstab() *fromFstab {
+	return &fromFstab{map[string]*unit{}, map[string][]string{}, map[string]bool{}}
+}
+
+// late makes the units that count only where no other unit has their name.
+func (k kernelLine) late() *fromFstab {
+	made := newFromFstab()
+	if k.state {
+		made.add("var.mount", Mount{What: "tmpfs", Place: "/var", FS: "tmpfs", Options: []string{"mode=0755"}, From: fromKernel})
+	}
+	return made
+}
+
+// early makes what stands before all units of the administrator's.
+func (k kernelLine) early() *fromFstab {
+	made := newFromFstab()
+	for _, name := range k.masked {
+		made.masked[name] = true
+	}
+	for _, name := range k.wanted {
+		made.link("default.target.wants", name)
+	}
+	return made
+}
+
+// line makes the unit of a line, unless it is about swap, or there is one of that place.
+func (made *fromFstab) line(f *files, m Mount) error {
+	if m.FS == "swap" || m.FS == "autofs" || !strings.Contains(m.Place, "/") {
+		return nil
+	}
+	place, err := f.follow(m.Place)
+	switch {
+	case skipAbsent(err) != nil:
+		return err
+	case err != nil: // links in a circle: it stays as it is, and cannot be mounted
+		place = m.Place
+	}
+	m.Place = path.Clean("/" + place)
+	if strings.Count(m.Place, "/") > maxDepth {
+		return fmt.Errorf("%s: %w", m.From, ErrTooMuch)
+	}
+	if name := pathUnit(m.Place, "mount"); made.units[name] == nil {
+		made.add(name, m)
+	}
+	return nil
 }
 
 // add makes the unit of a line, and those that go with it.
@@ -54,7 +98,7 @@ func (made *fromFstab) add(name string, m Mount) {
 		"x-systemd.requires": "Unit.Requires", "x-systemd.wants": "Unit.Wants",
 	} {
 		for _, value := range m.values(option) {
-			u.settings = append(u.settings, setting{key, mangle(value)})
+			u.settings = append(u.settings, setting{key, mangle(value, "mount")})
 		}
 	}
 	for option, key := range map[string]string{
@@ -85,10 +129,10 @@ func (made *fromFstab) add(name string, m Mount) {
 		made.link(target+kind, name)
 	default:
 		for _, by := range wantedBy {
-			made.link(mangle(by)+".wants", name)
+			made.link(mangle(by, "mount")+".wants", name)
 		}
 		for _, by := range requiredBy {
-			made.link(mangle(by)+".requires", name)
+			made.link(mangle(by, "mount")+".requires", name)
 		}
 	}
 }
@@ -142,8 +186,9 @@ func (m Mount) bind() bool {
 	return m.Has("bind") || m.Has("rbind") || m.FS == "bind" || m.FS == "rbind"
 }
 
-// mangle makes the name of a unit from a name or path in an option.
-func mangle(name string) string {
+// mangle makes the name of a unit from a name or path in an option. A name without a type
+// is of the one that is given.
+func mangle(name, kind string) string {
 	switch {
 	case unitType(name) != "":
 		return name
@@ -152,5 +197,5 @@ func mangle(name string) string {
 	case strings.HasPrefix(name, "/"):
 		return pathUnit(name, "mount")
 	}
-	return name + ".mount"
+	return name + "." + kind
 }

@@ -8,7 +8,8 @@ import (
 )
 
 // Mounts lists what the system of a tree mounts, or can mount, at its start: by
-// its fstab and its mount units, with what systemd makes of them. It is sorted by
+// its fstab, its mount units and the kernel's command line, with what systemd makes of
+// them. It is sorted by
 // Place, of which each comes once: a unit in /etc stands before a line of fstab, and
 // that before a unit in /usr. What is masked is none, and neither is what is
 // mounted below /proc, /sys, /dev and /run, which are fresh at each start.
@@ -16,21 +17,25 @@ import (
 // A mount starts that is pulled in, by whatever way, by default.target, or by
 // sysinit.target, basic.target, local-fs.target or remote-fs.target: that the last is
 // enabled is left to the first start. Conditions count only if they
-// ask for paths of the tree. What the kernel's command line, other generators
-// (systemd-gpt-auto-generator, zfs) and programs mount is not looked at, and
+// ask for paths of the tree. What other generators (systemd-gpt-auto-generator, zfs), the
+// initrd and programs mount is not looked at, and
 // neither is what is started later, as by a timer or the first connection to a socket.
 // In a tree without systemd, such as that of Alpine, each line of fstab starts that is
 // not noauto: mount(8) with -a is what other systems call.
 //
 // The tree is that of a started system: a /usr that is a volume of its own has to
 // be in it. The error is [ErrTooMuch], or that of a file that cannot be read.
-func Mounts(tree fs.FS) ([]Mount, error) {
+func Mounts(tree fs.FS, kernel string) ([]Mount, error) {
 	f := newFiles(tree)
-	made, err := generate(f)
+	var k kernelLine
+	if kernel != "" {
+		k = parseKernelLine(kernel, SystemdVersion(tree))
+	}
+	made, err := generate(f, k)
 	if err != nil {
 		return nil, err
 	}
-	p, err := openUnitPath(f, made)
+	p, err := openUnitPath(f, map[int]*fromFstab{earlyRank: k.early(), generatorRank: made, lateRank: k.late()})
 	if err != nil {
 		return nil, err
 	}
@@ -38,8 +43,15 @@ func Mounts(tree fs.FS) ([]Mount, error) {
 	if err := s.boot(); err != nil {
 		return nil, err
 	}
+	local, err := s.load("local-fs.target")
+	if err != nil {
+		return nil, err
+	}
+	if local == nil && kernel != "" { // to which systemd alone listens
+		return Mounts(tree, "")
+	}
 	mounts, err := s.list()
-	if local, _ := s.load("local-fs.target"); local == nil {
+	if local == nil {
 		for n, m := range mounts {
 			mounts[n].Starts, mounts[n].Needed = !m.is("noauto", "auto"), !m.nofail()
 		}

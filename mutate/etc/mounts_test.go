@@ -74,7 +74,7 @@ func describe(m etc.Mount) string {
 
 func mounts(t *testing.T, tree fs.FS) string {
 	t.Helper()
-	list, err := etc.Mounts(tree)
+	list, err := etc.Mounts(tree, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestMountsIsBounded(t *testing.T) {
 		"a large unit":                         image(map[string]string{"u/default.target": strings.Repeat("#", 2<<20)}),
 		"a deep place":                         image(map[string]string{"etc/fstab": "a " + deep + " ext4\n"}),
 	} {
-		if list, err := etc.Mounts(tree); err == nil {
+		if list, err := etc.Mounts(tree, ""); err == nil {
 			t.Errorf("%s: %d mounts, no error", name, len(list))
 		}
 	}
@@ -270,7 +270,7 @@ func TestManyUnits(t *testing.T) {
 	for name, files := range map[string]map[string]string{"many": many, "hostile": hostile} {
 		tree := os.DirFS(write(t, files))
 		began := time.Now()
-		list, err := etc.Mounts(tree)
+		list, err := etc.Mounts(tree, "")
 		if took := time.Since(began); took > 4*time.Second { // a second, but for the race detector and a busy machine
 			t.Errorf("%s: %v", name, took)
 		}

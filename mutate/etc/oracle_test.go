@@ -94,7 +94,7 @@ func unitNames(t *testing.T, mounts []etc.Mount) []string {
 // TestThisMachine: of the machine that runs the test, systemd starts the same.
 func TestThisMachine(t *testing.T) {
 	fixtures.Require(t, fixtures.Root, fixtures.Systemd)
-	mounts, err := etc.Mounts(os.DirFS("/"))
+	mounts, err := etc.Mounts(os.DirFS("/"), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +317,7 @@ UUID=m /deep/b ext4 noauto
 			all := maps.Clone(base)
 			maps.Copy(all, files)
 			root := tree(t, all)
-			mounts, err := etc.Mounts(os.DirFS(root))
+			mounts, err := etc.Mounts(os.DirFS(root), "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -346,7 +346,7 @@ UUID=h /été ext4
   UUID=j /j ext4 noauto # comment
 `})
 	dir := generated(t, root)
-	list, err := etc.Mounts(os.DirFS(root))
+	list, err := etc.Mounts(os.DirFS(root), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -380,7 +380,7 @@ UUID=h /été ext4
 
 func BenchmarkMounts(b *testing.B) {
 	for b.Loop() {
-		if _, err := etc.Mounts(os.DirFS("/")); err != nil {
+		if _, err := etc.Mounts(os.DirFS("/"), ""); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -150,9 +150,6 @@ func unhexByte(s string) string {
 
 // yes says whether a value is one of systemd's words for true.
 func yes(value string) bool {
-	switch strings.ToLower(value) {
-	case "1", "yes", "y", "true", "t", "on":
-		return true
-	}
-	return false
+	is, _ := ParseBool(value)
+	return is
 }

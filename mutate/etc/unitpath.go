@@ -19,7 +19,7 @@ type unitPath struct {
 	aliases map[string][]string // of a unit: its other names
 }
 
-// unitDir is one directory of the path: files, or what is made of fstab.
+// unitDir is one directory of the path: files, or what a generator makes.
 type unitDir struct {
 	name string
 	kind map[string]fs.FileMode // of the units in it
@@ -35,12 +35,16 @@ type entry struct {
 
 const maxAliases = 8
 
-// generatorRank is where in unitDirs stands what is made of fstab.
-const generatorRank = 3
+// Where in unitDirs stands what generators make.
+const (
+	earlyRank     = 1
+	generatorRank = 4
+	lateRank      = 8
+)
 
 var unitDirs = []string{
-	"etc/systemd/system.control", "etc/systemd/system", "etc/systemd/system.attached", "",
-	"usr/local/lib/systemd/system", "lib/systemd/system", "usr/lib/systemd/system",
+	"etc/systemd/system.control", "", "etc/systemd/system", "etc/systemd/system.attached", "",
+	"usr/local/lib/systemd/system", "lib/systemd/system", "usr/lib/systemd/system", "",
 }
 
 // realUnitDirs gives the directories without links; one that comes again is left out.
@@ -62,7 +66,8 @@ func realUnitDirs(f *files) ([]string, error) {
 	return dirs, nil
 }
 
-func openUnitPath(f *files, made *fromFstab) (*unitPath, error) {
+// openUnitPath opens the path with what generators make, by rank.
+func openUnitPath(f *files, generated map[int]*fromFstab) (*unitPath, error) {
 	p := &unitPath{
 		files: f, isDir: map[string]bool{}, entries: map[string]entry{}, folders: map[string][]folder{},
 		lists: map[string][]fs.DirEntry{}, aliases: map[string][]string{},
@@ -74,8 +79,8 @@ func openUnitPath(f *files, made *fromFstab) (*unitPath, error) {
 	var links []string
 	for rank, name := range dirs {
 		d := &unitDir{name: name, kind: map[string]fs.FileMode{}}
-		switch {
-		case rank == generatorRank:
+		switch made := generated[rank]; {
+		case made != nil:
 			d.made = made
 			for dir, names := range made.links {
 				p.folders[dir] = append(p.folders[dir], folder{rank: rank, made: names})
@@ -158,6 +163,9 @@ func (p *unitPath) lookup(name string) (entry, error) {
 	for _, d := range p.dirs {
 		if d.made != nil {
 			found.made = d.made.units[name]
+			if d.made.masked[name] {
+				found.file = "dev/null"
+			}
 		} else if kind, ok := d.kind[name]; ok {
 			var err error
 			if found, err = p.entryOf(d, name, kind); err != nil {
