@@ -69,7 +69,10 @@ func (b *build) identify(ctx context.Context, f *os.File, id record.Identity) er
 		return b.identifyAlone(ctx, f, id)
 	}
 	found := <-b.changes
-	if found.err != nil {
+	switch {
+	case fault.Of(found.err) == fault.Image:
+		return b.unfit(found.err)
+	case found.err != nil:
 		return found.err
 	}
 	i, err := disk.OpenCurrent(ctx, f, found.layout, b.note)
@@ -95,7 +98,9 @@ func (b *build) identifyAlone(ctx context.Context, f *os.File, id record.Identit
 		return err
 	}
 	changes, err := fork.Find(ctx, i, b.from(), id)
-	if err != nil {
+	if fault.Of(err) == fault.Image {
+		return b.unfit(err)
+	} else if err != nil {
 		return err
 	}
 	return fork.Identify(ctx, i, changes, b.from(), id, b.note)

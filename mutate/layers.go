@@ -81,7 +81,7 @@ func (b *build) runSteps(ctx context.Context, work string) error {
 	}
 	g, err := b.guests.start(ctx, work, false, network)
 	if err != nil {
-		return err
+		return b.leftBy(p.reused-1, err)
 	}
 	for i := p.reused; i < len(p.steps); i++ {
 		if err := b.commits.failed(); err != nil {
@@ -101,10 +101,24 @@ func (b *build) runSteps(ctx context.Context, work string) error {
 		}
 		b.note("the step changed what the image mounts: the next ones see it so")
 		if g, err = b.another(ctx, g, work, network); err != nil {
-			return fmt.Errorf("after step %d (%s): %w", i+1, p.steps[i].title(), err)
+			return b.leftBy(i, err)
 		}
 	}
 	return nil
+}
+
+// leftBy makes an error about the image one of the step that left it so; i is negative if
+// that was none, but the base.
+func (b *build) leftBy(i int, err error) error {
+	if i < 0 {
+		return err
+	}
+	l := b.plan.steps[i]
+	if fault.Of(err) != fault.Image {
+		return fmt.Errorf("after step %d (%s): %w", i+1, l.title(), err)
+	}
+	return &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network,
+		Err: fmt.Errorf("it leaves what cannot be mounted: %w", err)}
 }
 
 // another gives the guest for the next step, where the system mounts other things than

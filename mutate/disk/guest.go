@@ -206,8 +206,8 @@ func (l *Layout) coveredBy(m Mounted) bool {
 // Cover gives the mount that hides what the image has at a path from the system that
 // has started, if there is one.
 func (l *Layout) Cover(name string) (Mounted, bool) {
-	for _, m := range l.Covers() {
-		if _, hidden := within(name, m.Mountpoint); hidden {
+	for _, m := range l.Mounts {
+		if _, hidden := within(name, m.Mountpoint); hidden && m.hides() {
 			return m, true
 		}
 	}
@@ -220,9 +220,12 @@ var fresh = []string{"/tmp", "/run", "/var/run", "/var/lock", "/dev", "/proc", "
 
 // Covers are the mounts that hide what the image has.
 func (l *Layout) Covers() []Mounted {
-	return slices.DeleteFunc(slices.Clone(l.Mounts), func(m Mounted) bool {
-		return m.Cover == "" || m.ByHand || isFresh(m.Mountpoint)
-	})
+	return slices.DeleteFunc(slices.Clone(l.Mounts), func(m Mounted) bool { return !m.hides() })
+}
+
+// hides says whether a mount is one that hides what the image has.
+func (m Mounted) hides() bool {
+	return m.Cover != "" && !m.ByHand && !isFresh(m.Mountpoint)
 }
 
 // CommandLine is the kernel's command line as the image's boot loader gives it. It is

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/gpt"
@@ -301,5 +302,47 @@ func TestUsrOfItsOwn(t *testing.T) {
 	_, err := findMounts(l, files(nil), says("mount.usr=LABEL=gone"), rootOne)
 	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "LABEL=gone") {
 		t.Errorf("a /usr that no volume is: %v", err)
+	}
+}
+
+// TestManyMounts: each mount is compared with all others, so there are not any number of
+// them; nor of those that binds show once more. Of what is allowed each answer is quick.
+func TestManyMounts(t *testing.T) {
+	lines := func(n int, format string) string {
+		var b strings.Builder
+		for k := range n {
+			fmt.Fprintf(&b, format, k)
+		}
+		return b.String()
+	}
+	for _, tc := range []struct {
+		name, fstab string
+		refused     bool
+	}{
+		{"a thousand", lines(990, "tmpfs /%d tmpfs\n"), false},
+		{"a thousand of binds", lines(990, "/x/%[1]d /%[1]d none bind\n"), false},
+		{"many", lines(20_000, "tmpfs /%d tmpfs\n"), true},
+		{"an fstab too large", lines(200_000, "tmpfs /%d tmpfs\n"), true},
+		{"binds of all that is below", lines(9, "/ /%d none rbind\n"), false},
+		{"so many that they multiply", lines(25, "/ /%d none rbind\n"), true},
+	} {
+		began := time.Now()
+		l := threeVolumes()
+		mounts, err := l.findMounts(files(map[string]string{
+			"etc/fstab": tc.fstab, "usr/lib/systemd/system/local-fs.target": "[Unit]",
+		}), says(""), rootOne)
+		if err == nil {
+			l.Mounts, _, err = (&Image{Layout: l, guest: &GuestOptions{}}).inReality(mounts)
+			coverBinds(l.Mounts)
+			for _, m := range l.Mounts {
+				l.Cover(m.Mountpoint)
+			}
+		}
+		if refused := fault.Of(err) == fault.Image; refused != tc.refused || err != nil && !refused {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+		if took := time.Since(began); took > 4*time.Second { // a tenth of that, but on a busy machine
+			t.Errorf("%s: %v", tc.name, took)
+		}
 	}
 }

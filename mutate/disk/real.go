@@ -4,6 +4,8 @@ import (
 	"path"
 	"slices"
 	"syscall"
+
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // Links may lie on the way to a place, in any of the volumes. systemd follows those of
@@ -25,8 +27,9 @@ type shown struct {
 }
 
 // inReality follows the links on the way to each place, and to what is bound. A mount on
-// a link is none that the system makes. where is in which directories they are.
-func (i *Image) inReality(mounts []Mounted) (real []Mounted, where []spot) {
+// a link is none that the system makes. where is in which directories they are. It is an
+// error of class [fault.Image] if binds multiply to more mounts than a system can have.
+func (i *Image) inReality(mounts []Mounted) (real []Mounted, where []spot, err error) {
 	real = slices.Clone(mounts)
 	s := sight{i, map[string]*shown{}}
 	for n := range real {
@@ -44,10 +47,18 @@ func (i *Image) inReality(mounts []Mounted) (real []Mounted, where []spot) {
 			}
 			s.show(m)
 		}
+		if len(s.shows) > maxShown {
+			return nil, nil, fault.New(fault.Image, "bind fewer directories with what is mounted below them (rbind)",
+				"there are more than %d mounts with that of %s (%s)", maxShown, m.Mountpoint, m.From)
+		}
 		where = append(where, place, bound)
 	}
-	return real, where
+	return real, where, nil
 }
+
+// maxShown is how many mounts there may be, with those that binds show once more, which
+// may double their number each time.
+const maxShown = 1000
 
 // show adds a mount.
 func (s sight) show(m *Mounted) {

@@ -69,7 +69,9 @@ func (i *Image) findMounts(root Mounted, files volumeFiles) ([]Mounted, error) {
 			return nil, err
 		}
 	}
-	mounts, i.where = i.inReality(mounts)
+	if mounts, i.where, err = i.inReality(mounts); err != nil {
+		return nil, err
+	}
 	coverBinds(mounts)
 	return mounts, nil
 }

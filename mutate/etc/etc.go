@@ -37,9 +37,24 @@ func ReadUpTo(t fs.FS, name string, most int64) string {
 	return text
 }
 
-var (
-	errNotRegular = errors.New("not a regular file")
-	errTooLarge   = errors.New("the file is larger than a text of its kind")
+var errNotRegular = errors.New("not a regular file")
+
+// limit is the error for more of something than is read. It is about the image.
+type limit string
+
+func (l limit) Error() string { return string(l) }
+
+// Fault is the class of the error (package fault).
+func (l limit) Fault() string { return "image" }
+
+// The limits that an error may be about.
+const (
+	errTooLarge = limit("the file is larger than a text of its kind")
+	// ErrTooMany is the error for a directory with more entries than are looked at.
+	ErrTooMany = limit("the directory has too many entries")
+	// ErrTooMuch is the error for a tree in which more is to be looked at than a
+	// system that somebody uses can have.
+	ErrTooMuch = limit("more files, links, mounts or dependencies than are looked at")
 )
 
 // readText is ReadUpTo for those who have to know why there is no text.
@@ -68,9 +83,6 @@ func readText(t fs.FS, name string, most int64) (string, error) {
 	}
 	return string(b), err
 }
-
-// ErrTooMany is the error for a directory with more entries than are looked at.
-var ErrTooMany = errors.New("the directory has too many entries")
 
 // ReadDir lists the names in a directory, sorted. It is [ErrTooMany] if there are
 // more than most: those are not read.

@@ -8,10 +8,6 @@ import (
 	"syscall"
 )
 
-// ErrTooMuch is the error for a tree in which more is to be looked at than a
-// system that somebody uses can have.
-var ErrTooMuch = errors.New("more files, links or dependencies than are looked at")
-
 const (
 	maxSteps  = 2 << 20  // look-ups and dependencies followed
 	callSteps = 16       // that a system call counts as

@@ -2,6 +2,7 @@ package etc
 
 import (
 	"cmp"
+	"fmt"
 	"io/fs"
 	"path"
 	"slices"
@@ -40,6 +41,9 @@ func Mounts(tree fs.FS, kernel string) ([]Mount, error) {
 		return nil, err
 	}
 	s := newSystem(f, p)
+	if n := len(s.mounts); n > maxMounts {
+		return nil, fmt.Errorf("%d mounts: %w", n, ErrTooMuch)
+	}
 	if err := s.boot(); err != nil {
 		return nil, err
 	}
@@ -58,6 +62,9 @@ func Mounts(tree fs.FS, kernel string) ([]Mount, error) {
 	}
 	return mounts, err
 }
+
+// maxMounts is how many mounts a system may have: each is compared with all others.
+const maxMounts = 1000
 
 // list gives the mounts, started or not. systemd mounts nothing on a link, though a
 // line of fstab may name one: that was followed.

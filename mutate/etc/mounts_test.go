@@ -237,10 +237,16 @@ func TestMountsIsBounded(t *testing.T) {
 		"a large fstab":                        image(map[string]string{"etc/fstab": strings.Repeat("#", 2<<20)}),
 		"a large unit":                         image(map[string]string{"u/default.target": strings.Repeat("#", 2<<20)}),
 		"a deep place":                         image(map[string]string{"etc/fstab": "a " + deep + " ext4\n"}),
+		"many mounts":                          image(map[string]string{"etc/fstab": fstabOf(1001)}),
 	} {
-		if list, err := etc.Mounts(tree, ""); err == nil {
-			t.Errorf("%s: %d mounts, no error", name, len(list))
+		list, err := etc.Mounts(tree, "")
+		var classed interface{ Fault() string }
+		if !errors.As(err, &classed) || classed.Fault() != "image" {
+			t.Errorf("%s: %d mounts, %v, want an error that says it is the image's fault", name, len(list), err)
 		}
+	}
+	if list, err := etc.Mounts(image(map[string]string{"etc/fstab": fstabOf(1000)}), ""); len(list) != 1000 || err != nil {
+		t.Errorf("%d mounts, %v", len(list), err)
 	}
 
 	links := map[string]string{"etc/fstab": "a /l0 ext4\n", "u/local-fs.target": "[Unit]\n", "etc/systemd": "-> systemd"}
@@ -250,6 +256,15 @@ func TestMountsIsBounded(t *testing.T) {
 	if got := mounts(t, image(links)); strings.Contains(got, "starts") {
 		t.Errorf("a mount on links in a circle: %s", got)
 	}
+}
+
+// fstabOf is an fstab of so many lines.
+func fstabOf(lines int) string {
+	var b strings.Builder
+	for n := range lines {
+		fmt.Fprintf(&b, "a /%d tmpfs\n", n)
+	}
+	return b.String()
 }
 
 // TestManyUnits: ten thousand units, all of them connected, take no second, and

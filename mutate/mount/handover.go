@@ -12,6 +12,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // Handover is what imgmut gives to the program of a guest's unit before that becomes
@@ -34,7 +36,7 @@ func (h Handover) Send(socket *os.File) error {
 		return err
 	}
 	if len(text) > maxHandover {
-		return fmt.Errorf("hand over %d mounts: more than fits into a message", len(h.Places))
+		return fault.New(fault.Image, "mount less at the start", "hand over %d mounts: more than fits into a message", len(h.Places))
 	}
 	fds := []int{int(h.Stdin.Fd())}
 	for _, p := range h.Places {
