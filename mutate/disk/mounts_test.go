@@ -3,6 +3,7 @@ package disk
 import (
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -305,6 +306,30 @@ func TestUsrOfItsOwn(t *testing.T) {
 	}
 }
 
+// TestLinksFromRootToUsr: what is enabled in /etc are links into the other volume.
+func TestLinksFromRootToUsr(t *testing.T) {
+	open := func(files map[string]string) *Tree {
+		dir, err := os.Open(watchedDir(t, files))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { dir.Close() })
+		return treeOf(dir)
+	}
+	both := withUsr{open(map[string]string{
+		"etc/systemd/system/default.target": "-> /usr/lib/systemd/system/some.target", "lib": "-> usr/lib", "usr/x": "", "srv/x": "",
+	}), open(map[string]string{
+		"lib/systemd/system/some.target": "[Unit]\nWants=srv.mount opt.mount\n", "lib/systemd/system/local-fs.target": "[Unit]\n",
+		"lib/systemd/system/srv.mount": "[Mount]\nWhat=LABEL=b\nWhere=/srv\n",
+		"lib/systemd/system/opt.mount": "-> /etc/systemd/none",
+	})}
+	l := threeVolumes()
+	mounts, err := findMounts(l, both, says(""), rootOne, Mounted{Mountpoint: "/usr", Slot: 3})
+	if got := told(mounts); got != "/=1 /usr=3 /srv=2" || err != nil {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
 // TestManyMounts: each mount is compared with all others, so there are not any number of
 // them; nor of those that binds show once more. Of what is allowed each answer is quick.
 func TestManyMounts(t *testing.T) {
@@ -328,7 +353,7 @@ func TestManyMounts(t *testing.T) {
 	} {
 		began := time.Now()
 		l := threeVolumes()
-		mounts, err := l.findMounts(files(map[string]string{
+		mounts, err := findMounts(l, files(map[string]string{
 			"etc/fstab": tc.fstab, "usr/lib/systemd/system/local-fs.target": "[Unit]",
 		}), says(""), rootOne)
 		if err == nil {

@@ -94,8 +94,8 @@ func (i *Image) mountsWithUsr(tree *Tree, usr Mounted, k kernelSays, known []Mou
 	return i.Layout.findMounts(both, i.said, k, append(known, usr)...)
 }
 
-// withUsr is root with a volume on its /usr, as far as paths go by themselves: links
-// of one do not lead into the other.
+// withUsr is root with a volume on its /usr. A link of one leads into the other for those
+// who follow it themselves, as [etc.Mounts] does.
 type withUsr struct{ root, usr *Tree }
 
 // Open implements [fs.FS].
@@ -108,6 +108,18 @@ func (w withUsr) Open(name string) (fs.File, error) {
 func (w withUsr) Stat(name string) (fs.FileInfo, error) {
 	tree, name := w.at(name)
 	return tree.Stat(name)
+}
+
+// Lstat implements [fs.ReadLinkFS].
+func (w withUsr) Lstat(name string) (fs.FileInfo, error) {
+	tree, name := w.at(name)
+	return tree.Lstat(name)
+}
+
+// ReadLink implements [fs.ReadLinkFS].
+func (w withUsr) ReadLink(name string) (string, error) {
+	tree, name := w.at(name)
+	return tree.ReadLink(name)
 }
 
 // at is in which of the two a name is, and its name there.
