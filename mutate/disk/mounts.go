@@ -16,7 +16,7 @@ import (
 
 // MountsVersion is part of every key: which mounts steps see decides what they do.
 // Bump it when the same files come to give other mounts.
-const MountsVersion = 6
+const MountsVersion = 7
 
 // saidMounts are what fstab, mount units and the kernel's command line say. It is an error
 // of class [fault.Image] if nothing would be seen of what a recipe does.
@@ -39,7 +39,12 @@ func saidMounts(tree fs.FS, line kernelLine) ([]etc.Mount, error) {
 // which volume is meant.
 func (l *Layout) findMounts(tree fs.FS, said []etc.Mount, k kernelSays, known ...Mounted) ([]Mounted, error) {
 	mounts := slices.Clone(known)
+	var masked []string
 	for _, m := range said {
+		if m.Masked {
+			masked = append(masked, m.Place)
+			continue
+		}
 		if m.Place == "/" && strings.HasPrefix(m.From, mounts[0].From) {
 			mounts[0].From = m.From // with the line of fstab
 		}
@@ -57,7 +62,9 @@ func (l *Layout) findMounts(tree fs.FS, said []etc.Mount, k kernelSays, known ..
 	} else if ok && !slices.ContainsFunc(mounts, at("/usr")) {
 		mounts = append(mounts, usr)
 	}
-	mounts = append(mounts, l.byType(tree, mounts, k)...)
+	mounts = append(mounts, slices.DeleteFunc(l.byType(tree, mounts, k), func(m Mounted) bool {
+		return slices.Contains(masked, m.Mountpoint)
+	})...)
 	if err := l.usable(mounts[len(known):]); err != nil {
 		return nil, err
 	}

@@ -18,6 +18,9 @@ type Mount struct {
 	From    string   // what says so: "/etc/fstab:3", "/etc/systemd/system/srv-data.mount"
 	Starts  bool     // it is mounted at the start, or as soon as somebody looks (automount)
 	Needed  bool     // without it the start fails, or something of it
+	// Masked says that there is none at the place, by its unit, and that no generator
+	// of units can have one there either.
+	Masked bool
 }
 
 // Has says whether the mount has that option.

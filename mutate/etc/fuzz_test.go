@@ -98,7 +98,8 @@ func FuzzMounts(f *testing.F) {
 		}
 		places := map[string]bool{}
 		for _, m := range list {
-			if m.What == "" || !path.IsAbs(m.Place) || path.Clean(m.Place) != m.Place || places[m.Place] || m.From == "" || m.Needed && !m.Starts ||
+			clean := path.IsAbs(m.Place) && path.Clean(m.Place) == m.Place
+			if (m.What == "") != m.Masked || !clean || places[m.Place] || m.From == "" || (m.Needed || m.Masked) && m.Starts == m.Masked ||
 				strings.HasPrefix(m.Place+"/", "/proc/") || strings.HasPrefix(m.Place+"/", "/run/") {
 				t.Fatalf("%+v", m)
 			}

@@ -12,8 +12,8 @@ import (
 // its fstab, its mount units and the kernel's command line, with what systemd makes of
 // them. It is sorted by
 // Place, of which each comes once: a unit in /etc stands before a line of fstab, and
-// that before a unit in /usr. What is masked is none, and neither is what is
-// mounted below /proc, /sys, /dev and /run, which are fresh at each start.
+// that before a unit in /usr. What is masked, or has a fault, is told as such. What is
+// mounted below /proc, /sys, /dev and /run, which are fresh at each start, is none.
 //
 // A mount starts that is pulled in, by whatever way, by default.target, or by
 // sysinit.target, basic.target, local-fs.target or remote-fs.target: that the last is
@@ -57,7 +57,7 @@ func Mounts(tree fs.FS, kernel string) ([]Mount, error) {
 	mounts, err := s.list()
 	if local == nil {
 		for n, m := range mounts {
-			mounts[n].Starts, mounts[n].Needed = !m.is("noauto", "auto"), !m.nofail()
+			mounts[n].Starts, mounts[n].Needed = !m.Masked && !m.is("noauto", "auto"), !m.Masked && !m.nofail()
 		}
 	}
 	return mounts, err
@@ -75,7 +75,11 @@ func (s *system) list() ([]Mount, error) {
 		if err != nil {
 			return nil, err
 		}
-		if u == nil || isFresh(place) {
+		switch {
+		case isFresh(place):
+			continue
+		case u == nil:
+			mounts = append(mounts, Mount{Place: place, From: "the unit " + name, Masked: true})
 			continue
 		}
 		m, _ := u.mount()

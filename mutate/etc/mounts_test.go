@@ -80,7 +80,9 @@ func mounts(t *testing.T, tree fs.FS) string {
 	}
 	var lines []string
 	for _, m := range list {
-		lines = append(lines, describe(m))
+		if !m.Masked {
+			lines = append(lines, describe(m))
+		}
 	}
 	return strings.Join(lines, "\n")
 }

@@ -1,6 +1,7 @@
 package etc
 
 import (
+	"iter"
 	"maps"
 	"path"
 	"slices"
@@ -39,18 +40,25 @@ const maxDepth = 255 // directories on the way to a place
 func newSystem(f *files, p *unitPath) *system {
 	s := &system{files: f, path: p, units: map[string]*unit{}, mounts: map[string]string{}, jobs: map[*unit]*job{}}
 	for _, d := range p.dirs {
-		names := maps.Keys(d.kind)
+		all := []iter.Seq[string]{maps.Keys(d.kind)}
 		if d.made != nil {
-			names = maps.Keys(d.made.units)
+			all = []iter.Seq[string]{maps.Keys(d.made.units), maps.Keys(d.made.masked)}
 		}
-		for name := range names {
-			if place, ok := unitPlace(name); ok && pathUnit(place, "mount") == name {
-				s.mounts[place] = name
-				s.deepest = max(s.deepest, strings.Count(place, "/"))
+		for _, names := range all {
+			for name := range names {
+				s.addMount(name)
 			}
 		}
 	}
 	return s
+}
+
+// addMount notes the name of a unit, if it is one of a mount.
+func (s *system) addMount(name string) {
+	if place, ok := unitPlace(name); ok && pathUnit(place, "mount") == name {
+		s.mounts[place] = name
+		s.deepest = max(s.deepest, strings.Count(place, "/"))
+	}
 }
 
 // boot starts what a start of the system starts: default.target, or rescue.target if
