@@ -70,7 +70,7 @@ func (b *build) identify(ctx context.Context, f *os.File, id record.Identity) er
 	}
 	found := <-b.changes
 	switch {
-	case fault.Of(found.err) == fault.Image:
+	case errors.Is(found.err, fork.ErrTooMuch):
 		return b.unfit(found.err)
 	case found.err != nil:
 		return found.err
@@ -98,7 +98,7 @@ func (b *build) identifyAlone(ctx context.Context, f *os.File, id record.Identit
 		return err
 	}
 	changes, err := fork.Find(ctx, i, b.from(), id)
-	if fault.Of(err) == fault.Image {
+	if errors.Is(err, fork.ErrTooMuch) {
 		return b.unfit(err)
 	} else if err != nil {
 		return err

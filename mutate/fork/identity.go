@@ -84,6 +84,9 @@ type Changes struct {
 	own     map[uuid.UUID]bool // types by which the system's own repart.d goes
 }
 
+// ErrTooMuch is what an error of [Find] is if the image has more than is looked into.
+var ErrTooMuch = refs.ErrTooMuch
+
 // Find looks for what an identity changes in the files of an image, which may be any that
 // holds the same: what refers to the GUIDs, filesystem UUIDs and labels of its base.
 func Find(ctx context.Context, i *disk.Image, base Base, id record.Identity) (*Changes, error) {

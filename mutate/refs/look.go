@@ -23,8 +23,20 @@ const (
 	maxOther   = 1 << 20  // bytes of a text that has no name of its own
 )
 
+// ErrTooMuch is what an error [errors.Is] if a volume has more than is looked into.
+var ErrTooMuch = errors.New("there is too much to look into")
+
+// excess is an error that is ErrTooMuch, in words of its own.
+type excess struct{ error }
+
+// Is says that it is [ErrTooMuch].
+func (e excess) Is(target error) bool { return target == ErrTooMuch }
+
+// Unwrap implements the method of package errors.
+func (e excess) Unwrap() error { return e.error }
+
 func tooMuch(format string, args ...any) error {
-	return fault.New(fault.Image, "make it smaller, or remove what is not needed", format, args...)
+	return excess{fault.New(fault.Image, "make it smaller, or remove what is not needed", format, args...)}
 }
 
 // eachText visits the text files that may name volumes.
