@@ -3,8 +3,12 @@ package refs
 import (
 	"fmt"
 	"io/fs"
+	"os"
+	"path"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
@@ -53,14 +57,13 @@ func (l *linked) full(dir string, w *walker) bool {
 	return true
 }
 
-// follow notes where a link leads, and takes what is there.
-func (w *walker) follow(name string, depth int) error {
-	if l, ok := w.FS.(interface{ ReadLink(string) (string, error) }); ok {
-		if target, err := l.ReadLink(name); err == nil {
-			w.names = append(w.names, name+"\x00"+target)
-			if strings.HasPrefix(target, "/dev/") || strings.HasPrefix(target, "/proc/") {
-				return nil
-			}
+// follow notes where a link in a directory leads, and takes what is there. dir is nil where
+// it is none of the kernel's.
+func (w *walker) follow(dir *os.File, name string, depth int) error {
+	if target, ok := w.target(dir, name); ok {
+		w.names = append(w.names, name+"\x00"+target)
+		if strings.HasPrefix(target, "/dev/") || strings.HasPrefix(target, "/proc/") {
+			return nil
 		}
 	}
 	info, err := fs.Stat(w.FS, name)
@@ -71,14 +74,25 @@ func (w *walker) follow(name string, depth int) error {
 	case info.Mode().IsRegular() && info.Size() > maxLinked:
 		w.lost = append(w.lost, Unread{File: name, Why: fmt.Sprintf("it leads to a file of %d bytes", info.Size())})
 		return nil
+	case info.IsDir() && !w.Whole && w.isWide(info):
+		return nil
 	case info.IsDir() && !w.Whole && !systemLinks().MatchString(name):
-		if w.isWide(info) {
-			return nil
-		}
 		w.links.inside++
 		defer func() { w.links.inside-- }()
 	}
 	return w.take(name, info, depth)
+}
+
+// target is where a link leads: by one system call where the kernel has the directory, as
+// in statIn.
+func (w *walker) target(dir *os.File, name string) (string, bool) {
+	if dir != nil {
+		target := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(int(dir.Fd()), path.Base(name), target)
+		return string(target[:max(n, 0)]), err == nil
+	}
+	target, err := fs.ReadLink(w.FS, name)
+	return target, err == nil
 }
 
 // isWide says whether a directory is one of those that hold all that a system has.

@@ -147,7 +147,7 @@ func (w *walker) directory(dir string, depth int) error {
 				err = w.visit(name, depth+1)
 			}
 		case fs.ModeSymlink:
-			err = w.follow(name, depth+1)
+			err = w.follow(here, name, depth+1)
 		} // to open a device may do something
 		if err != nil {
 			return err
