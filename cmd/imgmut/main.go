@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -46,6 +47,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 		inner(mount.Become(args[2], args[3:]))
 		return exitHost // and not 1, by which systemd-nspawn says that it cannot use an image
 	}
+	// An apply makes fifty megabytes of garbage, and to collect that eighteen times took 12 ms
+	// of 240. With this, of which no byte is ever touched, the collector waits until there is
+	// as much again.
+	ballast := make([]byte, 24<<20)
+	defer runtime.KeepAlive(ballast)
 	// Disk tools live where a plain user's PATH, or that of su, does not lead.
 	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
 	ctx, stop := interruptible()
