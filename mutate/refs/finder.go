@@ -150,7 +150,7 @@ func labelForms(label string) map[string]formKind {
 // isLabel says whether the label of a form is there, letter for letter, and no part of
 // a longer word.
 func (f *finder) isLabel(m match, text string, after []byte) bool {
-	tagged := strings.HasPrefix(text, "LABEL=") || strings.HasPrefix(text, "by")
+	tagged := strings.HasPrefix(text, "LABEL=") || strings.HasPrefix(text, "by-label/") || strings.HasPrefix(text, `by\x2dlabel-`)
 	whole := strings.HasSuffix(strings.ReplaceAll(text, escapedDash, "-"), f.ids[m.id]) && labelEnd().Match(after)
 	n := len(m.before)
 	return tagged && whole && (n == 0 || !isWord(m.before[n-1]))
