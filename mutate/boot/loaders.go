@@ -25,5 +25,5 @@ func (l *Loaders) Entries() ([]Entry, error) {
 // of firmware.
 func (l *Loaders) Files() []string { return slices.Sorted(maps.Keys(l.chain.named)) }
 
-// Entries is [Loaders.Entries] for who has no other question.
+// Entries is [Loaders.Entries] for whoever has no other question.
 func Entries(places []Place) ([]Entry, error) { return Read(places).Entries() }

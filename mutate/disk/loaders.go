@@ -33,7 +33,7 @@ func (i *Image) Loaders() (*boot.Loaders, error) {
 
 // bootPlaces are the trees in which something for the start may be: what a boot loader
 // names is a path in its own volume, so each volume that the system mounts is one, as
-// well as all of them together. One that cannot be read is told of by who asks for Trees.
+// well as all of them together. One that cannot be read is told of by whoever asks for Trees.
 func (i *Image) bootPlaces() (all []boot.Place, err error) {
 	trees, _, err := i.trees()
 	if err != nil {
