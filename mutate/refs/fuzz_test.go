@@ -105,6 +105,7 @@ func FuzzRenameFilesystems(f *testing.F) {
 	for _, seed := range []string{
 		"UUID=" + fs + " LABEL=my-root,x", "search --fs-uuid --set=root 1A2B-3C4D\n", "search --label my-root root\n",
 		`dev-disk-by\x2dlabel-my\x2droot.device dev-disk-by\x2duuid-1a2b\x2d3c4d.device`, "LABEL=LABEL=my-root LABEL=my-rootLABEL=my-root",
+		"LULABEL=my-root LABEL=my-root\\", "LABEL=my-root\\\n", `by\x2dlabel-my\x2droot\x2dmore.device`,
 		`by\x2dLabel-my\x2droot is no link, nor is /dev/disk/BY-LABEL/my-root`,
 	} {
 		f.Add(seed)

@@ -19,9 +19,9 @@ import (
 const saysLabel = `\bLABEL=["']?|\bby-label/|\bID_FS_LABEL(?:_ENC)?==?["']?|\bfslabel\(|\bsearch\.fs_label[ \t]+["']?|` +
 	`\bsearch\b[^\n;]*?[ \t](?:--label|--fs-label|-l)[ \t](?:[^\n;]*?[ \t])??["']?|(?m:^)[ \t]*volume[ \t]+["']?`
 
-// endsLabel is what may follow one: nothing of a longer word, unless it is the name of
-// a unit.
-const endsLabel = `(?:[^A-Za-z0-9._\-]|\.(?:device|swap|mount)|$)`
+// endsLabel is what may follow one: nothing of a longer word, in which a unit's name has
+// dashes as \x2d, unless it is the end of such a name.
+const endsLabel = `(?:[^A-Za-z0-9._\-\\]|\\(?:[^x]|$)|\.(?:device|swap|mount)|$)`
 
 var labelEnd = lazyregexp.New(`^` + endsLabel)
 
@@ -38,7 +38,7 @@ func labelsIn(labels map[string]string) *regexp.Regexp {
 	slices.Sort(plain)
 	slices.Sort(escaped)
 	return regexp.MustCompile(`(?:(?:` + saysLabel + `)(` + strings.Join(plain, "|") + `)|` +
-		`by\\x2dlabel-(` + strings.Join(escaped, "|") + `))(?:[^A-Za-z0-9._\\-]|\.(?:device|swap|mount)|$)`)
+		`by\\x2dlabel-(` + strings.Join(escaped, "|") + `))` + endsLabel)
 }
 
 // renameLabels puts new labels in place of old ones. The text may get longer.

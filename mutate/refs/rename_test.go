@@ -86,6 +86,8 @@ func TestRenameLabels(t *testing.T) {
 			"set root=root\n", "search --no-floppy --label --set=root web-root\nsearch --label web-root --set x\n" +
 			"search.fs_label web-root root\nsearch -l web-2\nset root=root\n"},
 		{"Limine and rEFInd", "path: fslabel(root):/a\n  volume \"root\"\n", "path: fslabel(web-root):/a\n  volume \"web-root\"\n"},
+		{"before the end of a line that goes on", "linux /x root=LABEL=root\\\n ro", "linux /x root=LABEL=web-root\\\n ro"},
+		{"part of a unit's longer name", `dev-disk-by\x2dlabel-root\x2dother.device`, ""},
 		{"part of a longer word", "LABEL=root2 LABEL=root.d LABEL=xroot LABEL=Root PARTLABEL=root XLABEL=root", ""},
 		{"not said to be one", "root=root root", ""},
 	} {

@@ -342,13 +342,16 @@ func TestScanFilesystems(t *testing.T) {
 // TestScanLabels: a label is one where that is said.
 func TestScanLabels(t *testing.T) {
 	for text, found := range map[string]bool{
-		"root=LABEL=my-Root ro":                 true,
-		`LABEL="my-Root"`:                       true,
-		"/dev/disk/by-label/my-Root\n":          true,
-		`dev-disk-by\x2dlabel-my\x2dRoot.mount`: true,
-		"root=LABEL=my-root":                    false,
-		"LABEL=my-Root2 LABEL=my-Root-a":        false,
-		"PARTLABEL=my-Root my-Root":             false,
+		"root=LABEL=my-Root ro":                      true,
+		`LABEL="my-Root"`:                            true,
+		"/dev/disk/by-label/my-Root\n":               true,
+		`dev-disk-by\x2dlabel-my\x2dRoot.mount`:      true,
+		"root=LABEL=my-Root\\\n ro":                  true,
+		`dev-disk-by\x2dlabel-my\x2dRoot\x2da.mount`: false,
+		`/dev/disk/by-Label/my-Root`:                 false,
+		"root=LABEL=my-root":                         false,
+		"LABEL=my-Root2 LABEL=my-Root-a":             false,
+		"PARTLABEL=my-Root my-Root":                  false,
 	} {
 		r := scan(t, refs.Files{FS: fstest.MapFS{"boot/x": file(text)}}, refs.Search{Labels: []string{"my-Root", "r"}})
 		var want []refs.Leftover
