@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -114,9 +115,29 @@ func runJob() (*ExitStatus, error) {
 	cmd := exec.Command(j.Argv[0], j.Argv[1:]...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = j.Dir, j.Env, os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, inTheWay(j.Argv[0]))
 	}
 	return reap(cmd.Process.Pid)
+}
+
+// inTheWay says what, other than that it is not there, keeps a program from being found:
+// [exec.LookPath] passes over a directory that cannot be read, and tells nothing of it.
+func inTheWay(program string) error {
+	if strings.Contains(program, "/") {
+		return nil
+	}
+	var errs []error
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		file := filepath.Join(dir, program)
+		_, err := os.Stat(file)
+		if err == nil {
+			err = unix.Access(file, unix.X_OK)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+			errs = append(errs, fmt.Errorf("look for %s: %w", file, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // reap waits for the command, and for orphans meanwhile.
