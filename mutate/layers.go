@@ -170,7 +170,7 @@ func (b *build) step(ctx context.Context, g *guest.Guest, i int, out *lineWriter
 	if err := b.needSpace(0); err != nil {
 		return false, err
 	}
-	had := *image.Layout
+	had, sealed := *image.Layout, image.Sealed()
 	had.Mounts = slices.Clone(had.Mounts)
 	for _, why := range hiddenTargets(&had, l.spec, l.decoded) {
 		return false, fault.New(fault.Step, mendHidden, "%s", why)
@@ -200,7 +200,7 @@ func (b *build) step(ctx context.Context, g *guest.Guest, i int, out *lineWriter
 		return false, err
 	}
 	if changed {
-		err = b.remounted(g, had.Mounts, i, b.plan.base.Imported)
+		err = b.remounted(g, had.Mounts, sealed, i, b.plan.base.Imported)
 	}
 	return changed, err
 }

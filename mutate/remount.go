@@ -25,11 +25,11 @@ import (
 const mendRemounted = "change what is mounted in a step before those that write there, or say hidden: allow on the step that changes it"
 
 // remounted judges step i, which has changed what the system mounts: the guest still has
-// what was mounted before. since is when nothing of the image had been written yet.
-func (b *build) remounted(g *guest.Guest, had []disk.Mounted, i int, since time.Time) error {
+// what was mounted before, sealed places among it. since is when nothing of the image had
+// been written yet.
+func (b *build) remounted(g *guest.Guest, had, sealed []disk.Mounted, i int, since time.Time) error {
 	image := b.guests.image.Load()
 	places := disk.Remounted(had, image.Layout.Mounts)
-	sealed := image.Sealed()
 	places = slices.DeleteFunc(places, func(place string) bool { // no step could write there
 		return slices.ContainsFunc(sealed, func(m disk.Mounted) bool { return m.Mountpoint == place })
 	})
