@@ -77,7 +77,7 @@ func writtenTargets(l stepLink) []string {
 // below finds the innermost of places that a path lies in.
 func below(name string, places []string) (place string, ok bool) {
 	for _, p := range places {
-		if in := p == "/" || name == p || strings.HasPrefix(name, p+"/"); in && len(p) > len(place) {
+		if _, in := disk.Within(name, p); in && len(p) > len(place) {
 			place, ok = p, true
 		}
 	}

@@ -72,8 +72,8 @@ func byFstab(tree fs.FS, mounts []Mounted, loader, esp *Volume) (*Volume, *Volum
 		if !strings.HasPrefix(m.From, "/etc/fstab") {
 			continue
 		}
-		_, boot := within(m.Mountpoint, "/boot")
-		_, efi := within(m.Mountpoint, "/efi")
+		_, boot := Within(m.Mountpoint, "/boot")
+		_, efi := Within(m.Mountpoint, "/efi")
 		if version >= 256 && (boot || efi) {
 			return nil, nil
 		}

@@ -207,7 +207,7 @@ func (l *Layout) coveredBy(m Mounted) bool {
 // has started, if there is one.
 func (l *Layout) Cover(name string) (Mounted, bool) {
 	for _, m := range l.Mounts {
-		if _, hidden := within(name, m.Mountpoint); hidden && m.hides() {
+		if _, hidden := Within(name, m.Mountpoint); hidden && m.hides() {
 			return m, true
 		}
 	}

@@ -91,8 +91,8 @@ func inOrder(mounts []Mounted) []Mounted {
 		}
 		seen[n] = true
 		for k, other := range mounts {
-			_, above := within(mounts[n].Mountpoint, other.Mountpoint)
-			_, shown := within(mounts[n].Bind, other.Mountpoint)
+			_, above := Within(mounts[n].Mountpoint, other.Mountpoint)
+			_, shown := Within(mounts[n].Bind, other.Mountpoint)
 			if above || shown && mounts[n].Bind != "" {
 				add(k)
 			}
@@ -113,12 +113,12 @@ func coverBinds(mounts []Mounted) {
 			continue
 		}
 		for _, dir := range fresh {
-			if _, in := within(m.Bind, dir); in {
+			if _, in := Within(m.Bind, dir); in {
 				mounts[n].Cover = m.Bind + ", which is made anew at each start,"
 			}
 		}
 		for _, other := range mounts[:n] {
-			if _, in := within(m.Bind, other.Mountpoint); in && other.Cover != "" && !other.ByHand {
+			if _, in := Within(m.Bind, other.Mountpoint); in && other.Cover != "" && !other.ByHand {
 				mounts[n].Cover = fmt.Sprintf("%s, on which %s is mounted,", m.Bind, other.Cover)
 			}
 		}

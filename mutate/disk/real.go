@@ -71,7 +71,7 @@ func (s sight) show(m *Mounted) {
 		adds[m.Mountpoint] = &shown{of: at.of, tree: at.tree, name: name}
 	}
 	for place, below := range s.shows {
-		if rest, ok := within(place, m.Bind); ok && rest != "." && m.Recursive {
+		if rest, ok := Within(place, m.Bind); ok && rest != "." && m.Recursive {
 			adds[path.Join(m.Mountpoint, rest)] = below
 		}
 	}
@@ -84,7 +84,7 @@ func (s sight) show(m *Mounted) {
 func (s sight) at(name string) (*shown, string) {
 	for dir := name; ; dir = path.Dir(dir) {
 		if at := s.shows[dir]; at != nil {
-			rest, _ := within(name, dir)
+			rest, _ := Within(name, dir)
 			return at, path.Join(at.name, rest)
 		}
 		if dir == "/" {

@@ -32,7 +32,7 @@ func sameMount(a, b Mounted) bool {
 // isFresh says whether a place lies in one that is empty at each start.
 func isFresh(place string) bool {
 	return slices.ContainsFunc(fresh, func(dir string) bool {
-		_, in := within(place, dir)
+		_, in := Within(place, dir)
 		return in
 	})
 }

@@ -56,12 +56,12 @@ func (i *Image) SealedPath(system *Tree, name string, follow bool) (p SealedPath
 	}
 	name = system.realPath(name, follow)
 	for _, m := range i.Layout.Mounts { // a bind is like a link
-		if below, ok := within(name, m.Mountpoint); ok && m.Bind != "" && !m.ByHand {
+		if below, ok := Within(name, m.Mountpoint); ok && m.Bind != "" && !m.ByHand {
 			name = system.realPath(path.Join(m.Bind, below), follow)
 		}
 	}
 	for _, m := range places { // those that lie in others come last
-		below, in := within(name, system.realPath(m.Mountpoint, true))
+		below, in := Within(name, system.realPath(m.Mountpoint, true))
 		if v, found := i.Layout.Slot(m.Slot); in && found {
 			p, ok = SealedPath{v, m, below}, true
 		}
@@ -69,8 +69,8 @@ func (i *Image) SealedPath(system *Tree, name string, follow bool) (p SealedPath
 	return p, ok
 }
 
-// within gives the rest of a path that is in a directory, "." for that directory.
-func within(name, dir string) (below string, ok bool) {
+// Within gives the rest of a path that is in a directory, "." for that directory.
+func Within(name, dir string) (below string, ok bool) {
 	if name == dir {
 		return ".", true
 	}
