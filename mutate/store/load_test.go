@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"strings"
@@ -85,6 +86,20 @@ func TestBadRecords(t *testing.T) {
 				t.Errorf("removed, and Load = %v", err)
 			}
 		})
+	}
+}
+
+// TestLargestRecord: a record may have 64 MiB, and no byte more.
+func TestLargestRecord(t *testing.T) {
+	s := open(t)
+	mustPublish(t, s, begin(t, s), store.Images, "web", "disk")
+	json := s.Path(store.Images, "web", "json")
+	text := append([]byte(`{"Text":"x"}`), bytes.Repeat([]byte(" "), 64<<20)...)
+	do(t, os.WriteFile(json, text[:64<<20], 0o600))
+	do(t, s.Load(store.Images, "web", &record{}))
+	do(t, os.WriteFile(json, text[:64<<20+1], 0o600))
+	if err := s.Load(store.Images, "web", &record{}); !errors.Is(err, store.ErrBadRecord) {
+		t.Errorf("one byte more, and Load = %v", err)
 	}
 }
 

@@ -92,3 +92,24 @@ func TestClearLocksLeavesWhatIsHeld(t *testing.T) {
 		t.Error("the lock file is still there, and nobody holds it")
 	}
 }
+
+// TestClearLocksGoesOn: behind what is no lock of an object there are others.
+func TestClearLocksGoesOn(t *testing.T) {
+	s := open(t)
+	names := []string{"base-1", "gate", "layer-1", "name-db"}
+	for _, name := range names {
+		unlock, err := s.Lock(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unlock()
+	}
+	if err := s.ClearLocks(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if is, want := exists(filepath.Join(s.Root(), "locks", name)), name == "gate"; is != want {
+			t.Errorf("%s is there: %v, want %v", name, is, want)
+		}
+	}
+}

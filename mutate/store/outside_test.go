@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -185,17 +186,24 @@ func TestSweepOfOddThings(t *testing.T) {
 	do(t, os.WriteFile(filepath.Join(dead, "outside-no-link"), nil, 0o600))
 	for _, k := range []store.Kind{store.Bases, store.Layers, store.Images} {
 		do(t, os.MkdirAll(s.Path(k, "odd", "raw")+"/full", 0o700))
+		do(t, os.WriteFile(s.Path(k, "orphan", "raw"), nil, 0o600)) // comes behind it
 	}
 	do(t, os.MkdirAll(filepath.Join(s.Root(), "locks", "name-odd", "full"), 0o700))
 	do(t, os.MkdirAll(s.Kept("odd")+"/full", 0o700))
 	do(t, os.Symlink(victim, s.Kept("link")))
+	do(t, os.WriteFile(s.Kept("web"), nil, 0o600))
 
 	do(t, s.Sweep(t.Context()))
 	do(t, s.ClearLocks())
 	kept, err := s.DropKept(false)
 	do(t, err)
-	if len(kept) != 1 || exists(s.Kept("link")) {
+	if !slices.Equal(kept, []string{s.Kept("link"), s.Kept("web")}) || exists(kept[0]) || exists(kept[1]) {
 		t.Errorf("DropKept = %q", kept)
+	}
+	for _, k := range []store.Kind{store.Bases, store.Layers, store.Images} {
+		if exists(s.Path(k, "orphan", "raw")) {
+			t.Errorf("Sweep left a disk without a record in %s", k)
+		}
 	}
 	if exists(dead) || !exists(victim) {
 		t.Error("Sweep left a dead run, or took what a link led to")

@@ -268,6 +268,19 @@ func TestOpenAndBeginClearWhatACrashLeft(t *testing.T) {
 	}
 }
 
+// TestOpenLooksNoFurther: where no run has died there is nothing to sweep, and to open a store is cheap.
+func TestOpenLooksNoFurther(t *testing.T) {
+	s := open(t)
+	half := s.Path(store.Images, "half", "raw")
+	do(t, os.WriteFile(half, nil, 0o600))
+	if reopen(t, s.Root()); !exists(half) {
+		t.Error("Open swept the images")
+	}
+	if begin(t, s); exists(half) {
+		t.Error("Begin left a disk without a record")
+	}
+}
+
 // TestSweepInADirectoryOfAnyName: the path of a store is a name, not a pattern.
 func TestSweepInADirectoryOfAnyName(t *testing.T) {
 	s := openIn(t, filepath.Join(t.TempDir(), "a [b] *? \\ store"))

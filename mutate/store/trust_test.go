@@ -111,6 +111,9 @@ func TestUntrustedStores(t *testing.T) {
 					t.Errorf("error %q lacks %q", err, word)
 				}
 			}
+			if strings.Contains(err.Error(), "is a symbolic link") && fi.Mode().Type() != os.ModeSymlink {
+				t.Errorf("error %q of what is no link", err)
+			}
 			if tc.root && !strings.Contains(err.Error(), fmt.Sprint(nobody)) {
 				t.Errorf("error %q does not name the owner", err)
 			}
@@ -149,6 +152,21 @@ func TestTrustedStores(t *testing.T) {
 				t.Errorf("Dir is %s, want %s", s.Dir(), p.store)
 			}
 		})
+	}
+}
+
+// TestLinksToAStore: as many as the kernel follows, and no more.
+func TestLinksToAStore(t *testing.T) {
+	p := newPlace(t)
+	last := p.store
+	for n := range 41 {
+		link := fmt.Sprintf("%s/link%d", p.dir, n)
+		do(t, os.Symlink(last, link))
+		last = link
+	}
+	reopen(t, p.dir+"/link39")
+	if _, err := store.Open(t.Context(), last, nil); !errors.Is(err, unix.ELOOP) || !errors.Is(err, store.ErrNoPlace) {
+		t.Errorf("by 41 links: %v", err)
 	}
 }
 
