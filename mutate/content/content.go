@@ -114,6 +114,29 @@ func (s *Sums) UnmarshalBinary(b []byte) error {
 // Sum reads f, but not its holes. Progress, if not nil, is told the bytes done
 // and the bytes there are to do, from any goroutine.
 func Sum(ctx context.Context, f *os.File, progress func(done, total int64)) (*Sums, error) {
+	return sum(ctx, f, nil, progress)
+}
+
+// Copy makes the empty file dst hold the bytes of src, holes as holes, and gives their
+// sums: read once, they cost hardly more than the copy. Progress is as for [Sum].
+func Copy(ctx context.Context, dst, src *os.File, progress func(done, total int64)) (*Sums, error) {
+	fi, err := src.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if err := dst.Truncate(fi.Size()); err != nil {
+		return nil, err
+	}
+	to := reflink.NewWriter(dst)
+	s, err := sum(ctx, src, to, progress)
+	if err = errors.Join(err, to.Wait()); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// sum is [Sum], and [Copy] if there is something to copy to.
+func sum(ctx context.Context, f *os.File, to *reflink.Writer, progress func(done, total int64)) (*Sums, error) {
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -125,7 +148,7 @@ func Sum(ctx context.Context, f *os.File, progress func(done, total int64)) (*Su
 	if err := checkData(f, n); err != nil {
 		return nil, err
 	}
-	h := hasher{f: f, size: fi.Size(), progress: progress, total: n * Chunk}
+	h := hasher{f: f, to: to, size: fi.Size(), progress: progress, total: n * Chunk}
 	read, err := h.hash(ctx, withData(ctx, f))
 	if err != nil {
 		return nil, err

@@ -12,11 +12,14 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+
+	"github.com/imgmut/imgmut/mutate/reflink"
 )
 
 // hasher reads chunks of a file, on all cores.
 type hasher struct {
 	f        *os.File
+	to       *reflink.Writer // a file that gets them as well; nil if none does
 	size     int64
 	progress func(done, total int64) // nil if nobody wants to know
 	total    int64                   // bytes of all chunks, for progress
@@ -91,6 +94,11 @@ func (h *hasher) chunk(number int64, buf []byte) (chunk, error) {
 	}
 	if bytes.Equal(b, zeros[:len(b)]) {
 		return chunk{number: number}, nil
+	}
+	if h.to != nil {
+		if _, err := h.to.WriteAt(b, at); err != nil {
+			return chunk{}, fmt.Errorf("copy %s: %w", h.f.Name(), err)
+		}
 	}
 	return chunk{number, sha256.Sum256(b)}, nil
 }

@@ -1,7 +1,6 @@
 package reflink
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"iter"
 	"math"
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -89,47 +87,14 @@ func Copy(ctx context.Context, dst, src *os.File, progress func(done, total int6
 			return err
 		}
 	}
-	w := writeOut{f: dst}
+	w := NewWriter(dst)
 	err = CopyRange(ctx, dst, 0, src, Range{0, fi.Size()}, func(n int64) {
 		w.wrote(n)
 		if done += n; progress != nil {
 			progress(done, total)
 		}
 	})
-	return errors.Join(err, w.wait())
-}
-
-// writeOut has what is written to a file go to the disk meanwhile. Without it a
-// copy ends long before its data are written, and the fsync after it takes as
-// long as the copy; that can be neither interrupted nor watched.
-type writeOut struct {
-	f       *os.File
-	dirty   int64
-	running chan error // the end of a sync, nil if none was begun
-	err     error
-}
-
-// window is how much is written while what was written before goes to the disk.
-const window = 32 << 20
-
-func (w *writeOut) wrote(n int64) {
-	if w.dirty += n; w.dirty < window {
-		return
-	}
-	w.dirty, w.err = 0, w.wait()
-	w.running = make(chan error, 1)
-	go func() { w.running <- unix.Fdatasync(int(w.f.Fd())) }()
-}
-
-// wait waits for the sync that runs, and gives the first error of any.
-func (w *writeOut) wait() error {
-	if w.running != nil {
-		if err := <-w.running; err != nil && w.err == nil {
-			w.err = fmt.Errorf("write out %s: %w", w.f.Name(), err)
-		}
-		w.running = nil
-	}
-	return w.err
+	return errors.Join(err, w.Wait())
 }
 
 // CopyRange writes a range of src to dst at offset; holes and zeros are left
@@ -165,20 +130,3 @@ func CopyRange(ctx context.Context, dst *os.File, offset int64, src *os.File, wi
 	}
 	return err
 }
-
-// writeSparse writes b at off but leaves its blocks of zeros out: raw images
-// that came through a download or a pipe hold gigabytes of written zeros.
-func writeSparse(dst *os.File, b []byte, off int64) error {
-	for part := range slices.Chunk(b, len(zeros)) {
-		if !bytes.Equal(part, zeros[:len(part)]) {
-			if _, err := dst.WriteAt(part, off); err != nil {
-				return err
-			}
-		}
-		off += int64(len(part))
-	}
-	return nil
-}
-
-// zeros is what a hole reads as, of the size of hole that is worth one.
-var zeros [64 << 10]byte

@@ -94,10 +94,10 @@ func TestDataInAPart(t *testing.T) {
 	}
 }
 
-// TestWriteOutBeginsWithEachWindow, for less would have a copy wait for the disk
+// TestWriterSyncsWithEachWindow, for less would have a copy wait for the disk
 // all the time.
-func TestWriteOutBeginsWithEachWindow(t *testing.T) {
-	w := writeOut{f: newFile(t)}
+func TestWriterSyncsWithEachWindow(t *testing.T) {
+	w := NewWriter(newFile(t))
 	for _, c := range []struct {
 		n    int64
 		sync bool // begins
@@ -111,31 +111,32 @@ func TestWriteOutBeginsWithEachWindow(t *testing.T) {
 			t.Errorf("after %d bytes more a sync begins: %t, want %t", c.n, w.running != before, c.sync)
 		}
 	}
-	if err := w.wait(); err != nil {
+	if err := w.Wait(); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestWriteOutThatFails: the first error is kept, and says of which file it is.
-func TestWriteOutThatFails(t *testing.T) {
+// TestWriterThatFails: the first error is kept, and says of which file it is.
+func TestWriterThatFails(t *testing.T) {
 	_, pipe, err := os.Pipe() // which has no disk to sync to
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pipe.Close()
-	w := writeOut{f: pipe}
+	w := NewWriter(pipe)
 	w.wrote(window)
-	first := w.wait()
+	first := w.Wait()
 	if !errors.Is(first, unix.EINVAL) || !strings.Contains(first.Error(), "write out "+pipe.Name()) {
 		t.Fatalf("error %v, want EINVAL of %s", first, pipe.Name())
 	}
 	w.wrote(window)
-	if err := w.wait(); err != first {
+	if err := w.Wait(); err != first {
 		t.Errorf("after another one the error is %v, want the first: %v", err, first)
 	}
-	w = writeOut{f: newFile(t), err: first}
+	w = NewWriter(newFile(t))
+	w.err = first
 	w.wrote(window)
-	if err := w.wait(); err != first {
+	if err := w.Wait(); err != first {
 		t.Errorf("after a sync that succeeds the error is %v, want the first: %v", err, first)
 	}
 }
