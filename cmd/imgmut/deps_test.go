@@ -43,7 +43,9 @@ var ourImports = map[string][]string{
 		"mutate/boot", "mutate/content", "mutate/etc", "mutate/fault", "mutate/gpt", "mutate/mount", "mutate/reflink", "mutate/tool",
 	},
 	"mutate/refs":       {"mutate/bootfile", "mutate/etc", "mutate/fault", "mutate/uki"},
-	"mutate/bootfile":   {},
+	"mutate/bootfile":   {"mutate/compress"},
+	"mutate/compress":   {},
+	"mutate/format":     {"mutate/compress", "mutate/fault", "mutate/reflink", "mutate/tool"},
 	"mutate/etc":        {},
 	"mutate/content":    {"mutate/fault", "mutate/reflink"},
 	"mutate/agent":      {"mutate/printable", "mutate/thread"},
@@ -77,9 +79,9 @@ var onlyIn = map[string][]string{
 	"github.com/urfave/cli/":             {"cmd/imgmut"},
 	"github.com/cpuguy83/go-md2man/":     {"cmd/imgmut"},
 	"github.com/elastic/go-seccomp-bpf/": {"mutate/agent"},
-	"github.com/klauspost/compress/":     {"mutate/bootfile"},
-	"github.com/pierrec/lz4/":            {"mutate/bootfile"},
-	"github.com/ulikunitz/xz/":           {"mutate/bootfile"},
+	"github.com/klauspost/compress/":     {"mutate/compress", "mutate/format"},
+	"github.com/pierrec/lz4/":            {"mutate/compress"},
+	"github.com/ulikunitz/xz/":           {"mutate/bootfile", "mutate/compress"},
 	"github.com/google/uuid":             {"fixtures/bench", "mutate", "mutate/fork", "mutate/gpt", "mutate/mount"},
 }
 

@@ -20,6 +20,8 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+
+	"github.com/imgmut/imgmut/mutate/compress"
 )
 
 // Visitor is told what is inside a file.
@@ -57,9 +59,6 @@ func (b *Budget) take(n int) error {
 }
 
 const (
-	// window is how far the memory of a decompressor may reach back: that of
-	// xz -9 and of zstd --long, and more than a kernel gives.
-	window = 128 << 20
 	// lookAhead is how much of a file is seen before it is decided what it is.
 	lookAhead = 64 << 10
 	// maxDepth is how often something compressed may be in something compressed.
@@ -122,15 +121,12 @@ func (w *walker) segments(in *bufio.Reader) error {
 		if w.count++; w.count > maxArchives {
 			return ErrTooLarge
 		}
-		head, _ := in.Peek(len(magicXZ))
+		head, _ := in.Peek(compress.HeadSize)
 		var err error
-		switch method := methodOf(head); {
+		switch method := compress.Of(head); {
 		case isCpio(head):
 			err = w.cpio(in)
-		case method.open == nil && method.name != "":
-			w.Unread("", "it is compressed by "+method.name)
-			return w.rest(in)
-		case method.name != "" && w.depth < maxDepth:
+		case method.Name != "" && w.depth < maxDepth:
 			err = w.unpack(in, method)
 		default:
 			return w.rest(in)
@@ -142,20 +138,24 @@ func (w *walker) segments(in *bufio.Reader) error {
 }
 
 // unpack looks into what is compressed.
-func (w *walker) unpack(in *bufio.Reader, m method) error {
-	plain, end, err := m.open(in)
-	if err != nil {
-		return &damageError{m.name, err}
+func (w *walker) unpack(in *bufio.Reader, m compress.Method) error {
+	plain, end, err := m.Open(in)
+	switch {
+	case errors.Is(err, compress.ErrUnknown):
+		w.Unread("", "it is compressed by "+m.Name)
+		return w.rest(in)
+	case err != nil:
+		return &damageError{m.Name, err}
 	}
 	defer end()
 	w.depth++
 	defer func() { w.depth-- }()
-	out := &unpacked{w: w, name: m.name, r: plain}
+	out := &unpacked{w: w, name: m.Name, r: plain}
 	if err := w.segments(bufio.NewReaderSize(out, lookAhead)); err != nil {
 		return err
 	}
 	if out.bytes == 0 { // perhaps nothing was read either, which would go on for ever
-		return &damageError{m.name, errors.New("there is nothing in it")}
+		return &damageError{m.Name, errors.New("there is nothing in it")}
 	}
 	return nil
 }
@@ -215,8 +215,8 @@ func (s *source) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// unpacked is what a decompressor gives. Any fault of it is the data's, a panic
-// too, but for the end of the budget.
+// unpacked is what a decompressor gives. Any fault of it is the data's, but for the end
+// of the budget.
 type unpacked struct {
 	w     *walker
 	name  string
@@ -224,16 +224,11 @@ type unpacked struct {
 	bytes int64
 }
 
-func (u *unpacked) Read(b []byte) (n int, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			n, err = 0, &damageError{u.name, fmt.Errorf("%v", p)}
-		}
-	}()
+func (u *unpacked) Read(b []byte) (int, error) {
 	if u.w.ctx.Err() != nil {
 		return 0, context.Cause(u.w.ctx)
 	}
-	n, err = u.r.Read(b)
+	n, err := u.r.Read(b)
 	u.bytes += int64(n)
 	if e := u.w.budget.take(n); e != nil {
 		return 0, e

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/imgmut/imgmut/mutate/compress"
 )
 
 // HeadSize is how much of a file [NoKernel] and [NoInitrd] want to see.
@@ -38,7 +40,7 @@ func NoKernel(head []byte, size int64) string {
 		}
 	}
 	switch {
-	case methodOf(head).name != "":
+	case compress.Of(head).Name != "":
 		return ""
 	case isText(head):
 		return "is a text and no kernel"
@@ -53,7 +55,7 @@ func NoKernel(head []byte, size int64) string {
 func NoInitrd(head []byte) string {
 	begin := bytes.TrimLeft(head, "\x00") // which the kernel passes over
 	switch {
-	case len(begin) == 0 && len(head) == HeadSize, isCpio(begin), methodOf(begin).name != "":
+	case len(begin) == 0 && len(head) == HeadSize, isCpio(begin), compress.Of(begin).Name != "":
 		return ""
 	case has(head, 0, magicUImage), has(head, 0, magicFIT), isPE(head), isFilesystem(head):
 		return ""

@@ -1,4 +1,4 @@
-package bootfile
+package compress
 
 import (
 	"bufio"
@@ -89,7 +89,7 @@ func xzWindow(head []byte) (int, error) {
 		return 0, errors.New("its window has no size")
 	}
 	dict := int64(2|bits&1) << (bits/2 + 11)
-	if dict > window {
+	if dict > Window {
 		return 0, fmt.Errorf("its window is of %d MiB", dict>>20)
 	}
 	return int(dict), nil

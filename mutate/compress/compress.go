@@ -1,4 +1,9 @@
-package bootfile
+// Package compress reads what kernels and people compress: initrds, images.
+//
+// A stranger made these bytes. No more memory is taken than a window of [Window]
+// bytes needs, whatever they ask for, and a library that panics is their fault, never
+// the program's. How much they unpack to is for the caller to bound.
+package compress
 
 import (
 	"bufio"
@@ -6,6 +11,8 @@ import (
 	"compress/bzip2"
 	"compress/gzip"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"io"
 
 	"github.com/klauspost/compress/zstd"
@@ -13,21 +20,29 @@ import (
 	"github.com/ulikunitz/xz/lzma"
 )
 
-// method is a way to compress that kernels know (CONFIG_RD_*).
-type method struct {
-	name  string
+// Window is how far the memory of a decompressor may reach back: that of
+// xz -9 and of zstd --long, and more than a kernel gives.
+const Window = 128 << 20
+
+// HeadSize is how many bytes of a file [Of] wants to see.
+const HeadSize = 6
+
+// ErrUnknown is the error for a way to compress that is known by name only.
+var ErrUnknown = errors.New("imgmut cannot unpack that")
+
+// Method is a way to compress that kernels know (CONFIG_RD_*). The zero one is none.
+type Method struct {
+	Name  string
 	magic string
 	// open gives what is compressed. It is read to its end, and in is then at the
 	// first byte behind it. nil if imgmut cannot.
 	open func(in *bufio.Reader) (plain io.Reader, end func(), err error)
 }
 
-const magicXZ = "\xfd7zXZ\x00"
-
-var methods = []method{
+var methods = []Method{
 	{"gzip", "\x1f\x8b", openGzip},
 	{"zstd", "\x28\xb5\x2f\xfd", openZstd},
-	{"xz", magicXZ, openXZ},
+	{"xz", "\xfd7zXZ\x00", openXZ},
 	{"lz4", "\x02\x21\x4c\x18", openLegacyLZ4},
 	{"lz4", "\x04\x22\x4d\x18", openLZ4},
 	{"lzma", "\x5d\x00\x00", openLZMA},
@@ -35,13 +50,103 @@ var methods = []method{
 	{"lzo", "\x89LZO\x00", nil},
 }
 
-func methodOf(head []byte) method {
+// Of gives the method of a file that begins so.
+func Of(head []byte) Method {
 	for _, m := range methods {
 		if bytes.HasPrefix(head, []byte(m.magic)) {
 			return m
 		}
 	}
-	return method{}
+	return Method{}
+}
+
+// Open gives what one stream holds. It is to be read to its end, which leaves in at the
+// first byte behind it, and then end is to be called. It is [ErrUnknown] if imgmut
+// cannot.
+func (m Method) Open(in *bufio.Reader) (plain io.Reader, end func(), err error) {
+	if m.open == nil {
+		return nil, nil, fmt.Errorf("%s: %w", m.Name, ErrUnknown)
+	}
+	r, end, err := m.open(in)
+	return guarded{r}, end, err
+}
+
+// guarded is a library's reader that does not panic.
+type guarded struct{ io.Reader }
+
+func (g guarded) Read(b []byte) (n int, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			n, err = 0, fmt.Errorf("%v", p)
+		}
+	}()
+	return g.Reader.Read(b)
+}
+
+// Reader gives what a whole file holds: streams of one method, one after the other, as
+// programs leave them that use all cores. Close it.
+type Reader struct {
+	method Method
+	in     *bufio.Reader
+	plain  io.Reader // of the stream that is being read
+	end    func()
+}
+
+// NewReader is the reader of a file that is compressed so.
+func (m Method) NewReader(r io.Reader) (*Reader, error) {
+	z := &Reader{method: m, in: bufio.NewReaderSize(r, 1<<20), end: nothing}
+	return z, z.next()
+}
+
+func (z *Reader) next() (err error) {
+	plain, end, err := z.method.Open(z.in)
+	if err != nil {
+		return err
+	}
+	z.plain, z.end = plain, end
+	return nil
+}
+
+// Read implements [io.Reader].
+func (z *Reader) Read(b []byte) (int, error) {
+	for {
+		n, err := z.plain.Read(b)
+		if err != io.EOF {
+			return n, err
+		}
+		if n > 0 {
+			return n, nil
+		}
+		if err := z.behind(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// behind goes to the next stream. It is io.EOF behind the last.
+func (z *Reader) behind() error {
+	for {
+		head, err := z.in.Peek(HeadSize)
+		switch {
+		case len(head) == 0:
+			return err
+		case head[0] == 0: // what fills up the last block of a tape, or makes an xz file longer
+			_, _ = z.in.Discard(1)
+		case Of(head).Name == z.method.Name:
+			z.end()
+			z.end = nothing
+			return z.next()
+		default:
+			return errors.New("there is something else behind its end")
+		}
+	}
+}
+
+// Close gives back what the reader has taken.
+func (z *Reader) Close() error {
+	z.end()
+	z.end = nothing
+	return nil
 }
 
 func nothing() {}
@@ -59,7 +164,7 @@ func openGzip(in *bufio.Reader) (io.Reader, func(), error) {
 func openBzip2(in *bufio.Reader) (io.Reader, func(), error) { return bzip2.NewReader(in), nothing, nil }
 
 func openLZMA(in *bufio.Reader) (io.Reader, func(), error) {
-	z, err := lzma.ReaderConfig{DictCap: window}.NewReader(in)
+	z, err := lzma.ReaderConfig{DictCap: Window}.NewReader(in)
 	return z, nothing, err
 }
 
@@ -67,7 +172,7 @@ func openLZMA(in *bufio.Reader) (io.Reader, func(), error) {
 // the library reads on, to see whether there is another.
 func openZstd(in *bufio.Reader) (io.Reader, func(), error) {
 	z, err := zstd.NewReader(&frame{in: in, next: zstdHeader},
-		zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(window), zstd.WithDecoderLowmem(true))
+		zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(Window), zstd.WithDecoderLowmem(true))
 	if err != nil {
 		return nil, nil, err
 	}
