@@ -27,6 +27,7 @@ var programs = []Program{
 	{"fatlabel", "dosfstools", "new serials of FAT"},
 	{"swaplabel", "util-linux", "new UUIDs of swap"},
 	{"fsck.vfat", "dosfstools", "images with an EFI system partition"},
+	{"qemu-img", "qemu-utils", "importing vmdk, vhdx, vdi and vpc"},
 	{"mcopy", "mtools", "writing to an EFI system partition where the kernel has no vfat"},
 }
 

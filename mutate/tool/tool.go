@@ -15,6 +15,8 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Call is one run of a program.
@@ -23,8 +25,30 @@ type Call struct {
 	Args    []string // without the program's name
 	What    string   // what it is wanted for, as "check partition 2 (xfs)"
 	Stdin   io.Reader
+	Stdout  io.Writer  // gets what it prints, if that may be much; nil keeps the start of it
 	Files   []*os.File // open in it as descriptors 3, 4, …
 	Env     []string   // beside that of this process, or in its place: KEY=value
+	Limits  Limits
+}
+
+// Limits are what a program may use that reads a stranger's bytes. Zero is no limit.
+type Limits struct {
+	Memory uint64 // bytes of addresses
+	CPU    uint64 // seconds
+}
+
+// put limits a program that has just been started: before it has read anything, for
+// that takes it longer.
+func (l Limits) put(pid int) error {
+	for resource, most := range map[int]uint64{unix.RLIMIT_AS: l.Memory, unix.RLIMIT_CPU: l.CPU} {
+		if most == 0 {
+			continue
+		}
+		if err := unix.Prlimit(pid, resource, &unix.Rlimit{Cur: most, Max: most}, nil); err != nil {
+			return fmt.Errorf("limit what it may use: %w", err)
+		}
+	}
+	return nil
 }
 
 // ExitError says that a program ran and ended with another status than 0.
@@ -75,7 +99,16 @@ func Run(ctx context.Context, c Call) ([]byte, error) {
 	cmd.Stdin, cmd.ExtraFiles = c.Stdin, c.Files
 	var out, said output
 	cmd.Stdout, cmd.Stderr = &out, &said
-	err := cmd.Run()
+	if c.Stdout != nil {
+		cmd.Stdout = c.Stdout
+	}
+	err := cmd.Start()
+	if err == nil {
+		if err = c.Limits.put(cmd.Process.Pid); err != nil {
+			_ = cmd.Process.Kill()
+		}
+		err = errors.Join(err, cmd.Wait())
+	}
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
