@@ -2,11 +2,8 @@ package mutate
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +13,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/format"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -23,69 +21,11 @@ import (
 	"github.com/imgmut/imgmut/recipes"
 )
 
-// Resolve finds the base of a recipe. A file that the store has not seen before
-// is imported.
-func (e *Engine) Resolve(ctx context.Context, r *recipes.Recipe) (*record.Base, error) {
-	b := r.Base
-	if b.Path != "" {
-		base, err := e.Import(ctx, b.Path, "", b.SHA256)
-		if err != nil {
-			err = fmt.Errorf("%s: base: %w", r.File, err)
-		}
-		return base, err
-	}
-	base, err := e.Catalog().FindBase(b.Name)
-	if errors.Is(err, store.ErrNotFound) {
-		base, err = e.imageAsBase(ctx, b.Name)
-	}
-	if errors.Is(err, store.ErrNotFound) {
-		_, statErr := os.Stat(filepath.Join(r.Dir, b.Name))
-		mend := "imgmut import FILE " + b.Name + " gives a base that name, and imgmut ls lists those there are"
-		if near := recipes.Nearest(b.Name, e.names()); near != "" {
-			mend = "did you mean " + near + "?"
-		}
-		if statErr == nil {
-			mend = "there is a file of that name beside the recipe: to use it write base: ./" + b.Name
-		}
-		err = fault.New(fault.NotFound, mend, "%s: %w", r.File, err)
-	}
-	return base, err
-}
-
-// names are those that a recipe's base may have, none if they cannot be told.
-func (e *Engine) names() []string {
-	bases, err := e.Catalog().Bases()
-	if err != nil {
-		return nil
-	}
-	images, err := e.Catalog().Images()
-	if err != nil {
-		return nil
-	}
-	var names []string
-	for _, b := range bases {
-		names = append(names, b.Names...)
-	}
-	for _, i := range images {
-		names = append(names, i.Name)
-	}
-	return names
-}
-
-// imageAsBase lets a recipe build on an image that another recipe made.
-func (e *Engine) imageAsBase(ctx context.Context, name string) (*record.Base, error) {
-	if _, err := e.Catalog().FindImage(name); err != nil {
-		return nil, fmt.Errorf("base %s: %w", name, store.ErrNotFound)
-	}
-	return e.Import(ctx, e.Catalog().ImageFile(name), "", "")
-}
-
-// Import makes the raw image in file a base of the store, under a name if one
-// is given, and returns its record. A file that was imported before is known
-// again by its identity and not read. wantSHA256, if not empty, is what
-// sha256sum says of the file.
-func (e *Engine) Import(ctx context.Context, file, name, wantSHA256 string) (_ *record.Base, err error) {
-	file, err = filepath.Abs(file)
+// Import makes the image in the file of.Path a base of the store, under a name if one
+// is given, and returns its record. It may be of any format that package format reads. A
+// file that was imported before is known again by its identity and not read.
+func (e *Engine) Import(ctx context.Context, of recipes.Base, name string) (*record.Base, error) {
+	file, err := filepath.Abs(of.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -118,11 +58,11 @@ func (e *Engine) Import(ctx context.Context, file, name, wantSHA256 string) (_ *
 		return nil, err
 	}
 	if base == nil {
-		if base, err = e.importNew(ctx, f, id); err != nil {
+		if base, err = e.importNew(ctx, f, id, of); err != nil {
 			return nil, fmt.Errorf("import %s: %w", file, err)
 		}
 	}
-	if err := e.checkSHA256(ctx, base, wantSHA256); err != nil {
+	if err := e.checkSums(ctx, base, f, id, of); err != nil {
 		return nil, fmt.Errorf("base %s: %w", file, err)
 	}
 	if name != "" {
@@ -145,26 +85,27 @@ func (e *Engine) seen(id content.FileID) (*record.Base, error) {
 	return nil, nil
 }
 
-// importNew takes a file into the store. It is looked into before anything is
+// importNew takes a file into the store. A raw one is looked into before anything is
 // copied, so that what cannot be used costs nothing.
-func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (*record.Base, error) {
-	seen, err := e.lookInto(ctx, f)
-	if err != nil {
-		return nil, err
-	}
+func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID, of recipes.Base) (_ *record.Base, err error) {
 	run, err := e.Store.Begin(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer run.Close()
-	e.phase("import " + f.Name())
-	tmp := run.Path("base")
-	out, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	defer func() { err = errors.Join(err, run.Close()) }()
+	image, err := e.unpack(ctx, run, f, of)
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close()
-	if err := e.take(ctx, out, f); err != nil {
+	defer image.Close(f)
+	seen, err := e.lookInto(ctx, image.File)
+	if err != nil {
+		return nil, err
+	}
+	e.phase("import " + f.Name())
+	tmp := run.Path("base")
+	sums, err := e.take(ctx, tmp, image.File)
+	if err != nil {
 		return nil, err
 	}
 	if now, err := content.IDOf(f); err != nil {
@@ -176,32 +117,58 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (
 	if seen, err = e.settled(ctx, run, tmp, seen); err != nil {
 		return nil, err
 	}
-	sums, err := content.Sum(ctx, out, e.progress("digest"))
-	if err != nil {
-		return nil, err
+	b := &record.Base{Digest: sums.Digest(), Size: sums.Size(), Source: f.Name(), Imported: e.Now().UTC(), Layout: *seen.layout,
+		Findings: seen.wrong(), Judged: verify.Judges(), Clean: seen.clean}
+	return b, e.publishBase(ctx, b, tmp, sums, func(b *record.Base) {
+		if image.Backed {
+			return // it may become another image though the file stays as it is
+		}
+		b.Seen = append(b.Seen, id)
+		if len(image.Is) > 0 {
+			b.Packed = append(b.Packed, record.Packed{File: id, Is: image.Is})
+		}
+	})
+}
+
+// unpack gives the raw image in a file.
+func (e *Engine) unpack(ctx context.Context, run *store.Workspace, f *os.File, of recipes.Base) (*format.Image, error) {
+	image, err := format.Open(ctx, f, run.Path(""), format.Options{
+		Backing: of.AllowBacking, Room: e.needSpace, Progress: e.progress("unpack"),
+	})
+	if err == nil && len(image.Is) > 0 {
+		is := slices.Clone(image.Is)
+		slices.Reverse(is)
+		e.note("found: a disk image in " + strings.Join(is, ", in "))
 	}
-	// Two imports of the same bytes at once: the second adds to the first.
-	unlock, err := e.Store.Lock(ctx, "base-"+sums.Digest())
+	return image, err
+}
+
+// publishBase gives a base its name, and what is known of the file that it was made of.
+// The same bytes may have come of another file before, or meanwhile: then that base is
+// it, and b becomes its record.
+func (e *Engine) publishBase(
+	ctx context.Context, b *record.Base, tmp string, sums *content.Sums, origin func(*record.Base),
+) error {
+	unlock, err := e.Store.Lock(ctx, "base-"+b.Digest)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer unlock()
-	b := &record.Base{Digest: sums.Digest(), Size: id.Size, Source: f.Name(), Imported: e.Now().UTC(), Layout: *seen.layout,
-		Seen:     []content.FileID{id},
-		Findings: seen.wrong(), Judged: verify.Judges(), Clean: seen.clean}
-	var known record.Base
-	err = e.Store.Update(ctx, store.Bases, b.Digest, &known, func() error { // the same bytes in another file
-		known.Seen = append(known.Seen, id)
+	made := *b
+	err = e.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
+		origin(b)
 		return nil
 	})
 	if !errors.Is(err, store.ErrNotFound) {
-		return &known, err
+		return err
 	}
 	list, err := sums.MarshalBinary()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return b, e.Store.Publish(ctx, tmp, store.Bases, b.Digest, b, map[string][]byte{"sums": list})
+	*b = made
+	origin(b)
+	return e.Store.Publish(ctx, tmp, store.Bases, b.Digest, b, map[string][]byte{"sums": list})
 }
 
 // maxExtents is in how many pieces an image may lie on the disk. The kernel goes
@@ -209,27 +176,36 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID) (
 // ends that.
 const maxExtents = 1 << 19
 
-// take fills out with the bytes of f: by reflink on one filesystem, else by a
-// sparse copy.
-func (e *Engine) take(ctx context.Context, out, f *os.File) error {
+// take makes a new file with the bytes of f, and sums them: by reflink on one
+// filesystem, else by a sparse copy.
+func (e *Engine) take(ctx context.Context, name string, f *os.File) (_ *content.Sums, err error) {
 	if err := checkExtents(ctx, f, maxExtents); err != nil {
-		return err
+		return nil, err
 	}
-	err := reflink.Clone(out, f)
+	out, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	err = reflink.Clone(out, f)
+	if err == nil {
+		return content.Sum(ctx, out, e.progress("digest"))
+	}
 	if !errors.Is(err, reflink.ErrUnsupported) {
-		return err
+		return nil, err
 	}
 	need, err := reflink.DataSize(ctx, f)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := e.needSpace(need); err != nil {
-		return err
+		return nil, err
 	}
-	if err := reflink.Copy(ctx, out, f, e.progress("copy")); err != nil {
-		return err
+	sums, err := content.Copy(ctx, out, f, e.progress("copy"))
+	if err != nil {
+		return nil, err
 	}
-	return checkExtents(ctx, out, maxExtents)
+	return sums, checkExtents(ctx, out, maxExtents)
 }
 
 // checkExtents refuses a file of more than most extents. On a filesystem that
@@ -254,43 +230,24 @@ func checkExtents(ctx context.Context, f *os.File, most int) error {
 	return nil
 }
 
-// checkSHA256 compares a base with the plain sha256 that a recipe pins. The
-// sum is made once and remembered.
-func (e *Engine) checkSHA256(ctx context.Context, b *record.Base, want string) error {
-	if want == "" {
-		return nil
+// openRaw opens a raw image file that the user named.
+func openRaw(file string) (*os.File, error) {
+	f, err := openImage(file)
+	if err != nil {
+		return nil, err
 	}
-	if b.SHA256 == "" {
-		e.phase("sha256 of the base")
-		f, err := os.Open(e.Catalog().BaseFile(b.Digest))
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		h, progress, done := sha256.New(), e.progress("sha256"), int64(0)
-		_, err = io.Copy(h, content.Reader(ctx, f, func(n int) {
-			done += int64(n)
-			progress(done, b.Size) // holes are read as well: this sum takes as long as the image is large
-		}))
-		if err != nil {
-			return err
-		}
-		err = e.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
-			b.SHA256 = hex.EncodeToString(h.Sum(nil))
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+	is, err := format.Of(f)
+	if err == nil && is != "" {
+		err = fault.New(fault.Image, "imgmut import "+file+" NAME makes a base of it, and "+
+			"imgmut doctor NAME says what is in that", "it is %s, not a raw image", is)
 	}
-	if !strings.EqualFold(b.SHA256, want) {
-		return fault.New(fault.Image, "fetch the base again, or correct base.sha256 in the recipe",
-			"its sha256 is %s, and the recipe wants %s", b.SHA256, want)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	return nil
+	return f, nil
 }
 
-// openImage opens a raw image file that the user named. It looks before it
+// openImage opens an image file that the user named. It looks before it
 // opens: to open a device can do something, and a pipe waits for its other end.
 // If the file becomes one under its eyes, it does not wait.
 func openImage(file string) (*os.File, error) {
@@ -299,7 +256,7 @@ func openImage(file string) (*os.File, error) {
 		return nil, err
 	}
 	if !fi.Mode().IsRegular() {
-		return nil, fault.New(fault.Image, "give the path of a raw disk image", "not a regular file")
+		return nil, fault.New(fault.Image, "give the path of a disk image", "not a regular file")
 	}
 	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {

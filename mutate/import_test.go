@@ -3,6 +3,7 @@ package mutate
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"io/fs"
@@ -28,7 +29,8 @@ func withBases(t *testing.T) *world {
 	for _, b := range []*record.Base{
 		{Digest: strings.Repeat("ab", 32), Names: []string{"debian-12", "bookworm"},
 			Seen: []content.FileID{{Ino: 1}, {Ino: 2}}},
-		{Digest: strings.Repeat("cd", 32), Names: []string{"fedora"}, Seen: []content.FileID{{Ino: 3}}},
+		{Digest: strings.Repeat("cd", 32), Names: []string{"fedora"}, Seen: []content.FileID{{Ino: 3}, {Ino: 4}},
+			Packed: []record.Packed{{File: content.FileID{Ino: 4}, Is: []string{"qcow2"}}}},
 	} {
 		w.publish(t, store.Bases, b.Digest, b)
 	}
@@ -39,7 +41,7 @@ func withBases(t *testing.T) *world {
 // TestFilesThatWereImportedAreKnownAgain by their identity alone.
 func TestFilesThatWereImportedAreKnownAgain(t *testing.T) {
 	w := withBases(t)
-	for ino, want := range map[uint64]string{1: "abab", 2: "abab", 3: "cdcd", 4: ""} {
+	for ino, want := range map[uint64]string{1: "abab", 2: "abab", 3: "cdcd", 4: "cdcd", 5: ""} {
 		b, err := w.seen(content.FileID{Ino: ino})
 		if err != nil {
 			t.Fatal(err)
@@ -50,29 +52,48 @@ func TestFilesThatWereImportedAreKnownAgain(t *testing.T) {
 	}
 }
 
-// TestPinnedSumIsCompared with the base's, which is made once.
-func TestPinnedSumIsCompared(t *testing.T) {
+// TestPinnedSumsAreCompared with those of the file, which are made once.
+func TestPinnedSumsAreCompared(t *testing.T) {
 	w := withBases(t)
-	b, err := w.Catalog().FindBase("fedora")
+	file := filepath.Join(t.TempDir(), "image.qcow2")
+	writeFile(t, file, "packed")
+	f, err := os.Open(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := sha256.Sum256([]byte("disk of " + b.Digest))
-	right := hex.EncodeToString(sum[:])
+	defer f.Close()
+	of256, of512 := sha256.Sum256([]byte("packed")), sha512.Sum512([]byte("packed"))
+	sum256, sum512 := hex.EncodeToString(of256[:]), hex.EncodeToString(of512[:])
+	raw, packed := content.FileID{Ino: 3}, content.FileID{Ino: 4}
 	for _, tc := range []struct {
-		want string
-		ok   bool
-	}{{"", true}, {strings.Repeat("0", 64), false}, {right, true}, {strings.ToUpper(right), true}, {right[:63], false}} {
-		err := w.checkSHA256(t.Context(), b, tc.want)
-		if tc.ok && err != nil || !tc.ok && (fault.Of(err) != fault.Image || !strings.Contains(err.Error(), right)) {
-			t.Errorf("pinned %q: error %v", tc.want, err)
-		}
-		if tc.want == "" && b.SHA256 != "" {
-			t.Error("it was summed, and nobody asked for that")
+		want recipes.Base
+		said string // of the error
+	}{
+		{recipes.Base{}, ""},
+		{recipes.Base{SHA256: strings.Repeat("0", 64)}, "its sha256 is " + sum256},
+		{recipes.Base{SHA256: sum256}, ""},
+		{recipes.Base{SHA256: strings.ToUpper(sum256)}, ""},
+		{recipes.Base{SHA256: sum256[:63]}, "its sha256 is " + sum256},
+		{recipes.Base{SHA256: sum256, SHA512: sum256}, "its sha512 is " + sum512},
+		{recipes.Base{SHA512: sum512}, ""},
+	} {
+		for _, id := range []content.FileID{raw, packed} {
+			b, err := w.Catalog().FindBase("fedora")
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = w.checkSums(t.Context(), b, f, id, tc.want)
+			if tc.said == "" && err != nil || tc.said != "" && (fault.Of(err) != fault.Image || !strings.Contains(err.Error(), tc.said)) {
+				t.Errorf("pinned %+v: error %v, want %q", tc.want, err, tc.said)
+			}
+			if tc.want == (recipes.Base{}) && b.SHA256+b.SHA512+b.Packed[0].SHA256+b.Packed[0].SHA512 != "" {
+				t.Error("it was summed, and nobody asked for that")
+			}
 		}
 	}
-	if b, err = w.Catalog().FindBase("fedora"); err != nil || b.SHA256 != right {
-		t.Errorf("the record has the sum %q: %v", b.SHA256, err)
+	b, err := w.Catalog().FindBase("fedora")
+	if err != nil || b.SHA256 != sum256 || b.SHA512 != sum512 || b.Packed[0].SHA256 != sum256 || b.Packed[0].SHA512 != sum512 {
+		t.Errorf("the record has the sums %+v: %v", b, err)
 	}
 }
 
@@ -100,7 +121,7 @@ func TestImportRefusesBeforeItCopies(t *testing.T) {
 	for name, text := range map[string]string{"empty.raw": "", "text.raw": "no disk image at all"} {
 		file := filepath.Join(t.TempDir(), name)
 		writeFile(t, file, text)
-		if _, err := w.Import(t.Context(), file, "x", ""); fault.Of(err) != fault.Image ||
+		if _, err := w.Import(t.Context(), recipes.Base{Path: file}, "x"); fault.Of(err) != fault.Image ||
 			!strings.Contains(err.Error(), file) {
 			t.Errorf("%s: error %v", name, err)
 		}
@@ -172,15 +193,19 @@ func TestPinnedSumEndsWithTheContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := w.Catalog().BaseFile(b.Digest)
-	if err := errors.Join(os.Chmod(file, 0o600), os.Truncate(file, 4<<40)); err != nil {
+	f, err := os.Create(filepath.Join(t.TempDir(), "image"))
+	if err == nil {
+		err = f.Truncate(4 << 40)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer f.Close()
 	cause := errors.New("the user pressed ^C")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	time.AfterFunc(100*time.Millisecond, func() { cancel(cause) })
 	started := time.Now()
-	if err := w.checkSHA256(ctx, b, strings.Repeat("0", 64)); !errors.Is(err, cause) {
+	if err := w.checkSums(ctx, b, f, content.FileID{}, recipes.Base{SHA256: strings.Repeat("0", 64)}); !errors.Is(err, cause) {
 		t.Errorf("error %v, want the cause", err)
 	}
 	if took := time.Since(started); took > time.Second {

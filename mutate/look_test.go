@@ -12,6 +12,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/store"
+	"github.com/imgmut/imgmut/recipes"
 )
 
 // reflinking is a world whose store can make forks.
@@ -56,7 +57,7 @@ func TestJournalsDecide(t *testing.T) {
 		"debugfs", "-w", "-f", "-", path+firstRoot)
 	before := fixtures.Program(t, "", "sha256sum", path)
 
-	b, err := w.Import(t.Context(), path, "", "")
+	b, err := w.Import(t.Context(), recipes.Base{Path: path}, "")
 	if err != nil {
 		t.Fatalf("%v (%s%s)", err, block, said)
 	}
@@ -87,7 +88,7 @@ func TestJournalsDecide(t *testing.T) {
 func TestImportOfRunningMachines(t *testing.T) {
 	w := reflinking(t)
 	for fs, layout := range map[string]string{"ext4": "live-ext4", "xfs": "live-xfs", "btrfs": "live-btrfs"} {
-		b, err := w.Import(t.Context(), fixtures.Image(t, layout), "", "")
+		b, err := w.Import(t.Context(), recipes.Base{Path: fixtures.Image(t, layout)}, "")
 		if err != nil {
 			t.Errorf("%s: %v", layout, err)
 			continue
@@ -96,7 +97,7 @@ func TestImportOfRunningMachines(t *testing.T) {
 			t.Errorf("%s holds %q, notes %q", layout, b.Layout.OS, notes)
 		}
 	}
-	_, err := w.Import(t.Context(), fixtures.Image(t, "debian-12"), "", "")
+	_, err := w.Import(t.Context(), recipes.Base{Path: fixtures.Image(t, "debian-12")}, "")
 	if err != nil || strings.Contains(strings.Join(w.notes(), " "), "journal") {
 		t.Errorf("one that was shut down: %v", err)
 	}
@@ -107,7 +108,7 @@ func TestNewerFilesystems(t *testing.T) {
 	w := reflinking(t)
 	path := oneRoot(t)
 	fixtures.Program(t, "feature FEATURE_C20\n", "debugfs", "-w", "-f", "-", path+firstRoot)
-	_, err := w.Import(t.Context(), path, "", "")
+	_, err := w.Import(t.Context(), recipes.Base{Path: path}, "")
 	if fault.Of(err) != fault.Host || !strings.Contains(err.Error(), "partition 1 (ext4) has features") ||
 		!strings.Contains(err.Error(), "FEATURE_C20") || !strings.Contains(fault.Mend(err), "newer e2fsprogs") {
 		t.Errorf("%v (%s)", err, fault.Mend(err))

@@ -57,7 +57,7 @@ func Look(ctx context.Context, file string, note func(string)) (_ *Picture, err 
 	if err != nil {
 		return nil, err
 	}
-	f, err := openImage(file)
+	f, err := openRaw(file)
 	if err != nil {
 		return nil, fmt.Errorf("look into %s: %w", file, err)
 	}

@@ -91,7 +91,7 @@ func (e *Engine) verify(
 	if err != nil {
 		return nil, err
 	}
-	f, err := openImage(file)
+	f, err := openRaw(file)
 	if err != nil {
 		return nil, fmt.Errorf("verify %s: %w", file, err)
 	}

@@ -12,9 +12,9 @@ import (
 )
 
 var (
-	imageName    = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$`)
-	envName      = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	sha256Digest = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
+	imageName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$`)
+	envName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	hexDigits = regexp.MustCompile(`^[0-9a-fA-F]+$`)
 )
 
 // Keys of the recipe and, beside its kind, of a step.
@@ -108,7 +108,10 @@ func CheckName(name string) error {
 	return nil
 }
 
-func isImageFile(s string) bool { return strings.HasSuffix(s, ".raw") || strings.HasSuffix(s, ".img") }
+// imageFiles are how the names of image files end.
+var imageFiles = []string{".raw", ".img", ".qcow2", ".vmdk", ".vhd", ".vhdx", ".vdi", ".gz", ".bz2", ".xz", ".zst"}
+
+func isImageFile(s string) bool { return slices.Contains(imageFiles, filepath.Ext(s)) }
 
 func (b *builder) base(n *node) {
 	base := &b.r.Base
@@ -127,14 +130,15 @@ func (b *builder) base(n *node) {
 		return
 	}
 	var m struct {
-		Path   string `yaml:"path"`
-		SHA256 string `yaml:"sha256"`
+		Path         string `yaml:"path"`
+		SHA256       string `yaml:"sha256"`
+		SHA512       string `yaml:"sha512"`
+		AllowBacking bool   `yaml:"allow-backing"`
 	}
 	b.field(n, "base", &m)
-	if e, ok := n.get("sha256"); ok && e.value.isText() && !sha256Digest.MatchString(m.SHA256) {
-		b.add(e.value.pos, "base.sha256", "", "%q: want 64 hexadecimal digits", shorten(m.SHA256))
-	}
-	base.SHA256 = strings.ToLower(m.SHA256)
+	base.SHA256 = b.sum(n, "sha256", m.SHA256, 64)
+	base.SHA512 = b.sum(n, "sha512", m.SHA512, 128)
+	base.AllowBacking = m.AllowBacking
 	e, ok := n.get("path")
 	switch {
 	case !ok:
@@ -142,6 +146,14 @@ func (b *builder) base(n *node) {
 	case e.value.isText():
 		b.basePath(e.value, "base.path", m.Path)
 	}
+}
+
+// sum is the value of a key of base, which is so many hexadecimal digits.
+func (b *builder) sum(n *node, key, s string, digits int) string {
+	if e, ok := n.get(key); ok && e.value.isText() && (len(s) != digits || !hexDigits.MatchString(s)) {
+		b.add(e.value.pos, at("base", key), "", "%q: want %d hexadecimal digits", shorten(s), digits)
+	}
+	return strings.ToLower(s)
 }
 
 func (b *builder) basePath(n *node, path, s string) {

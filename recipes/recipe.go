@@ -34,10 +34,13 @@ type Recipe struct {
 
 // Base is the image that the recipe starts from. Either Name or Path is set.
 type Base struct {
-	Name   string // of a base or an image in the store
-	Path   string // cleaned, and joined with Dir if it was relative
-	SHA256 string // what the file must have, in lower case; empty if not said
-	Pos    Pos
+	Name string // of a base or an image in the store
+	Path string // cleaned, and joined with Dir if it was relative
+	// SHA256 and SHA512 are what the file must have, in lower case; empty if not said.
+	SHA256, SHA512 string
+	// AllowBacking lets the image be the difference to another, in a file of its directory.
+	AllowBacking bool
+	Pos          Pos
 }
 
 // Step is one step.

@@ -19,7 +19,7 @@ var ourImports = map[string][]string{
 	},
 	"mutate": {
 		"mutate/agent", "mutate/catalog", "mutate/content", "mutate/deliver", "mutate/disk", "mutate/fault",
-		"mutate/fork", "mutate/guest", "mutate/mount", "mutate/printable", "mutate/record", "mutate/reflink",
+		"mutate/fork", "mutate/format", "mutate/guest", "mutate/mount", "mutate/printable", "mutate/record", "mutate/reflink",
 		"mutate/statcache", "mutate/step", "mutate/store", "mutate/verify", "recipes",
 	},
 	"mutate/verify": {

@@ -13,15 +13,21 @@ import (
 
 var importCommand = &spec{
 	name: "import", group: groupBases, args: "FILE [NAME]",
-	summary: "take a raw image into the store as a base",
-	text: `The image may have a GPT, an MBR, or be one bare filesystem. It is looked into
-first and refused if it is damaged. On the store's own filesystem it is
-reflinked, else copied with its holes. The file itself is never written.
+	summary: "take an image into the store as a base",
+	text: `The image may have a GPT, an MBR, or be one bare filesystem. It may be raw, qcow2,
+vmdk, vhdx, vdi or vpc, and any of these in gzip, bzip2, xz, zstd or lz4: what it
+is, is told by its bytes, not by its name. It is looked into first and refused if
+it is damaged. On the store's own filesystem it is reflinked, else copied with its
+holes. The file itself is never written.
 
-Prints the base's name, or its digest if it has none.`,
+An image that is the difference to another one is taken together with that only
+where --allow-backing says so, and only from its own directory.
+
+Prints the name that was given, or else the digest of the base.`,
+	flags:    []flag{{name: "allow-backing", help: "let the image be the difference to another, in a file of its directory"}},
 	store:    makesStore,
 	faults:   []fault.Class{fault.Host, fault.Image, fault.NotFound},
-	examples: []string{"imgmut import debian-12.raw debian-12"},
+	examples: []string{"imgmut import debian-12.raw debian-12", "imgmut import noble-server-cloudimg-amd64.img noble"},
 	run: func(ctx context.Context, s *session, a args) (result, error) {
 		name := ""
 		if len(a.list) > 1 {
@@ -34,7 +40,7 @@ Prints the base's name, or its digest if it has none.`,
 		if err != nil {
 			return nil, err
 		}
-		b, err := e.Import(ctx, a.list[0], name, "")
+		b, err := e.Import(ctx, recipes.Base{Path: a.list[0], AllowBacking: a.flags.Bool("allow-backing")}, name)
 		if err != nil {
 			return nil, err
 		}

@@ -71,6 +71,9 @@ func (s *Sums) Digest() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// Size is how many bytes the image has.
+func (s *Sums) Size() int64 { return s.size }
+
 func (s *Sums) head() []byte { return binary.BigEndian.AppendUint64([]byte(header), uint64(s.size)) }
 
 func (c chunk) append(b []byte) []byte {

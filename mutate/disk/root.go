@@ -61,7 +61,7 @@ func (i *Image) findRoot(files volumeFiles) (Mounted, error) {
 		return Mounted{}, fault.New(fault.Image, mend, "the image has no usable root: %s", strings.Join(obstacles, "; "))
 	}
 	return Mounted{}, fault.New(fault.Image,
-		"check that the file is a raw disk image: qemu-img convert -O raw makes one of qcow2 and others",
+		"check that the file is the image of a disk with an operating system",
 		"the image has no partition table and no filesystem that holds an operating system (no /etc/os-release)")
 }
 

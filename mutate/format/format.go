@@ -138,6 +138,23 @@ func Open(ctx context.Context, src *os.File, dir string, o Options) (*Image, err
 	return i, nil
 }
 
+// Of says what a file is that is not raw, by its outermost form; "" if it is.
+func Of(f *os.File) (string, error) {
+	head, tail, err := bothEnds(f)
+	if err != nil {
+		return "", err
+	}
+	if m := compress.Of(head); m.Name != "" {
+		return m.Name, nil
+	}
+	for _, f := range formats {
+		if f.is(head, tail) {
+			return f.name, nil
+		}
+	}
+	return "", nil
+}
+
 // become goes one format further in. If it fails, nothing is left of the image.
 func (i *Image) become(ctx context.Context, f format, src *os.File, dir string, o Options) error {
 	outer := *i

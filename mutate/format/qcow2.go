@@ -181,7 +181,7 @@ type run struct {
 func (q *qcow2) runs(ctx context.Context) iter.Seq2[run, error] {
 	return func(yield func(run, error) bool) {
 		w := walk{qcow2: q, yield: yield}
-		err := w.tables(ctx)
+		err := w.all(ctx)
 		if err == nil {
 			err = w.flush()
 		}
@@ -197,13 +197,12 @@ var errEnough = errors.New("enough")
 // walk goes through the tables.
 type walk struct {
 	*qcow2
-	yield         func(run, error) bool
-	next          run // that may grow
-	tablesSeen    int64
-	clusters, all int64 // plain ones that were seen, and all
+	yield            func(run, error) bool
+	next             run   // that may grow
+	tables, clusters int64 // that were seen
 }
 
-func (w *walk) tables(ctx context.Context) error {
+func (w *walk) all(ctx context.Context) error {
 	l1 := io.NewSectionReader(w.f, w.l1, 1<<62)
 	buf, table := make([]byte, 8), make([]byte, w.cluster)
 	for at := int64(0); at < w.size; at += w.cluster * w.perL2() {
@@ -217,7 +216,7 @@ func (w *walk) tables(ctx context.Context) error {
 		if l2 == 0 {
 			continue
 		}
-		if w.tablesSeen++; w.tablesSeen > w.fileSize>>w.bits {
+		if w.tables++; w.tables > w.fileSize>>w.bits {
 			return damaged("it has more tables than it has room for")
 		}
 		if l2%w.cluster != 0 || l2 > w.fileSize-w.cluster {

@@ -15,10 +15,13 @@ type Base struct {
 	Names    []string         `json:"names"`
 	Size     int64            `json:"size"`             // bytes
 	SHA256   string           `json:"sha256,omitempty"` // plain sha256 of the file, if it was ever asked for
-	Source   string           `json:"source"`           // path it was imported from
+	SHA512   string           `json:"sha512,omitempty"` // likewise
+	Source   string           `json:"source"`           // path or URL it was imported from
 	Imported time.Time        `json:"imported"`
 	Layout   disk.Layout      `json:"layout"`
-	Seen     []content.FileID `json:"seen"` // files known to have these bytes
+	Seen     []content.FileID `json:"seen"` // files known to have these bytes, or to unpack to them
+	// Packed are those of Seen that are not raw.
+	Packed []Packed `json:"packed,omitempty"`
 	// Findings are what is wrong with it: not the fault of an image that is made of
 	// it. Judged says by which checks they were found; it is empty in records that
 	// have none yet.
@@ -27,6 +30,26 @@ type Base struct {
 	// Clean are the files in it that are read at boot and do not name its partitions, in
 	// the form of package verify. They need not be read again in an image made of it.
 	Clean []byte `json:"clean,omitempty"`
+}
+
+// Packed is a file that holds an image in another form than raw.
+type Packed struct {
+	File content.FileID `json:"file"`
+	Is   []string       `json:"is"` // from the outside in, as "xz" and "qcow2"
+	// SHA256 and SHA512 are those of the file, in hex, if they were ever asked for.
+	SHA256 string `json:"sha256,omitempty"`
+	SHA512 string `json:"sha512,omitempty"`
+	URL    string `json:"url,omitempty"` // that it was fetched from
+}
+
+// PackedFile gives what is known of a file, nil if that is raw, or not of this base.
+func (b *Base) PackedFile(id content.FileID) *Packed {
+	for n := range b.Packed {
+		if b.Packed[n].File == id {
+			return &b.Packed[n]
+		}
+	}
+	return nil
 }
 
 // digestForm is what a content digest looks like.
