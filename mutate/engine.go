@@ -2,7 +2,10 @@
 // recipe and a base to a finished image, and reads top to bottom in the file
 // apply.go.
 //
-//	import.go    a raw image becomes a base of the store, named by its bytes
+//	resolve.go   the base of a recipe
+//	fetch.go     an image comes from the network
+//	import.go    an image becomes a base of the store, named by its bytes
+//	sums.go      what a file was promised to be
 //	look.go      what is in a base
 //	picture.go   what an import sees of an image, for people
 //	plan.go      the chain of keys, and the locks of what is missing of it
@@ -37,6 +40,8 @@ package mutate
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/url"
 	"syscall"
 	"time"
 
@@ -70,6 +75,9 @@ type Engine struct {
 	// Events is told what happens, from one goroutine at a time. It must not
 	// block for long.
 	Events func(Event)
+	// Proxy says by which proxy a request goes that fetches an image, as in
+	// [http.Transport]; nil is none.
+	Proxy func(*http.Request) (*url.URL, error)
 	// Now is the clock.
 	Now func() time.Time
 

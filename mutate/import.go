@@ -21,19 +21,17 @@ import (
 	"github.com/imgmut/imgmut/recipes"
 )
 
-// Import makes the image in the file of.Path a base of the store, under a name if one
-// is given, and returns its record. It may be of any format that package format reads. A
-// file that was imported before is known again by its identity and not read.
+// Import makes an image a base of the store, under a name if one is given, and returns its
+// record. It is in the file of.Path, or at of.URL, of any format that package format
+// reads. A file that was imported before is known again by its identity and not read, and
+// what is at a URL by its sum, and not fetched.
 func (e *Engine) Import(ctx context.Context, of recipes.Base, name string) (*record.Base, error) {
-	file, err := filepath.Abs(of.Path)
-	if err != nil {
-		return nil, err
-	}
-	f, err := openImage(file)
-	if err != nil {
-		return nil, fmt.Errorf("import %s: %w", file, err)
-	}
-	defer f.Close()
+	return e.importAs(ctx, of, name, true)
+}
+
+// importAs is Import. Unless it is to be anew, what was ever fetched from a URL, no longer
+// ago than of.MaxAge, is what is there.
+func (e *Engine) importAs(ctx context.Context, of recipes.Base, name string, anew bool) (*record.Base, error) {
 	release, err := e.Store.Use(ctx)
 	if err != nil {
 		return nil, err
@@ -49,6 +47,29 @@ func (e *Engine) Import(ctx context.Context, of recipes.Base, name string) (*rec
 			return nil, err
 		}
 	}
+	var base *record.Base
+	if of.URL != "" {
+		base, err = e.fetch(ctx, of, anew)
+	} else {
+		base, err = e.importFile(ctx, of)
+	}
+	if err != nil || name == "" {
+		return base, err
+	}
+	return base, e.Catalog().NameBase(ctx, base, name)
+}
+
+// importFile imports a file of the machine.
+func (e *Engine) importFile(ctx context.Context, of recipes.Base) (*record.Base, error) {
+	file, err := filepath.Abs(of.Path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := openImage(file)
+	if err != nil {
+		return nil, fmt.Errorf("import %s: %w", file, err)
+	}
+	defer f.Close()
 	id, err := content.SettledID(ctx, f)
 	if err != nil {
 		return nil, err
@@ -58,15 +79,18 @@ func (e *Engine) Import(ctx context.Context, of recipes.Base, name string) (*rec
 		return nil, err
 	}
 	if base == nil {
-		if base, err = e.importNew(ctx, f, id, of); err != nil {
+		base, err = e.importNew(ctx, f, id, of.AllowBacking, file, func(b *record.Base, is []string) {
+			b.Seen = append(b.Seen, id)
+			if len(is) > 0 {
+				b.Origins = append(b.Origins, record.Origin{File: id, Is: is})
+			}
+		})
+		if err != nil {
 			return nil, fmt.Errorf("import %s: %w", file, err)
 		}
 	}
 	if err := e.checkSums(ctx, base, f, id, of); err != nil {
 		return nil, fmt.Errorf("base %s: %w", file, err)
-	}
-	if name != "" {
-		return base, e.Catalog().NameBase(ctx, base, name)
 	}
 	return base, nil
 }
@@ -85,15 +109,18 @@ func (e *Engine) seen(id content.FileID) (*record.Base, error) {
 	return nil, nil
 }
 
-// importNew takes a file into the store. A raw one is looked into before anything is
-// copied, so that what cannot be used costs nothing.
-func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID, of recipes.Base) (_ *record.Base, err error) {
+// importNew takes a file, which comes from source, into the store. A raw one is looked into
+// before anything is copied, so that what cannot be used costs nothing. remember writes
+// down what is known of the file, which is so and so.
+func (e *Engine) importNew(
+	ctx context.Context, f *os.File, id content.FileID, backing bool, source string, remember func(b *record.Base, is []string),
+) (_ *record.Base, err error) {
 	run, err := e.Store.Begin(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, run.Close()) }()
-	image, err := e.unpack(ctx, run, f, of)
+	image, err := e.unpack(ctx, run, f, backing)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +129,7 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID, o
 	if err != nil {
 		return nil, err
 	}
-	e.phase("import " + f.Name())
+	e.phase("import " + source)
 	tmp := run.Path("base")
 	sums, err := e.take(ctx, tmp, image.File)
 	if err != nil {
@@ -117,23 +144,19 @@ func (e *Engine) importNew(ctx context.Context, f *os.File, id content.FileID, o
 	if seen, err = e.settled(ctx, run, tmp, seen); err != nil {
 		return nil, err
 	}
-	b := &record.Base{Digest: sums.Digest(), Size: sums.Size(), Source: f.Name(), Imported: e.Now().UTC(), Layout: *seen.layout,
+	b := &record.Base{Digest: sums.Digest(), Size: sums.Size(), Source: source, Imported: e.Now().UTC(), Layout: *seen.layout,
 		Findings: seen.wrong(), Judged: verify.Judges(), Clean: seen.clean}
 	return b, e.publishBase(ctx, b, tmp, sums, func(b *record.Base) {
-		if image.Backed {
-			return // it may become another image though the file stays as it is
-		}
-		b.Seen = append(b.Seen, id)
-		if len(image.Is) > 0 {
-			b.Packed = append(b.Packed, record.Packed{File: id, Is: image.Is})
+		if !image.Backed { // or it may become another image though the file stays as it is
+			remember(b, image.Is)
 		}
 	})
 }
 
 // unpack gives the raw image in a file.
-func (e *Engine) unpack(ctx context.Context, run *store.Workspace, f *os.File, of recipes.Base) (*format.Image, error) {
+func (e *Engine) unpack(ctx context.Context, run *store.Workspace, f *os.File, backing bool) (*format.Image, error) {
 	image, err := format.Open(ctx, f, run.Path(""), format.Options{
-		Backing: of.AllowBacking, Room: e.needSpace, Progress: e.progress("unpack"),
+		Backing: backing, Room: e.needSpace, Progress: e.progress("unpack"),
 	})
 	if err == nil && len(image.Is) > 0 {
 		is := slices.Clone(image.Is)

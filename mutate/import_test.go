@@ -30,7 +30,7 @@ func withBases(t *testing.T) *world {
 		{Digest: strings.Repeat("ab", 32), Names: []string{"debian-12", "bookworm"},
 			Seen: []content.FileID{{Ino: 1}, {Ino: 2}}},
 		{Digest: strings.Repeat("cd", 32), Names: []string{"fedora"}, Seen: []content.FileID{{Ino: 3}, {Ino: 4}},
-			Packed: []record.Packed{{File: content.FileID{Ino: 4}, Is: []string{"qcow2"}}}},
+			Origins: []record.Origin{{File: content.FileID{Ino: 4}, Is: []string{"qcow2"}}}},
 	} {
 		w.publish(t, store.Bases, b.Digest, b)
 	}
@@ -86,13 +86,13 @@ func TestPinnedSumsAreCompared(t *testing.T) {
 			if tc.said == "" && err != nil || tc.said != "" && (fault.Of(err) != fault.Image || !strings.Contains(err.Error(), tc.said)) {
 				t.Errorf("pinned %+v: error %v, want %q", tc.want, err, tc.said)
 			}
-			if tc.want == (recipes.Base{}) && b.SHA256+b.SHA512+b.Packed[0].SHA256+b.Packed[0].SHA512 != "" {
+			if tc.want == (recipes.Base{}) && b.SHA256+b.SHA512+b.Origins[0].SHA256+b.Origins[0].SHA512 != "" {
 				t.Error("it was summed, and nobody asked for that")
 			}
 		}
 	}
 	b, err := w.Catalog().FindBase("fedora")
-	if err != nil || b.SHA256 != sum256 || b.SHA512 != sum512 || b.Packed[0].SHA256 != sum256 || b.Packed[0].SHA512 != sum512 {
+	if err != nil || b.SHA256 != sum256 || b.SHA512 != sum512 || b.Origins[0].SHA256 != sum256 || b.Origins[0].SHA512 != sum512 {
 		t.Errorf("the record has the sums %+v: %v", b, err)
 	}
 }

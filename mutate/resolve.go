@@ -17,8 +17,8 @@ import (
 // is imported.
 func (e *Engine) Resolve(ctx context.Context, r *recipes.Recipe) (*record.Base, error) {
 	b := r.Base
-	if b.Path != "" {
-		base, err := e.Import(ctx, b, "")
+	if b.Path != "" || b.URL != "" {
+		base, err := e.importAs(ctx, b, "", false)
 		if err != nil {
 			err = fmt.Errorf("%s: base: %w", r.File, err)
 		}

@@ -22,7 +22,7 @@ import (
 // file as that of the base.
 func (e *Engine) checkSums(ctx context.Context, b *record.Base, f *os.File, id content.FileID, want recipes.Base) error {
 	kept := func(of256 bool) *string {
-		p := b.PackedFile(id)
+		p := b.OriginOf(id)
 		switch {
 		case p == nil && of256:
 			return &b.SHA256

@@ -14,7 +14,6 @@ import (
 var (
 	imageName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$`)
 	envName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	hexDigits = regexp.MustCompile(`^[0-9a-fA-F]+$`)
 )
 
 // Keys of the recipe and, beside its kind, of a step.
@@ -106,74 +105,6 @@ func CheckName(name string) error {
 		return fmt.Errorf("a name, not a file: want it without %s", filepath.Ext(name))
 	}
 	return nil
-}
-
-// imageFiles are how the names of image files end.
-var imageFiles = []string{".raw", ".img", ".qcow2", ".vmdk", ".vhd", ".vhdx", ".vdi", ".gz", ".bz2", ".xz", ".zst"}
-
-func isImageFile(s string) bool { return slices.Contains(imageFiles, filepath.Ext(s)) }
-
-func (b *builder) base(n *node) {
-	base := &b.r.Base
-	base.Pos = n.pos
-	if n.kind != mapping {
-		s, ok := b.text(n, "base", "a name, a path or a mapping")
-		switch {
-		case !ok:
-		case strings.Contains(s, "/") || isImageFile(s):
-			b.basePath(n, "base", s)
-		case CheckName(s) != nil:
-			b.add(n.pos, "base", "a file beside the recipe is written ./NAME", "%q: %v", shorten(s), CheckName(s))
-		default:
-			base.Name = s
-		}
-		return
-	}
-	var m struct {
-		Path         string `yaml:"path"`
-		SHA256       string `yaml:"sha256"`
-		SHA512       string `yaml:"sha512"`
-		AllowBacking bool   `yaml:"allow-backing"`
-	}
-	b.field(n, "base", &m)
-	base.SHA256 = b.sum(n, "sha256", m.SHA256, 64)
-	base.SHA512 = b.sum(n, "sha512", m.SHA512, 128)
-	base.AllowBacking = m.AllowBacking
-	e, ok := n.get("path")
-	switch {
-	case !ok:
-		b.add(n.pos, "base.path", "", "missing")
-	case e.value.isText():
-		b.basePath(e.value, "base.path", m.Path)
-	}
-}
-
-// sum is the value of a key of base, which is so many hexadecimal digits.
-func (b *builder) sum(n *node, key, s string, digits int) string {
-	if e, ok := n.get(key); ok && e.value.isText() && (len(s) != digits || !hexDigits.MatchString(s)) {
-		b.add(e.value.pos, at("base", key), "", "%q: want %d hexadecimal digits", shorten(s), digits)
-	}
-	return strings.ToLower(s)
-}
-
-func (b *builder) basePath(n *node, path, s string) {
-	if s == "" || strings.ContainsRune(s, 0) {
-		b.add(n.pos, path, "", "%q is no path", shorten(s))
-		return
-	}
-	if scheme, _, ok := strings.Cut(s, "://"); ok {
-		b.add(n.pos, path, "download it, and give its path", "%q: imgmut fetches nothing by %s",
-			shorten(s), label(scheme))
-		return
-	}
-	if strings.HasPrefix(s, "~") {
-		b.add(n.pos, path, "write the whole path", "%q: no shell expands the ~ here", shorten(s))
-		return
-	}
-	if !filepath.IsAbs(s) {
-		s = filepath.Join(b.r.Dir, s)
-	}
-	b.r.Base.Path = filepath.Clean(s)
 }
 
 // field decodes one value and says whether it fitted.

@@ -100,6 +100,30 @@ func TestProblems(t *testing.T) {
 			"r.yaml:3:7: base.path: missing",
 			`r.yaml:3:16: base.sha256: "abc": want 64 hexadecimal digits`,
 			"r.yaml:3:21: base.pth: unknown key [did you mean path?]"}},
+		{"base to fetch", "version: 1\nname: a\nbase: https://x.org/a.qcow2\n", []string{
+			"r.yaml:3:7: base: nothing says what is to be fetched [base: {url: …, sha256: …}, or sums with the URL of its list of sums]",
+		}},
+		{"base by ftp", "version: 1\nname: a\nbase: {url: \"ftp://x.org/a.raw\", sums: \"http://x.org/SUMS\"}\n", []string{
+			"r.yaml:3:13: base.url: ftp://x.org/a.raw: want a URL of http or https, or oci:HOST/NAME:TAG",
+			"r.yaml:3:40: base.sums: everybody on the way can change it " +
+				"[say with which keyring it is signed, as keyring: ./keys.gpg, or use https]",
+		}},
+		{"base of two", "version: 1\nname: a\nbase: {url: \"oci:x.org/a\", path: a.raw}\n", []string{
+			"r.yaml:3:28: base.path: there is base.url as well, and only one of them can be the base",
+		}},
+		{"base with too much", "version: 1\nname: a\nbase:\n  url: oci:x.org/a@sha256:" + strings.Repeat("0", 64) +
+			"\n  sums: https://x.org/SUMS\n  allow-backing: true\n", []string{
+			"r.yaml:5:9: base.sums: what the file must be is said already",
+			"r.yaml:6:18: base.allow-backing: nothing is beside what is fetched",
+		}},
+		{"base that is not fetched", "version: 1\nname: a\nbase: {path: a.raw, sums: \"https://x.org/SUMS\", keyring: k, max-age: 7d}\n", []string{
+			"r.yaml:3:21: base.sums: it is about what is fetched by base.url, and there is none",
+			"r.yaml:3:49: base.keyring: it is about what is fetched by base.url, and there is none",
+			"r.yaml:3:61: base.max-age: it is about what is fetched by base.url, and there is none",
+		}},
+		{"base with a path that is none", "version: 1\nname: a\nbase: {path: \"https://x.org/a.raw\"}\n", []string{
+			`r.yaml:3:14: base.path: "https://x.org/a.raw" is a URL [write url: for path:]`,
+		}},
 		{"base name", "version: 1\nname: a\nbase: a b\n", []string{
 			`r.yaml:3:7: base: "a b": want at most 64 letters, digits and . _ -, the first a letter or a digit ` +
 				`[a file beside the recipe is written ./NAME]`}},

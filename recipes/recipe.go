@@ -32,12 +32,21 @@ type Recipe struct {
 	Digest   string // SHA-256 of the bytes and of the Sets, in hex
 }
 
-// Base is the image that the recipe starts from. Either Name or Path is set.
+// Base is the image that the recipe starts from. Name, Path or URL is set.
 type Base struct {
 	Name string // of a base or an image in the store
 	Path string // cleaned, and joined with Dir if it was relative
+	// URL is where it is fetched from: by http or https if one of the sums or Sums is set,
+	// or from a registry, as oci:HOST/NAME:TAG.
+	URL string
 	// SHA256 and SHA512 are what the file must have, in lower case; empty if not said.
 	SHA256, SHA512 string
+	// Sums is the URL of a list of sums. Keyring is a file, like Path, with the keys one of
+	// which has signed it; empty if none has to.
+	Sums, Keyring string
+	// MaxAge is after how long it is asked again which file Sums, or a tag, means; 0 for
+	// never.
+	MaxAge time.Duration
 	// AllowBacking lets the image be the difference to another, in a file of its directory.
 	AllowBacking bool
 	Pos          Pos

@@ -19,7 +19,7 @@ var ourImports = map[string][]string{
 	},
 	"mutate": {
 		"mutate/agent", "mutate/catalog", "mutate/content", "mutate/deliver", "mutate/disk", "mutate/fault",
-		"mutate/fork", "mutate/format", "mutate/guest", "mutate/mount", "mutate/printable", "mutate/record", "mutate/reflink",
+		"mutate/fork", "mutate/format", "mutate/guest", "mutate/mount", "mutate/printable", "mutate/remote", "mutate/record", "mutate/reflink",
 		"mutate/statcache", "mutate/step", "mutate/store", "mutate/verify", "recipes",
 	},
 	"mutate/verify": {
@@ -42,6 +42,7 @@ var ourImports = map[string][]string{
 	"mutate/disk": {
 		"mutate/boot", "mutate/content", "mutate/etc", "mutate/fault", "mutate/gpt", "mutate/mount", "mutate/reflink", "mutate/tool",
 	},
+	"mutate/remote":     {"mutate/fault", "mutate/tool"},
 	"mutate/refs":       {"mutate/bootfile", "mutate/etc", "mutate/fault", "mutate/uki"},
 	"mutate/bootfile":   {"mutate/compress"},
 	"mutate/compress":   {},
@@ -82,6 +83,9 @@ var onlyIn = map[string][]string{
 	"github.com/klauspost/compress/":     {"mutate/compress", "mutate/format"},
 	"github.com/pierrec/lz4/":            {"mutate/compress"},
 	"github.com/ulikunitz/xz/":           {"mutate/bootfile", "mutate/compress"},
+	"oras.land/":                         {"mutate/remote"},
+	"github.com/opencontainers/":         {"mutate/remote"},
+	"net/http":                           {"cmd/imgmut", "mutate", "mutate/remote"},
 	"github.com/google/uuid":             {"fixtures/bench", "mutate", "mutate/fork", "mutate/gpt", "mutate/mount"},
 }
 

@@ -208,6 +208,8 @@ func sameEachTime(key string, v any, paths map[string]string) any {
 // TestExamplesRun: what the manual page shows works, line for line.
 func TestExamplesRun(t *testing.T) {
 	l, dir := shop(t)
+	fixtures.Program(t, "", "qemu-img", "convert", "-O", "qcow2", filepath.Join(dir, "debian-12.raw"),
+		filepath.Join(dir, "noble-server-cloudimg-amd64.img"))
 	bin := filepath.Dir(l.command().Path)
 	sh := func(line string) {
 		t.Helper()

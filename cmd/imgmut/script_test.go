@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,7 +70,7 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exit": exitCmd, "interrupt": interruptCmd, "sh": shCmd, "clean": cleanCmd,
-			"fork": forkCmd, "same": sameCmd, "poke": pokeCmd, "disk": diskCmd, "fstab": fstabCmd, "peek": peekCmd,
+			"serve": serveCmd, "fork": forkCmd, "same": sameCmd, "poke": pokeCmd, "disk": diskCmd, "fstab": fstabCmd, "peek": peekCmd,
 		},
 	})
 }
@@ -91,6 +93,26 @@ func exitCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if want := args[0]; fmt.Sprint(got) != want {
 		ts.Fatalf("exit status %d, want %s", got, want)
 	}
+}
+
+// serveCmd: serve has a web server give the files of the working directory, at $URL, and
+// write down in the file requests what it was asked for.
+func serveCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: serve")
+	}
+	dir := ts.MkAbs(".")
+	files := http.FileServer(http.Dir(dir))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		log, err := os.OpenFile(filepath.Join(dir, "requests"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if err == nil {
+			fmt.Fprintln(log, r.URL.Path, r.Header.Get("Range"))
+			log.Close()
+		}
+		files.ServeHTTP(w, r)
+	}))
+	ts.Defer(server.Close)
+	ts.Setenv("URL", server.URL)
 }
 
 // forkCmd: fork SOURCE DEST makes a writable copy of an image.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -42,7 +43,7 @@ func (w *wire) engine(s *store.Store, events func(mutate.Event)) (*mutate.Engine
 	return &mutate.Engine{
 		Store: s, Agent: exe, Version: version(),
 		Host:   func(ctx context.Context) (mutate.Host, error) { return w.open(ctx, exe) },
-		Events: events, Now: time.Now,
+		Events: events, Now: time.Now, Proxy: http.ProxyFromEnvironment,
 	}, nil
 }
 

@@ -63,6 +63,9 @@ func (c Catalog) Collect(ctx context.Context, dryRun bool) (*Collected, error) {
 	if r.Failed, err = c.Store.DropKept(false); err != nil {
 		return nil, err
 	}
+	if err := c.Store.DropDownloads(); err != nil {
+		return nil, err
+	}
 	for _, l := range r.Layers {
 		if err := c.Store.Remove(ctx, store.Layers, string(l.Key)); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return nil, fmt.Errorf("remove layer %.12s: %w", l.Key, err)

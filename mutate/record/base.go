@@ -20,8 +20,9 @@ type Base struct {
 	Imported time.Time        `json:"imported"`
 	Layout   disk.Layout      `json:"layout"`
 	Seen     []content.FileID `json:"seen"` // files known to have these bytes, or to unpack to them
-	// Packed are those of Seen that are not raw.
-	Packed []Packed `json:"packed,omitempty"`
+	// Origins is what is known of files that it was made of, beside Seen: of those that
+	// are not raw, and of those that were fetched.
+	Origins []Origin `json:"origins,omitempty"`
 	// Findings are what is wrong with it: not the fault of an image that is made of
 	// it. Judged says by which checks they were found; it is empty in records that
 	// have none yet.
@@ -32,21 +33,23 @@ type Base struct {
 	Clean []byte `json:"clean,omitempty"`
 }
 
-// Packed is a file that holds an image in another form than raw.
-type Packed struct {
-	File content.FileID `json:"file"`
-	Is   []string       `json:"is"` // from the outside in, as "xz" and "qcow2"
+// Origin is a file that a base was made of.
+type Origin struct {
+	File content.FileID `json:"file,omitzero"` // unless it was fetched
+	Is   []string       `json:"is,omitempty"`  // from the outside in, as "xz" and "qcow2"; empty if it is raw
 	// SHA256 and SHA512 are those of the file, in hex, if they were ever asked for.
 	SHA256 string `json:"sha256,omitempty"`
 	SHA512 string `json:"sha512,omitempty"`
-	URL    string `json:"url,omitempty"` // that it was fetched from
+	// URL is that it was fetched from, and Fetched when that URL was last found to have it.
+	URL     string    `json:"url,omitempty"`
+	Fetched time.Time `json:"fetched,omitzero"`
 }
 
-// PackedFile gives what is known of a file, nil if that is raw, or not of this base.
-func (b *Base) PackedFile(id content.FileID) *Packed {
-	for n := range b.Packed {
-		if b.Packed[n].File == id {
-			return &b.Packed[n]
+// OriginOf gives what is known of a file, nil if that is raw, or not of this base.
+func (b *Base) OriginOf(id content.FileID) *Origin {
+	for n := range b.Origins {
+		if b.Origins[n].File == id {
+			return &b.Origins[n]
 		}
 	}
 	return nil

@@ -11,6 +11,7 @@
 //	<root>/failed-*.raw     what --keep-failed kept
 //	<root>/locks/           lock files
 //	<root>/inputs/          sums of recipes' files that have not changed; may go at any time
+//	<root>/downloads/       what was fetched of files, until all of it is here; may go when nobody uses the store
 //
 // root is <store> or <store>/pool. An object is NAME.raw and its record
 // NAME.json; the record is written last and removed first, so an object exists
@@ -58,8 +59,11 @@ const (
 	Images Kind = "images"
 )
 
-// inputs is the directory of [Store.Inputs].
-const inputs = "inputs"
+// inputs is the directory of [Store.Inputs], downloads that of [Store.Download].
+const (
+	inputs    = "inputs"
+	downloads = "downloads"
+)
 
 // Store is an open store. Its methods may be used from many goroutines.
 type Store struct {
@@ -141,7 +145,7 @@ func (s *Store) makeDirs() error {
 	for dir, mode := range map[string]fs.FileMode{
 		// Images hold password hashes. /var/lib/machines is as private.
 		string(Bases): 0o700, string(Layers): 0o700, string(Images): 0o700, "tmp": 0o700, "locks": 0o700,
-		inputs: 0o700,
+		inputs: 0o700, downloads: 0o700,
 	} {
 		dir = filepath.Join(s.root, dir)
 		if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -164,6 +168,20 @@ func (s *Store) Root() string { return s.root }
 // Inputs is the directory for sums of recipes' files, which save reading those
 // that have not changed. What is in it may go at any time.
 func (s *Store) Inputs() string { return filepath.Join(s.root, inputs) }
+
+// Download is where what was fetched of a file is kept until all of it is here, so that
+// another run can go on. Whoever fetches it holds a lock.
+func (s *Store) Download(sum string) string { return filepath.Join(s.root, downloads, sum) }
+
+// DropDownloads removes what was fetched in part. Nobody may use the store.
+func (s *Store) DropDownloads() error {
+	dir := filepath.Join(s.root, downloads)
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+	}
+	return err
+}
 
 // Path is where the file of an object is or would be: ext is "raw" for the
 // disk and "json" for the record.

@@ -28,6 +28,7 @@ var programs = []Program{
 	{"swaplabel", "util-linux", "new UUIDs of swap"},
 	{"fsck.vfat", "dosfstools", "images with an EFI system partition"},
 	{"qemu-img", "qemu-utils", "importing vmdk, vhdx, vdi and vpc"},
+	{"gpgv", "gpgv", "bases by a signed list of sums"},
 	{"mcopy", "mtools", "writing to an EFI system partition where the kernel has no vfat"},
 }
 

@@ -1,0 +1,146 @@
+package mutate
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/imgmut/imgmut/mutate/content"
+	"github.com/imgmut/imgmut/mutate/record"
+	"github.com/imgmut/imgmut/mutate/remote"
+	"github.com/imgmut/imgmut/mutate/store"
+	"github.com/imgmut/imgmut/recipes"
+)
+
+// fetch gives the base that a URL has. A sum that the recipe pins is one base for ever. A
+// list of sums, or a tag of a registry, may name another one tomorrow: it is asked if
+// that is to be known anew.
+func (e *Engine) fetch(ctx context.Context, of recipes.Base, anew bool) (*record.Base, error) {
+	file := remote.File{URL: of.URL, SHA256: of.SHA256, SHA512: of.SHA512}
+	if pinned := of.SHA256+of.SHA512 != ""; !pinned && !anew {
+		if base, err := e.lastFetched(of); base != nil || err != nil {
+			return base, err
+		}
+	}
+	f := remote.Fetcher{Proxy: e.Proxy, Room: e.needSpace, Progress: e.progress("fetch"), Note: e.note}
+	file, err := e.promised(ctx, &f, of, file)
+	if err != nil {
+		return nil, err
+	}
+	sum := cmp.Or(file.SHA256, file.SHA512)
+	// Two that want the same: the second finds it there.
+	unlock, err := e.Store.Lock(ctx, "fetch-"+sum)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	base, err := e.withSum(file)
+	if base != nil || err != nil {
+		if err == nil {
+			err = e.foundAgain(ctx, base, of.URL)
+		}
+		return base, err
+	}
+	e.phase("fetch " + of.URL)
+	part := e.Store.Download(sum)
+	if err := f.Get(ctx, file, part); err != nil {
+		return nil, err
+	}
+	base, err = e.importFetched(ctx, part, file)
+	if err != nil {
+		return nil, fmt.Errorf("import %s: %w", of.URL, err)
+	}
+	return base, os.Remove(part)
+}
+
+// promised gives the file with the sum that it must have.
+func (e *Engine) promised(
+	ctx context.Context, f *remote.Fetcher, of recipes.Base, file remote.File,
+) (_ remote.File, err error) {
+	if reference, ok := strings.CutPrefix(of.URL, "oci:"); ok {
+		return f.Artifact(ctx, reference)
+	}
+	if of.Sums == "" {
+		return file, nil
+	}
+	run, err := e.Store.Begin(ctx)
+	if err != nil {
+		return file, err
+	}
+	defer func() { err = errors.Join(err, run.Close()) }()
+	return f.Sums(ctx, of.URL, of.Sums, of.Keyring, run.Path(""))
+}
+
+// importFetched imports what was fetched.
+func (e *Engine) importFetched(ctx context.Context, part string, file remote.File) (*record.Base, error) {
+	f, err := openImage(part)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	id, err := content.IDOf(f)
+	if err != nil {
+		return nil, err
+	}
+	return e.importNew(ctx, f, id, false, file.URL, func(b *record.Base, is []string) {
+		b.Origins = append(b.Origins, record.Origin{
+			Is: is, SHA256: file.SHA256, SHA512: file.SHA512, URL: file.URL, Fetched: e.Now().UTC(),
+		})
+	})
+}
+
+// lastFetched is the base that a URL had last, nil if that is too long ago.
+func (e *Engine) lastFetched(of recipes.Base) (last *record.Base, err error) {
+	bases, err := e.Catalog().Bases()
+	var when record.Origin
+	for _, b := range bases {
+		for _, o := range b.Origins {
+			if o.URL == of.URL && o.Fetched.After(when.Fetched) {
+				last, when = b, o
+			}
+		}
+	}
+	if of.MaxAge > 0 && e.Now().Sub(when.Fetched) > of.MaxAge {
+		return nil, err
+	}
+	return last, err
+}
+
+// withSum is the base that was made of a file with the sum of this one, nil if none was.
+func (e *Engine) withSum(file remote.File) (*record.Base, error) {
+	bases, err := e.Catalog().Bases()
+	if err != nil {
+		return nil, err
+	}
+	is := func(of256, of512 string) bool {
+		return file.SHA256 != "" && of256 == file.SHA256 || file.SHA512 != "" && of512 == file.SHA512
+	}
+	for _, b := range bases {
+		if is(b.SHA256, b.SHA512) {
+			return b, nil
+		}
+		for _, o := range b.Origins {
+			if is(o.SHA256, o.SHA512) {
+				return b, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// foundAgain writes down that a URL still has a base, or that it has it too.
+func (e *Engine) foundAgain(ctx context.Context, b *record.Base, url string) error {
+	return e.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
+		for n := range b.Origins {
+			if b.Origins[n].URL == url {
+				b.Origins[n].Fetched = e.Now().UTC()
+				return nil
+			}
+		}
+		b.Origins = append(b.Origins, record.Origin{URL: url, Fetched: e.Now().UTC()})
+		return nil
+	})
+}
