@@ -6,6 +6,7 @@ import (
 	"io"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate"
@@ -26,7 +27,7 @@ is made and only --output or registering it fails, it is in the store all the sa
 		{name: "output", short: "o", value: "FILE",
 			help: "also write the image to a file, raw and writable, and print that path"},
 		{name: "set", value: "PATH=VALUE", many: true,
-			help: "set a value of the recipe, as name=web2 or steps[0].write.content=x"},
+			help: "set a value of the recipe, as name=web2, steps[0].write.content=x (from 0) or steps[NAME].write.content=x"},
 		{name: "no-cache", help: "reuse no layer"},
 		{name: "refresh", value: "KIND-OR-NAME", many: true,
 			help: "make the layers of such steps anew, once for all recipes, and those after"},
@@ -119,7 +120,8 @@ func loadAll(files, settings []string) ([]*recipes.Recipe, error) {
 	for _, text := range settings {
 		set, err := recipes.ParseSet(text)
 		if err != nil {
-			return nil, fault.New(fault.Usage, "", "--set %s: %w", text, err)
+			path, _, _ := strings.Cut(text, "=")
+			return nil, fault.New(fault.Usage, "", "--set %s: %w", path, err)
 		}
 		sets = append(sets, set)
 	}
@@ -136,6 +138,10 @@ func loadAll(files, settings []string) ([]*recipes.Recipe, error) {
 
 // load reads a recipe and finds all that is wrong with it at once.
 func load(file string, sets []recipes.Set) (*recipes.Recipe, error) {
+	if file == "-" {
+		return nil, fault.New(fault.Usage, "write it to a file: the paths in it are relative to where that is",
+			"apply -: a recipe is read from a file, not from standard input")
+	}
 	r, err := recipes.Load(file, sets...)
 	if r == nil {
 		return nil, err
