@@ -30,7 +30,7 @@ func (e *Engine) Resolve(ctx context.Context, r *recipes.Recipe) (*record.Base, 
 	if b.Path != "" {
 		base, err := e.Import(ctx, b.Path, "", b.SHA256)
 		if err != nil {
-			err = fmt.Errorf("%s: base: %w", r.File, err)
+			err = fmt.Errorf("%s: base: %w", r.BasePlace(), err)
 		}
 		return base, err
 	}
@@ -47,7 +47,7 @@ func (e *Engine) Resolve(ctx context.Context, r *recipes.Recipe) (*record.Base, 
 		if statErr == nil {
 			mend = "there is a file of that name beside the recipe: to use it write base: ./" + b.Name
 		}
-		err = fault.New(fault.NotFound, mend, "%s: %w", r.File, err)
+		err = fault.New(fault.NotFound, mend, "%s: %w", r.BasePlace(), err)
 	}
 	return base, err
 }
