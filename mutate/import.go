@@ -47,6 +47,9 @@ func (e *Engine) Resolve(ctx context.Context, r *recipes.Recipe) (*record.Base, 
 		if statErr == nil {
 			mend = "there is a file of that name beside the recipe: to use it write base: ./" + b.Name
 		}
+		if lost := e.lostBase(r); lost != "" {
+			mend = lost
+		}
 		err = fault.New(fault.NotFound, mend, "%s: %w", r.BasePlace(), err)
 	}
 	return base, err
