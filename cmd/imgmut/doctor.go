@@ -46,7 +46,7 @@ what is wrong with it, and why imgmut would refuse it.`,
 		if len(a.list) > 0 {
 			return s.look(ctx, a.list[0])
 		}
-		list := slices.Concat(storeFindings(s.dir), toolFindings(), namespaceFindings())
+		list := slices.Concat(storeFindings(s.dir), toolFindings(), filesystemFindings(), namespaceFindings())
 		hosts, usable := hostFindings(ctx)
 		list = append(list, hosts...)
 		for _, f := range list {
@@ -102,6 +102,17 @@ func (list findings) Text(w io.Writer) {
 			fmt.Fprintf(w, "       hint: %s\n", f.Mend)
 		}
 	}
+}
+
+// filesystemFindings looks for the one filesystem that imgmut can do without in the
+// kernel, in part.
+func filesystemFindings() findings {
+	f := finding{Name: "vfat", OK: mount.KernelHas("vfat"), For: "commands of steps that use the EFI system partition"}
+	if f.Found = "this kernel has it"; !f.OK {
+		f.Found, f.Fault = "", "this kernel does not have it"
+		f.Mend = "modprobe vfat; without it write and copy reach that partition"
+	}
+	return findings{f}
 }
 
 // namespaceFindings looks for what keeps steps from user namespaces of their own,
