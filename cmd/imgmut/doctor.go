@@ -15,6 +15,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/reflink"
+	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/tool"
 )
 
@@ -133,6 +134,10 @@ func namespaceFindings() findings {
 // made in.
 func storeFindings(dir string) findings {
 	f := finding{Name: "store " + dir, OK: true, Found: "reflinks"}
+	if err := store.Trusted(dir); err != nil {
+		f.OK, f.Found, f.Fault, f.Mend = false, "", err.Error(), fault.Mend(err)
+		return findings{f}
+	}
 	if _, err := os.Stat(filepath.Join(dir, "pool.xfs")); err == nil {
 		f.Found = "a pool in " + filepath.Join(dir, "pool.xfs")
 		return findings{f}
