@@ -287,8 +287,11 @@ func (e *Engine) checkSHA256(ctx context.Context, b *record.Base, want string) e
 		}
 	}
 	if !strings.EqualFold(b.SHA256, want) {
-		return fault.New(fault.Image, "fetch the base again, or correct base.sha256 in the recipe",
-			"its sha256 is %s, and the recipe wants %s", b.SHA256, want)
+		mend := "fetch the base again, or correct base.sha256 in the recipe"
+		if strings.EqualFold(b.Digest, want) {
+			mend = "what the recipe has is imgmut's own digest of it; base.sha256 is what sha256sum tells"
+		}
+		return fault.New(fault.Image, mend, "its sha256 is %s, and the recipe wants %s", b.SHA256, want)
 	}
 	return nil
 }
