@@ -102,8 +102,8 @@ func (n *node) child(k pathKey) **node {
 // may have one name.
 func (n *node) places(k pathKey) (all []int) {
 	for i, item := range n.items {
-		switch e, ok := item.get("name"); {
-		case k.name == "" && i == k.index, k.name != "" && ok && e.value.isText() && e.value.text == k.name:
+		e, named := item.get("name")
+		if k.name == "" && i == k.index || k.name != "" && named && e.value.isText() && e.value.text == k.name {
 			all = append(all, i)
 		}
 	}

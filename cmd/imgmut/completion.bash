@@ -1,7 +1,8 @@
 # bash completion of imgmut. imgmut itself knows what can come next.
 _imgmut() {
 	local cur=${COMP_WORDS[COMP_CWORD]} said words
-	if said=$("${COMP_WORDS[0]}" suggest "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null); then
+	[[ $cur != = ]] || cur=
+	if said=$("${COMP_WORDS[0]}" suggest "${COMP_WORDS[@]:1:COMP_CWORD-1}" "$cur" 2>/dev/null); then
 		compopt +o bashdefault +o default 2>/dev/null || true # no files
 	fi
 	mapfile -t words <<<"$said"

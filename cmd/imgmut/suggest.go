@@ -39,6 +39,20 @@ func (s *session) suggestions(ctx context.Context, words []string) (list []sugge
 		return nil, false
 	}
 	before, at := words[:len(words)-1], words[len(words)-1]
+	before = slices.DeleteFunc(slices.Clone(before), func(w string) bool { return w == "=" }) // to bash that is a word
+	if flag, value, joined := strings.Cut(at, "="); joined && isFlag(flag) {
+		list, files = s.next(ctx, append(before, flag), value)
+		for i := range list {
+			list[i].word = flag + "=" + list[i].word
+		}
+		return list, files
+	}
+	return s.next(ctx, before, at)
+}
+
+// next is what could stand behind words that are complete, where there is the beginning
+// of another.
+func (s *session) next(ctx context.Context, before []string, at string) (list []suggestion, files bool) {
 	c, err := findCommand(before)
 	if err != nil {
 		return nil, false
