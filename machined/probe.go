@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"slices"
@@ -137,7 +138,7 @@ func systemCheck(ctx context.Context) Check {
 }
 
 func rootCheck() Check {
-	c := Check{Name: "root", Mode: Auto, Mend: "run as root: sudo"}
+	c := Check{Name: "root", Mode: Auto, Mend: asRoot}
 	if uid := os.Geteuid(); uid != 0 {
 		c.Err = fmt.Errorf("running as user %d", uid)
 		return c
@@ -172,11 +173,22 @@ func loopCheck() Check {
 	c := Check{Name: "loop devices", Mode: Auto, Mend: "modprobe loop, or start the container with --privileged"}
 	f, err := os.OpenFile(node, os.O_RDWR, 0)
 	if err != nil {
-		c.Err = err
-		return c
+		return c.denied(err)
 	}
 	_ = f.Close()
 	c.Found = node
+	return c
+}
+
+// asRoot is the mend of what only root may do.
+const asRoot = "run as root: sudo"
+
+// denied is a check that failed. What root alone may do is mended by being root,
+// whatever else would be the mend.
+func (c Check) denied(err error) Check {
+	if c.Err = err; os.Geteuid() != 0 && errors.Is(err, fs.ErrPermission) {
+		c.Mend = asRoot
+	}
 	return c
 }
 
@@ -184,13 +196,11 @@ func cgroupCheck() Check {
 	c := Check{Name: "cgroup2", Mode: Private, Mend: "start the container with --privileged"}
 	own, err := mountOwnCgroup()
 	if err != nil {
-		c.Err = err
-		return c
+		return c.denied(err)
 	}
 	defer own.Close()
 	if err := unix.Access(pathOf(own), unix.W_OK); err != nil {
-		c.Err = fmt.Errorf("write to the own cgroup: %w", err)
-		return c
+		return c.denied(fmt.Errorf("write to the own cgroup: %w", err))
 	}
 	c.Found = "writable"
 	return c

@@ -214,7 +214,7 @@ func decode(r *recipes.Recipe) ([]step.Decoded, []verify.Assertion, error) {
 	steps, stepErr := step.DecodeAll(r)
 	assertions, assertErr := verify.Decode(r)
 	var own recipes.Problems
-	if r.Base.Name == r.Name {
+	if r.Name != "" && r.Base.Name == r.Name {
 		own = append(own, r.BaseProblem("an image cannot be its own base"))
 	}
 	return steps, assertions, recipes.Merge(stepErr, assertErr, own)

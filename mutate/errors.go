@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/lazyregexp"
@@ -80,6 +81,10 @@ func (e *StepError) Hint() string {
 	}
 	if errors.Is(e.Err, syscall.ENOSPC) {
 		return fullImage
+	}
+	var exit *agent.ExitError
+	if len(e.Tail) == 0 && errors.As(e.Err, &exit) && exit.Command == "script" && exit.Code > 0 {
+		return "a script ends at the first command that fails, unless its #! line names another shell: set -x in it shows which"
 	}
 	return ""
 }

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/mutate/disk"
 )
 
@@ -55,6 +56,11 @@ func TestHintOfAStepWithoutNetwork(t *testing.T) {
 	}
 }
 
+// silent is the end of a command that may have printed nothing.
+func silent(command string, code int) error {
+	return &agent.ExitError{Command: command, Code: code, Reason: "ended"}
+}
+
 // TestHintOfAStepThatFailed fits what the recipe says, not only what is printed.
 func TestHintOfAStepThatFailed(t *testing.T) {
 	const missing, full = "E: Unable to locate package nosuch", "dd: error writing '/x': No space left on device"
@@ -73,6 +79,10 @@ func TestHintOfAStepThatFailed(t *testing.T) {
 		{"a place that nobody can write to", StepError{Kind: "run", Tail: []string{shut}, Sealed: esp}, "below /boot/efi, because"},
 		{"where there is none", StepError{Kind: "run", Tail: []string{shut}}, ""},
 		{"another fault where there is one", StepError{Kind: "run", Tail: []string{"no"}, Sealed: esp}, ""},
+		{"a script without a word", StepError{Kind: "run", Err: silent("script", 1)}, "set -x in it"},
+		{"a script that said why", StepError{Kind: "run", Err: silent("script", 1), Tail: []string{"no"}}, ""},
+		{"a script that was killed", StepError{Kind: "run", Err: silent("script", -1)}, ""},
+		{"a program without a word", StepError{Kind: "run", Err: silent("false", 1)}, ""},
 		{"anything else", StepError{Kind: "run", Tail: []string{"no"}}, ""},
 	} {
 		if got := tc.err.Hint(); (got == "") != (tc.want == "") || !strings.Contains(got, tc.want) {

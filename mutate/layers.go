@@ -183,7 +183,8 @@ func (b *build) step(ctx context.Context, g *guest.Guest, i int, out *lineWriter
 	}
 	scoped := &scopedGuest{Guest: g, env: l.spec.Env, network: l.material.Network, out: out,
 		timeout: l.spec.Timeout, deadline: time.Now().Add(l.spec.Timeout),
-		sealed: sealedIn(image, g), scratch: b.run.Path("."), note: b.note}
+		sealed: sealedIn(image, g), scratch: b.run.Path("."), note: b.note,
+		step: fmt.Sprintf("step %d (%s)", i+1, l.title())}
 	if err := l.decoded.Value.Apply(ctx, scoped, b.plan.source); err != nil {
 		// A full store shows in a guest as anything: lost writes, I/O errors, a
 		// filesystem that turned read-only. Say what it really was.

@@ -47,6 +47,9 @@ type Start struct {
 type Refusal struct {
 	Error string `json:"error"`
 	Hint  string `json:"hint,omitempty"`
+	// Machine says that the fault is this machine's or the user's rights, so that of the
+	// image nothing is known.
+	Machine bool `json:"machine,omitempty"`
 }
 
 // Look looks into the raw image file, of which it changes no byte, as an import does.
@@ -75,7 +78,7 @@ func Look(ctx context.Context, file string, note func(string)) (_ *Picture, err 
 		err = checkExtents(ctx, f, maxExtents)
 	}
 	if err != nil {
-		p.Refused = &Refusal{Error: err.Error(), Hint: fault.Mend(err)}
+		p.Refused = &Refusal{Error: err.Error(), Hint: fault.Mend(err), Machine: fault.Of(err) == fault.Host}
 		err = fmt.Errorf("look into %s: %w", file, err)
 	}
 	return p, err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/store"
+	"github.com/imgmut/imgmut/recipes"
 )
 
 // Removed is what a removal removed.
@@ -20,8 +21,8 @@ type Removed struct {
 
 // Remove removes images, with their copies in machined's pool, and bases. Their
 // layers go with the next [catalog.Catalog.Collect]. All names are looked up
-// before the first is removed. A base is refused, unless force is set, if images
-// are made of it that are not removed with it. One of several names of a base is
+// before the first is removed. A base or image is refused, unless force is set, if
+// images are made of it that are not removed with it. One of several names of a base is
 // removed alone; the base goes with the last.
 func (e *Engine) Remove(ctx context.Context, names []string, force bool) (*Removed, error) {
 	r, err := e.removable(names, force)
@@ -82,18 +83,50 @@ func (e *Engine) removable(names []string, force bool) (*Removed, error) {
 	slices.Sort(r.Bases)
 	slices.Sort(r.Names)
 	r.Images, r.Bases, r.Names = slices.Compact(r.Images), slices.Compact(r.Bases), slices.Compact(r.Names)
+	if force {
+		return r, nil
+	}
+	return r, e.unneeded(r, called)
+}
+
+// unneeded refuses to remove what other images are made of. Of an image that is a base
+// only the name would be lost, by which their recipes find it.
+func (e *Engine) unneeded(r *Removed, called map[string]string) error {
+	refuse := func(what, but string, made []string, err error) error {
+		made = slices.DeleteFunc(made, func(image string) bool { return slices.Contains(r.Images, image) })
+		if err != nil || len(made) == 0 {
+			return err
+		}
+		return fault.New(fault.Usage, "remove those as well, or say --force: they stay whole, but "+but,
+			"%s: images are made of it: %s", what, strings.Join(made, ", "))
+	}
 	for _, digest := range r.Bases {
 		made, err := e.Catalog().FromBase(digest)
-		if err != nil {
-			return nil, err
-		}
-		made = slices.DeleteFunc(made, func(image string) bool { return slices.Contains(r.Images, image) })
-		if len(made) > 0 && !force {
-			return nil, fault.New(fault.Usage, "remove those as well, or say --force: they stay whole, but cannot be made again",
-				"base %s: images are made of it: %s", called[digest], strings.Join(made, ", "))
+		if err := refuse("base "+called[digest], "cannot be made again", made, err); err != nil {
+			return err
 		}
 	}
-	return r, nil
+	for _, name := range r.Images {
+		made, err := e.Catalog().FromImage(name)
+		if err := refuse("image "+name, "their recipes find no base "+name, made, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lostBase is the mend where the name is gone of what a recipe's image was made of, and
+// its bytes are still a base; "" if it is not so.
+func (e *Engine) lostBase(r *recipes.Recipe) string {
+	i, err := e.Catalog().FindImage(r.Name)
+	if err != nil || i.BaseName != r.Base.Name {
+		return ""
+	}
+	if _, err := e.Catalog().FindBase(i.Base); err != nil {
+		return ""
+	}
+	return fmt.Sprintf("it was removed; what %s was made of is here still, and has the name again after imgmut import %s %s",
+		r.Name, e.Catalog().BaseFile(i.Base), r.Base.Name)
 }
 
 // baseDigest finds a base, also by the digest of one whose record cannot be

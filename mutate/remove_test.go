@@ -17,8 +17,8 @@ var (
 	looseBase  = strings.Repeat("c3", 32)
 )
 
-// stocked is a store with two bases that have names and one that has none, and
-// two images of the first.
+// stocked is a store with two bases that have names and one that has none, two
+// images of the first, and one that was made of an image.
 func stocked(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t)
@@ -28,6 +28,7 @@ func stocked(t *testing.T) *world {
 	for _, name := range []string{"db", "web"} {
 		w.publish(t, store.Images, name, record.Image{Name: name, Base: usedBase, Keys: []record.Key{"k"}})
 	}
+	w.publish(t, store.Images, "shop", record.Image{Name: "shop", Base: looseBase, BaseName: "web", Keys: []record.Key{"k"}})
 	return w
 }
 
@@ -67,7 +68,7 @@ func TestRemoveOneName(t *testing.T) {
 
 // TestRemove removes all that it is asked for, or nothing.
 func TestRemove(t *testing.T) {
-	all := []string{"db", "web", "a1", "b2", "c3"}
+	all := []string{"db", "shop", "web", "a1", "b2", "c3"}
 	for _, tc := range []struct {
 		names []string
 		force bool
@@ -75,18 +76,21 @@ func TestRemove(t *testing.T) {
 		class fault.Class // of the error, if there is one
 		says  string      // in the error
 	}{
-		{[]string{"web"}, false, []string{"db", "a1", "b2", "c3"}, "", ""},
-		{[]string{"web", "web", "db"}, false, []string{"a1", "b2", "c3"}, "", ""},
-		{[]string{"debian-13"}, false, []string{"db", "web", "a1", "c3"}, "", ""},
-		{[]string{"b2b2b2b2b2b2", "debian-13"}, false, []string{"db", "web", "a1", "c3"}, "", ""},
+		{[]string{"db"}, false, []string{"shop", "web", "a1", "b2", "c3"}, "", ""},
+		{[]string{"web"}, false, all, fault.Usage, "image web: images are made of it: shop"},
+		{[]string{"web"}, true, []string{"db", "shop", "a1", "b2", "c3"}, "", ""},
+		{[]string{"web", "web", "db", "shop"}, false, []string{"a1", "b2", "c3"}, "", ""},
+		{[]string{"debian-13"}, false, []string{"db", "shop", "web", "a1", "c3"}, "", ""},
+		{[]string{"b2b2b2b2b2b2", "debian-13"}, false, []string{"db", "shop", "web", "a1", "c3"}, "", ""},
 		{[]string{"stable"}, false, all, "", ""},
-		{[]string{"debian-12", "web"}, false, []string{"db", "a1", "b2", "c3"}, "", ""},
+		{[]string{"debian-12", "db"}, false, []string{"shop", "web", "a1", "b2", "c3"}, "", ""},
 		{[]string{"a1a1a1a1a1a1"}, false, all, fault.Usage, "base a1a1a1a1a1a1: images are made of it: db, web"},
+		{[]string{"c3c3c3c3c3c3", "web"}, false, all, fault.Usage, "base c3c3c3c3c3c3: images are made of it: shop"},
 		{[]string{"stable", "debian-12"}, false, all, fault.Usage, "images are made of it: db, web"},
-		{[]string{"debian-12", "stable", "web"}, false, all, fault.Usage, "images are made of it: db"},
-		{[]string{"debian-12", "stable", "web", "db"}, false, []string{"b2", "c3"}, "", ""},
-		{[]string{"a1a1a1a1a1a1", "stable"}, true, []string{"db", "web", "b2", "c3"}, "", ""},
-		{[]string{"web", "wbe"}, false, all, fault.NotFound, "image or base wbe"},
+		{[]string{"debian-12", "stable", "db"}, false, all, fault.Usage, "images are made of it: web"},
+		{[]string{"debian-12", "stable", "web", "db", "shop"}, false, []string{"b2", "c3"}, "", ""},
+		{[]string{"a1a1a1a1a1a1", "stable"}, true, []string{"db", "shop", "web", "b2", "c3"}, "", ""},
+		{[]string{"db", "wbe"}, false, all, fault.NotFound, "image or base wbe"},
 		{[]string{"debian-13", "wbe"}, true, all, fault.NotFound, "image or base wbe"},
 	} {
 		t.Run(strings.Join(tc.names, " "), func(t *testing.T) {

@@ -20,7 +20,7 @@ func (e *Engine) Resolve(ctx context.Context, r *recipes.Recipe) (*record.Base, 
 	if b.Path != "" || b.URL != "" {
 		base, err := e.importAs(ctx, b, "", false)
 		if err != nil {
-			err = fmt.Errorf("%s: base: %w", r.File, err)
+			err = fmt.Errorf("%s: base: %w", r.BasePlace(), err)
 		}
 		return base, err
 	}
@@ -37,7 +37,10 @@ func (e *Engine) Resolve(ctx context.Context, r *recipes.Recipe) (*record.Base, 
 		if statErr == nil {
 			mend = "there is a file of that name beside the recipe: to use it write base: ./" + b.Name
 		}
-		err = fault.New(fault.NotFound, mend, "%s: %w", r.File, err)
+		if lost := e.lostBase(r); lost != "" {
+			mend = lost
+		}
+		err = fault.New(fault.NotFound, mend, "%s: %w", r.BasePlace(), err)
 	}
 	return base, err
 }

@@ -36,7 +36,7 @@ func TestPlanSaysWhatRunsAndWhy(t *testing.T) {
 		{name: "one step more", files: before.edit(t, "env: {LANG: C}\n", "env: {LANG: C}\n  - run: touch /d\n"),
 			want: []string{"reused", "reused", "reused", "new"}},
 		{name: "one step less in the middle", files: before.edit(t, "  - copy: {from: site, to: /srv}\n", ""),
-			want: []string{"reused", "new"}},
+			want: []string{"reused", "was step 3"}},
 		{name: "another option", files: before.edit(t, "to: /srv", "to: /var/www"),
 			want: []string{"reused", "changed: option to", "follows step 2"}},
 		{name: "another first step", files: before.edit(t, "touch /a", "touch /b"),
@@ -71,7 +71,7 @@ func TestPlanSaysWhatRunsAndWhy(t *testing.T) {
 			files: before.edit(t, "max-age: 7d", "max-age: 1h").edit(t, "    env:", "    max-age: 30m\n    env:"),
 			later: 45 * time.Minute, want: []string{"reused", "reused", "older than 30m0s"}},
 		{name: "another base", files: before, base: &record.Base{Digest: strings.Repeat("cd", 32), Imported: day},
-			want: []string{"new", "follows step 1", "follows step 1"}},
+			want: []string{"base debian-12: abababababab → cdcdcdcdcdcd", "follows step 1", "follows step 1"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -81,6 +81,7 @@ func TestPlanSaysWhatRunsAndWhy(t *testing.T) {
 				t.Fatalf("in an empty store: %q", got)
 			}
 			w.build(t, first)
+			w.imageOf(t, first, nil)
 			w.now, w.Engine = first.steps[0].record.Made.Add(tc.later), w.invocation()
 			base := planBase
 			if tc.base != nil {
@@ -279,8 +280,8 @@ func TestReasonsAreOfTheImagesOwnChain(t *testing.T) {
 		want  []string
 	}{
 		{web.edit(t, "touch /c", "touch /d"), planBase, []string{"reused", "reused", "changed: option script"}},
-		{web.edit(t, "name: web", "name: new").edit(t, "touch /c", "touch /d"), planBase, // has no chain
-			[]string{"reused", "reused", "changed: option script"}},
+		{web.edit(t, "name: web", "name: new").edit(t, "touch /c", "touch /d"), planBase, // was never made
+			[]string{"reused", "reused", "new"}},
 		{web, newer, []string{all, "follows step 1", "follows step 1"}},
 		{web.edit(t, "touch /a", "touch /b"), newer, []string{all, "follows step 1", "follows step 1"}},
 	} {

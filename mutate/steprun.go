@@ -21,13 +21,20 @@ type scopedGuest struct {
 	timeout  time.Duration // of the whole step; 0 for none
 	deadline time.Time     // when it is over
 	out      *lineWriter
+	step     string            // which it is
 	sealed   *sealed           // what the guest cannot see
+	warned   bool              // of a command that needs to see it
 	scratch  string            // a directory for files on their way there
 	note     func(text string) // told what the user should know
 }
 
 // Run implements [step.Guest].
 func (s *scopedGuest) Run(ctx context.Context, c agent.Command) error {
+	if at := s.sealed.mentioned(c); at != "" && !s.warned {
+		s.warned = true
+		s.note(fmt.Sprintf("%s: the kernel of this machine has no vfat, so its commands find nothing below %s and cannot "+
+			"write there; write and copy can", s.step, at))
+	}
 	env := maps.Clone(s.env)
 	if env == nil {
 		env = map[string]string{}

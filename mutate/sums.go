@@ -58,8 +58,11 @@ func (e *Engine) checkSums(ctx context.Context, b *record.Base, f *os.File, id c
 			}
 		}
 		if !strings.EqualFold(*s.kept(), s.want) {
-			return fault.New(fault.Image, "fetch the base again, or correct base."+s.name+" in the recipe",
-				"its %s is %s, and the recipe wants %s", s.name, *s.kept(), s.want)
+			mend := "fetch the base again, or correct base." + s.name + " in the recipe"
+			if strings.EqualFold(b.Digest, s.want) {
+				mend = "what the recipe has is imgmut's own digest of it; base.sha256 is what sha256sum tells"
+			}
+			return fault.New(fault.Image, mend, "its %s is %s, and the recipe wants %s", s.name, *s.kept(), s.want)
 		}
 	}
 	return nil

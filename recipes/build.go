@@ -130,7 +130,7 @@ func (b *builder) step(i int, n *node) {
 	if !ok {
 		return
 	}
-	s.Kind, s.Options = kind.key, b.options(kind, path)
+	s.Kind, s.Options = kind.key, b.options(kind, path, stepKeys)
 	var common struct {
 		Name    string            `yaml:"name"`
 		Env     map[string]string `yaml:"env"`
@@ -179,12 +179,12 @@ func isLabel(s string) bool {
 func (b *builder) assertion(i int, n *node) {
 	path := atIndex("verify", i)
 	if kind, ok := b.kind(n, path, nil); ok {
-		b.r.Verify = append(b.r.Verify, Assertion{Index: i, Kind: kind.key, Options: b.options(kind, path), Pos: n.pos})
+		b.r.Verify = append(b.r.Verify, Assertion{Index: i, Kind: kind.key, Options: b.options(kind, path, nil), Pos: n.pos})
 	}
 }
 
-func (b *builder) options(kind entry, path string) Options {
-	return Options{file: b.r.File, path: at(path, label(kind.key)), pos: kind.pos, node: kind.value}
+func (b *builder) options(kind entry, path string, common []string) Options {
+	return Options{file: b.r.File, path: at(path, label(kind.key)), pos: kind.pos, node: kind.value, common: common}
 }
 
 // kind finds the one key of a mapping that is not a common one.
@@ -213,8 +213,20 @@ func (b *builder) kind(n *node, path string, common []string) (entry, bool) {
 	}
 	hint := ""
 	if common != nil {
-		hint = "the options of a kind stand below it, as in run: {script: make, timeout: 5m}"
+		hint = optionsBelow(kinds)
 	}
 	b.add(kinds[1].pos, path, hint, "more than one kind: %s", strings.Join(names, ", "))
 	return entry{}, false
+}
+
+// optionsBelow is the hint for what stands beside a kind: an option of it, or another
+// kind. Which there are is not known here; run is what most often has no braces.
+func optionsBelow(kinds []entry) string {
+	example := "script: make, timeout: 5m"
+	for _, e := range kinds {
+		if e.key != "run" && e.value.text != "" && slices.ContainsFunc(kinds, func(k entry) bool { return k.key == "run" }) {
+			example = "script: …, " + label(e.key) + ": " + label(e.value.text)
+		}
+	}
+	return "an option stands in the braces of its kind, as in run: {" + example + "}; another kind is a step of its own"
 }

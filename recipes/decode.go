@@ -2,6 +2,7 @@ package recipes
 
 import (
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -10,6 +11,7 @@ import (
 type decoder struct {
 	file     string
 	problems Problems
+	common   []string // keys of the step that the options are part of
 }
 
 func (d *decoder) add(pos Pos, path, hint, format string, args ...any) {
@@ -220,7 +222,11 @@ func (d *decoder) fields(n *node, path string, v reflect.Value) {
 }
 
 func (d *decoder) unknownKey(e entry, path string, known []string) {
-	d.add(e.pos, at(path, label(e.key)), didYouMean(e.key, known), "unknown key")
+	hint := didYouMean(e.key, known)
+	if slices.Contains(d.common, e.key) {
+		hint = e.key + " is a key of the step: write it one level up, beside the kind"
+	}
+	d.add(e.pos, at(path, label(e.key)), hint, "unknown key")
 }
 
 // into reads a node into what a pointer points to.

@@ -138,6 +138,10 @@ func TestDecodeProblems(t *testing.T) {
 			"r.yaml:5:40: steps[0].kind.nested: want a mapping, found a list"},
 		"{nested-pointer: [a, 5]}": {
 			`r.yaml:5:32: steps[0].kind.nested-pointer[1]: want text, found the number 5 [quote it: "5"]`},
+		"{network: true, nested: {max-age: 1d}}": {
+			"r.yaml:5:12: steps[0].kind.network: unknown key [network is a key of the step: write it one level up, beside the kind]",
+			"r.yaml:5:36: steps[0].kind.nested.max-age: unknown key " +
+				"[max-age is a key of the step: write it one level up, beside the kind]"},
 		"a text": {`r.yaml:5:11: steps[0].kind: want a mapping, found "a text"`},
 		"":       nil,
 	} {
@@ -209,7 +213,7 @@ func TestParseDuration(t *testing.T) {
 }
 
 func TestSet(t *testing.T) {
-	const recipe = head + "steps:\n  - write: {path: /a, content: b}\n  - run: [a]\n  - run: x\n    env: {A: x}\n"
+	const recipe = head + "steps:\n  - write: {path: /a, content: b}\n  - run: [a]\n  - run: x\n    env: {A: x}\n    name: my step.2\n"
 	content := func(r *Recipe) string {
 		var w struct {
 			Path    string `yaml:"path"`
@@ -238,6 +242,7 @@ func TestSet(t *testing.T) {
 		"steps[2].env.A=0644":               func(r *Recipe) bool { return r.Steps[2].Env["A"] == "0644" },
 		"steps[0].env.B=":                   func(r *Recipe) bool { v, ok := r.Steps[0].Env["B"]; return ok && v == "" },
 		"steps[0].write.content=a: \"b\"\n": func(r *Recipe) bool { return content(r) == "a: \"b\"\n" },
+		"steps[my step.2].env.A=y":          func(r *Recipe) bool { return r.Steps[2].Env["A"] == "y" },
 		"steps[1].run=echo":                 func(r *Recipe) bool { return run(r).Script == "echo" },
 		"steps[1].run[0]=echo":              func(r *Recipe) bool { return slices.Equal(run(r).Argv, []string{"echo"}) },
 	} {
@@ -253,20 +258,25 @@ func TestSet(t *testing.T) {
 }
 
 func TestSetProblems(t *testing.T) {
-	const recipe = head + "steps:\n  - write: {path: /a}\n  - run: [a]\n"
+	const recipe = head + "steps:\n  - {name: a, write: {path: /a}}\n  - run: [a]\n" +
+		"  - {name: b, run: [a]}\n  - {name: b, run: [a]}\n"
 	for set, want := range map[string][]string{
 		"name=": {
 			`--set name: "": want at most 64 letters, digits and . _ -, the first a letter or a digit`},
 		"nmae=x":                  {"--set nmae: unknown key [did you mean name?]"},
 		"register.machine=true":   {"--set register.machine: unknown key [did you mean machined?]"},
 		"register.machined=5":     {`--set register.machined: want true or false, found "5"`},
-		"steps[2].run=x":          {"--set steps[2].run: steps ends at steps[1]"},
+		"steps[4].run=x":          {"--set steps[4].run: steps ends at steps[3]"},
+		"steps[c].run=x":          {"--set steps[c].run: nothing in steps has the name c"},
+		"steps[b].run=x":          {"--set steps[b].run: several have the name b: say which, steps[2] or steps[3]"},
+		"steps[a].write.path.x=y": {`--set steps[a].write.path.x: steps[a].write.path is "/a", not a mapping`},
+		"steps[a].nmae=x":         {"--set steps[a].nmae: steps[0].nmae: unknown key [did you mean name?]"},
 		"steps.run=x":             {"--set steps.run: steps is a list, not a mapping"},
 		"verify[0].user=x":        {"--set verify[0].user: verify is nothing, not a list"},
 		"steps[0].write.path.x=y": {`--set steps[0].write.path.x: steps[0].write.path is "/a", not a mapping`},
 		"name[0]=y":               {`--set name[0]: name is "a", not a list`},
 		"steps[0].wirte=x": {"--set steps[0].wirte: steps[0]: more than one kind: write, wirte " +
-			"[the options of a kind stand below it, as in run: {script: make, timeout: 5m}]"},
+			"[an option stands in the braces of its kind, as in run: {script: make, timeout: 5m}; another kind is a step of its own]"},
 		"steps[1].max-age=x": {`--set steps[1].max-age: "x": want a duration such as 90s, 12h, 7d or 2w`},
 	} {
 		s, err := ParseSet(set)
@@ -279,13 +289,10 @@ func TestSetProblems(t *testing.T) {
 			t.Errorf("%s: %s", set, d)
 		}
 	}
+	const path = "want a path such as name, steps[0].write.content or steps[NAME].write.content"
 	for set, want := range map[string]string{
-		"name":    `set "name": want PATH=VALUE`,
-		"=x":      `set "=x": want a path such as name or steps[0].write.content`,
-		"a..b=x":  `set "a..b=x": want a path such as name or steps[0].write.content`,
-		"[0]=x":   `set "[0]=x": want a path such as name or steps[0].write.content`,
-		"a[-1]=x": `set "a[-1]=x": want a path such as name or steps[0].write.content`,
-		"a b=x":   `set "a b=x": want a path such as name or steps[0].write.content`,
+		"name": "want PATH=VALUE", "a=\xff": "the value is not UTF-8 text",
+		"=x": path, "a..b=x": path, "[0]=x": path, "a[]=x": path, "a[b=x": path, "a b=x": path,
 	} {
 		if _, err := ParseSet(set); err == nil || err.Error() != want {
 			t.Errorf("%s: got %v, want %s", set, err, want)

@@ -12,6 +12,8 @@ type Options struct {
 	path string
 	pos  Pos // of the kind's key
 	node *node
+	// common are the keys that stand beside the kind and are no options of it.
+	common []string
 }
 
 // ScalarUnmarshaler is a target of [Options.Decode] that has a short form: one
@@ -39,7 +41,7 @@ func (o Options) Decode(into any) Problems {
 	if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {
 		panic(fmt.Sprintf("recipes: decode into %T, which is no pointer to a struct", into))
 	}
-	d := decoder{file: o.file}
+	d := decoder{file: o.file, common: o.common}
 	d.value(o.node, o.path, v.Elem())
 	return d.problems.Sorted()
 }

@@ -67,7 +67,7 @@ func TestProblems(t *testing.T) {
 			"  - run: a\n    netwrok: true\n  - text\n  -\n", []string{
 			"r.yaml:5:5: steps[0]: no kind: nothing says what to do",
 			"r.yaml:7:5: steps[1]: more than one kind: run, write " +
-				"[the options of a kind stand below it, as in run: {script: make, timeout: 5m}]",
+				"[an option stands in the braces of its kind, as in run: {script: …, write: b}; another kind is a step of its own]",
 			"r.yaml:9:5: steps[2].netwrok: unknown key [did you mean network?]",
 			`r.yaml:10:5: steps[3]: want a mapping with one kind, found "text"`,
 			"r.yaml:11:4: steps[4]: want a mapping with one kind, found nothing"}},
@@ -95,7 +95,10 @@ func TestProblems(t *testing.T) {
 			`r.yaml:4:1: "a\x1b[2J": unknown key`,
 			`r.yaml:7:11: steps[1].env."\r": want a name of letters, digits and _, the first no digit`,
 			`r.yaml:9:14: steps[2]: more than one kind: run, "\a" ` +
-				"[the options of a kind stand below it, as in run: {script: make, timeout: 5m}]"}},
+				`[an option stands in the braces of its kind, as in run: {script: …, "\a": b}; another kind is a step of its own]`}},
+		{"kinds, and which it is of is not known", head + "steps:\n  - copy: {from: a, to: /b}\n    mode: \"0600\"\n", []string{
+			"r.yaml:6:5: steps[0]: more than one kind: copy, mode " +
+				"[an option stands in the braces of its kind, as in run: {script: make, timeout: 5m}; another kind is a step of its own]"}},
 		{"base mapping", "version: 1\nname: a\nbase: {sha256: abc, pth: x}\n", []string{
 			"r.yaml:3:7: base.path: missing",
 			`r.yaml:3:16: base.sha256: "abc": want 64 hexadecimal digits`,
@@ -116,10 +119,11 @@ func TestProblems(t *testing.T) {
 			"r.yaml:5:9: base.sums: what the file must be is said already",
 			"r.yaml:6:18: base.allow-backing: nothing is beside what is fetched",
 		}},
-		{"base that is not fetched", "version: 1\nname: a\nbase: {path: a.raw, sums: \"https://x.org/SUMS\", keyring: k, max-age: 7d}\n", []string{
-			"r.yaml:3:21: base.sums: it is about what is fetched by base.url, and there is none",
-			"r.yaml:3:49: base.keyring: it is about what is fetched by base.url, and there is none",
-			"r.yaml:3:61: base.max-age: it is about what is fetched by base.url, and there is none",
+		{"base that is not fetched", "version: 1\nname: a\nbase:\n  path: a.raw\n  sums: https://x.org/SUMS\n" +
+			"  keyring: k\n  max-age: 7d\n", []string{
+			"r.yaml:5:3: base.sums: it is about what is fetched by base.url, and there is none",
+			"r.yaml:6:3: base.keyring: it is about what is fetched by base.url, and there is none",
+			"r.yaml:7:3: base.max-age: it is about what is fetched by base.url, and there is none",
 		}},
 		{"base with a path that is none", "version: 1\nname: a\nbase: {path: \"https://x.org/a.raw\"}\n", []string{
 			`r.yaml:3:14: base.path: "https://x.org/a.raw" is a URL [write url: for path:]`,

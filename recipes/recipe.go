@@ -102,6 +102,15 @@ func (r *Recipe) BaseProblem(format string, args ...any) Problem {
 	return newProblem(r.File, r.Base.Pos, "base", "%s", fmt.Sprintf(format, args...))
 }
 
+// BasePlace is where the recipe says its base, for errors about what has that name.
+func (r *Recipe) BasePlace() string {
+	p := r.BaseProblem("")
+	if p.Line == 0 {
+		return p.File
+	}
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Col)
+}
+
 // IdentityProblem is a problem with a field of identity, for what Parse cannot judge.
 func (r *Recipe) IdentityProblem(field, format string, args ...any) Problem {
 	return newProblem(r.File, r.Identity.Pos, at("identity", field), "%s", fmt.Sprintf(format, args...))

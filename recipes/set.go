@@ -11,39 +11,41 @@ import (
 
 // Set gives one value of a recipe from outside, as the command line does.
 type Set struct {
-	Path  string // like name, register.machined or steps[0].write.content
+	Path  string // like name, steps[0].write.content or, by the name of a step, steps[motd].write.content
 	Value string
 }
 
 // ParseSet reads "PATH=VALUE". The value is everything after the first equals
-// sign, unchanged.
+// sign, unchanged. An error does not repeat what it is about.
 func ParseSet(s string) (Set, error) {
 	path, value, ok := strings.Cut(s, "=")
 	if !ok {
-		return Set{}, fmt.Errorf("set %q: want PATH=VALUE", shorten(s))
+		return Set{}, errors.New("want PATH=VALUE")
 	}
 	if _, err := parsePath(path); err != nil {
-		return Set{}, fmt.Errorf("set %q: %w", shorten(s), err)
+		return Set{}, err
 	}
 	// Keys of layers are made of JSON, which writes every invalid byte as the
 	// same character: two values would share a key.
 	if !utf8.ValidString(value) {
-		return Set{}, fmt.Errorf("set %s: the value is not UTF-8 text", path)
+		return Set{}, errors.New("the value is not UTF-8 text")
 	}
 	return Set{Path: path, Value: value}, nil
 }
 
-// pathKey is one part of a path: a key, or a place in a list.
+// pathKey is one part of a path: a key, or a place in a list, by its number or by
+// the name that the item there has.
 type pathKey struct {
 	key   string
 	index int
+	name  string
 	isKey bool
 }
 
 var (
-	pathSyntax = regexp.MustCompile(`^[A-Za-z0-9_-]+(\[[0-9]{1,6}\]|\.[A-Za-z0-9_-]+)*$`)
-	pathParts  = regexp.MustCompile(`[A-Za-z0-9_-]+|\[[0-9]+\]`)
-	errPath    = errors.New("want a path such as name or steps[0].write.content")
+	pathSyntax = regexp.MustCompile(`^[A-Za-z0-9_-]+(\[[^][]+\]|\.[A-Za-z0-9_-]+)*$`)
+	pathParts  = regexp.MustCompile(`[A-Za-z0-9_-]+|\[[^][]+\]`)
+	errPath    = errors.New("want a path such as name, steps[0].write.content or steps[NAME].write.content")
 )
 
 func parsePath(path string) ([]pathKey, error) {
@@ -52,15 +54,16 @@ func parsePath(path string) ([]pathKey, error) {
 	}
 	var keys []pathKey
 	for _, part := range pathParts.FindAllString(path, maxDepth+1) {
-		if part[0] == '[' {
-			i, err := strconv.Atoi(part[1 : len(part)-1])
-			if err != nil {
-				return nil, errPath
-			}
-			keys = append(keys, pathKey{index: i})
+		if part[0] != '[' {
+			keys = append(keys, pathKey{key: part, isKey: true})
 			continue
 		}
-		keys = append(keys, pathKey{key: part, isKey: true})
+		place := part[1 : len(part)-1]
+		if i, err := strconv.ParseUint(place, 10, 31); err == nil {
+			keys = append(keys, pathKey{index: int(i)})
+			continue
+		}
+		keys = append(keys, pathKey{name: place})
 	}
 	if len(keys) > maxDepth {
 		return nil, errPath
@@ -87,10 +90,24 @@ func (n *node) child(k pathKey) **node {
 			return &e.value
 		}
 	}
-	if !k.isKey && n.kind == list && k.index < len(n.items) {
-		return &n.items[k.index]
+	if !k.isKey && n.kind == list {
+		if places := n.places(k); len(places) == 1 {
+			return &n.items[places[0]]
+		}
 	}
 	return nil
+}
+
+// places are where in a list the items are that a part of a path means: several
+// may have one name.
+func (n *node) places(k pathKey) (all []int) {
+	for i, item := range n.items {
+		e, named := item.get("name")
+		if k.name == "" && i == k.index || k.name != "" && named && e.value.isText() && e.value.text == k.name {
+			all = append(all, i)
+		}
+	}
+	return all
 }
 
 // apply puts the value of a Set in its place. Keys that are missing are added,
@@ -136,13 +153,30 @@ func (n *node) cannotHold(k pathKey, path string) error {
 		return fmt.Errorf("%s is %s, not a list", what, n.found())
 	case len(n.items) == 0:
 		return fmt.Errorf("%s is empty", what)
+	case k.name != "":
+		return n.notOne(k, what)
 	}
 	return fmt.Errorf("%s ends at %s", what, atIndex(path, len(n.items)-1))
 }
 
+// notOne says why a name is not that of one item.
+func (n *node) notOne(k pathKey, path string) error {
+	var places []string
+	for _, i := range n.places(k) {
+		places = append(places, atIndex(path, i))
+	}
+	if len(places) == 0 {
+		return fmt.Errorf("nothing in %s has the name %s", path, label(k.name))
+	}
+	return fmt.Errorf("several have the name %s: say which, %s", label(k.name), strings.Join(places, " or "))
+}
+
 func (k pathKey) join(path string) string {
-	if k.isKey {
+	switch {
+	case k.isKey:
 		return at(path, k.key)
+	case k.name != "":
+		return path + "[" + k.name + "]"
 	}
 	return atIndex(path, k.index)
 }

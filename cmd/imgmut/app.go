@@ -24,11 +24,11 @@ var commands = []*spec{
 var globals = []flag{
 	{name: "store", value: "DIR", def: "/var/lib/imgmut", env: "IMGMUT_STORE",
 		help: "where bases, layers and images are kept"},
-	{name: "host", value: "MODE", def: "auto", env: "IMGMUT_HOST",
-		help: "whose systemd runs the steps: auto, system or private"},
-	{name: "progress", value: "MODE", def: "auto", env: "IMGMUT_PROGRESS", help: "auto, tty, plain, json or quiet"},
+	{name: "host", value: "auto|system|private", def: "auto", env: "IMGMUT_HOST", help: "whose systemd runs the steps"},
+	{name: "progress", value: "auto|tty|plain|json|quiet", def: "auto", env: "IMGMUT_PROGRESS",
+		help: "how to show what is done"},
 	{name: "json", help: "print the result, or the error, as JSON"},
-	{name: "log-level", value: "LEVEL", def: "warn", help: "debug, info, warn or error"},
+	{name: "log-level", value: "debug|info|warn|error", def: "warn", help: "how much to log"},
 }
 
 const (

@@ -6,6 +6,7 @@ import (
 	"io"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate"
@@ -21,12 +22,15 @@ line, and nothing else. Layers that exist are reused; for each step that is
 run it says why.
 
 A failed apply makes no image; layers of the steps before are kept. If the image
-is made and only --output or registering it fails, it is in the store all the same.`,
+is made and only --output or registering it fails, it is in the store all the same.
+
+Several recipes are all read before the first is applied. The first that fails ends
+it: the images before it are made, and the recipes after it are not applied.`,
 	flags: []flag{
 		{name: "output", short: "o", value: "FILE",
 			help: "also write the image to a file, raw and writable, and print that path"},
 		{name: "set", value: "PATH=VALUE", many: true,
-			help: "set a value of the recipe, as name=web2 or steps[0].write.content=x"},
+			help: "set a value of the recipe, as name=web2, steps[0].write.content=x (from 0) or steps[NAME].write.content=x"},
 		{name: "no-cache", help: "reuse no layer"},
 		{name: "refresh", value: "KIND-OR-NAME", many: true,
 			help: "make the layers of such steps anew, once for all recipes, and those after"},
@@ -62,19 +66,9 @@ type applied struct {
 func (a applied) Text(w io.Writer) { fmt.Fprintln(w, a.Path) }
 
 func apply(ctx context.Context, s *session, a args) (result, error) {
-	if a.flags.IsSet("output") && (a.flags.String("output") == "" || len(a.list) > 1) {
-		return nil, fault.New(fault.Usage, "", "--output wants one file, for one recipe")
-	}
-	o := mutate.ApplyOptions{
-		Output: a.flags.String("output"), NoCache: a.flags.Bool("no-cache"), Refresh: a.flags.StringSlice("refresh"),
-		KeepFailed: a.flags.Bool("keep-failed"), Replace: a.flags.Bool("replace"),
-	}
-	if epoch := a.flags.String("source-date-epoch"); epoch != "" {
-		seconds, err := strconv.ParseInt(epoch, 10, 64)
-		if err != nil {
-			return nil, fault.New(fault.Usage, "", "--source-date-epoch %s: want seconds since 1970", epoch)
-		}
-		o.Epoch = time.Unix(seconds, 0)
+	o, err := applyOptions(a)
+	if err != nil {
+		return nil, err
 	}
 	all, err := loadAll(a.list, a.flags.StringSlice("set"))
 	if err == nil {
@@ -96,11 +90,8 @@ func apply(ctx context.Context, s *session, a args) (result, error) {
 		}
 		started := time.Now()
 		made, err := e.Apply(ctx, r, o)
-		if err != nil && len(all) > 1 {
-			err = fmt.Errorf("%s: %w", r.Name, err)
-		}
 		if err != nil {
-			return nil, err
+			return nil, ofSeveral(err, r, all, all[n+1:])
 		}
 		if err := s.print(applied{
 			Name: made.Name, Path: made.Path, Digest: made.Digest, Key: string(made.Keys[len(made.Keys)-1]),
@@ -112,6 +103,41 @@ func apply(ctx context.Context, s *session, a args) (result, error) {
 	return nil, nil
 }
 
+// applyOptions are what the flags say of every recipe.
+func applyOptions(a args) (o mutate.ApplyOptions, err error) {
+	if a.flags.IsSet("output") && (a.flags.String("output") == "" || len(a.list) > 1) {
+		return o, fault.New(fault.Usage, "", "--output wants one file, for one recipe")
+	}
+	o = mutate.ApplyOptions{
+		Output: a.flags.String("output"), NoCache: a.flags.Bool("no-cache"), Refresh: a.flags.StringSlice("refresh"),
+		KeepFailed: a.flags.Bool("keep-failed"), Replace: a.flags.Bool("replace"),
+	}
+	if epoch := a.flags.String("source-date-epoch"); epoch != "" {
+		seconds, err := strconv.ParseInt(epoch, 10, 64)
+		if err != nil {
+			return o, fault.New(fault.Usage, "", "--source-date-epoch %s: want seconds since 1970", epoch)
+		}
+		o.Epoch = time.Unix(seconds, 0)
+	}
+	return o, nil
+}
+
+// ofSeveral makes an error that of one recipe, where there are several: which it is, and
+// which are left.
+func ofSeveral(err error, r *recipes.Recipe, all, left []*recipes.Recipe) error {
+	if len(all) > 1 {
+		err = fmt.Errorf("%s: %w", r.Name, err)
+	}
+	if len(left) == 0 {
+		return err
+	}
+	u := &unapplied{error: err}
+	for _, r := range left {
+		u.names = append(u.names, r.Name)
+	}
+	return u
+}
+
 // loadAll reads all recipes before the first is applied: a mistake in the last
 // should not be found after an hour.
 func loadAll(files, settings []string) ([]*recipes.Recipe, error) {
@@ -119,7 +145,8 @@ func loadAll(files, settings []string) ([]*recipes.Recipe, error) {
 	for _, text := range settings {
 		set, err := recipes.ParseSet(text)
 		if err != nil {
-			return nil, fault.New(fault.Usage, "", "--set %s: %w", text, err)
+			path, _, _ := strings.Cut(text, "=")
+			return nil, fault.New(fault.Usage, "", "--set %s: %w", path, err)
 		}
 		sets = append(sets, set)
 	}
@@ -136,6 +163,10 @@ func loadAll(files, settings []string) ([]*recipes.Recipe, error) {
 
 // load reads a recipe and finds all that is wrong with it at once.
 func load(file string, sets []recipes.Set) (*recipes.Recipe, error) {
+	if file == "-" {
+		return nil, fault.New(fault.Usage, "write it to a file: the paths in it are relative to where that is",
+			"apply -: a recipe is read from a file, not from standard input")
+	}
 	r, err := recipes.Load(file, sets...)
 	if r == nil {
 		return nil, err

@@ -66,14 +66,8 @@ func (a *arranged) next(c *spec, words []string) ([]string, error) {
 		}
 		return rest, nil
 	}
-	name, _, valued := strings.Cut(strings.TrimLeft(word, "-"), "=")
-	to, f := &a.global, findFlag(name, slices.Concat(globals, builtin[1:]))
-	if f == nil {
-		f = findFlag(name, own(c))
-		if c != nil {
-			to = &a.own
-		}
-	}
+	name, valued := flagName(word)
+	to, f := a.flag(c, name)
 	if f == nil {
 		return nil, unknownFlag(name, c)
 	}
@@ -86,6 +80,35 @@ func (a *arranged) next(c *spec, words []string) ([]string, error) {
 	}
 	*to = append(*to, rest[0])
 	return rest[1:], nil
+}
+
+// flag finds a flag that may stand in a line of the command, and where it goes.
+func (a *arranged) flag(c *spec, name string) (to *[]string, f *flag) {
+	if f = findFlag(name, slices.Concat(globals, builtin[1:])); f != nil {
+		return &a.global, f
+	}
+	if f = findFlag(name, own(c)); c != nil {
+		return &a.own, f
+	}
+	return &a.global, f
+}
+
+// unfinished is the flag that words are, if its value is still to come.
+func (a *arranged) unfinished(c *spec, words []string) *flag {
+	if len(words) != 1 || !isFlag(words[0]) {
+		return nil
+	}
+	name, valued := flagName(words[0])
+	if _, f := a.flag(c, name); f != nil && f.value != "" && !valued {
+		return f
+	}
+	return nil
+}
+
+// flagName is the name in a word that is a flag, and whether its value is there as well.
+func flagName(word string) (name string, valued bool) {
+	name, _, valued = strings.Cut(strings.TrimLeft(word, "-"), "=")
+	return name, valued
 }
 
 // isFlag tells flags from arguments; "-" alone is what other programs call
@@ -103,7 +126,7 @@ func findCommand(words []string) (*spec, error) {
 		if words[i] == "--" && i+1 < len(words) {
 			i++
 		} else if isFlag(words[i]) {
-			name, _, valued := strings.Cut(strings.TrimLeft(words[i], "-"), "=")
+			name, valued := flagName(words[i])
 			if f := findFlag(name, all); f != nil && f.value != "" && !valued {
 				i++
 			}

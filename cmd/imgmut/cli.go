@@ -3,14 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/imgmut/imgmut/mutate/fault"
-	"github.com/imgmut/imgmut/mutate/store"
 )
 
 // This file is all that knows of the library which reads the command line.
@@ -23,7 +20,6 @@ func (s *session) app() *cli.App {
 		Usage:                     tagline,
 		CustomAppHelpTemplate:     help(s.commands),
 		Version:                   version(),
-		EnableBashCompletion:      true,
 		HideHelpCommand:           true, // ours does it
 		DisableSliceFlagSeparator: true, // --set a=1,2 is one setting
 		Writer:                    s.stdout,
@@ -42,7 +38,7 @@ func (s *session) app() *cli.App {
 func asUsage(_ *cli.Context, err error, _ bool) error { return fault.New(fault.Usage, "", "%w", err) }
 
 func (s *session) parserCommand(c *spec) *cli.Command {
-	cmd := &cli.Command{
+	return &cli.Command{
 		Name: c.name, Usage: c.summary, CustomHelpTemplate: c.help(),
 		Flags:           parserFlags(c.flags),
 		HideHelpCommand: true, // "help" may be the name of an image
@@ -51,15 +47,6 @@ func (s *session) parserCommand(c *spec) *cli.Command {
 			return s.run(ctx.Context, c, args{list: ctx.Args().Slice(), flags: ctx})
 		},
 	}
-	if c.store == haveStore && strings.Contains(c.args, "NAME") {
-		cmd.BashComplete = func(ctx *cli.Context) {
-			cli.DefaultCompleteWithFlags(cmd)(ctx)
-			for _, name := range s.names(ctx.Context, args{flags: ctx}) {
-				fmt.Fprintln(s.stdout, name)
-			}
-		}
-	}
-	return cmd
 }
 
 func parserFlags(list []flag) []cli.Flag {
@@ -84,39 +71,14 @@ func parserFlags(list []flag) []cli.Flag {
 	return all
 }
 
-// names are those of the images and bases in the store, for completion: where
-// anything is wrong there are none.
-func (s *session) names(ctx context.Context, a args) []string {
-	if s.setUp(a) != nil || !store.Exists(s.dir) {
-		return nil
-	}
-	s.progress = quiet{}
-	e, err := s.open(ctx)
-	if err != nil {
-		return nil
-	}
-	list, err := entries(e)
-	if err != nil {
-		return nil
-	}
-	var names []string
-	for _, l := range list {
-		names = append(names, l.Name)
-	}
-	return names
-}
-
 // parse hands the command line to the library, which wants it in its own order.
 func (s *session) parse(ctx context.Context, line []string) error {
-	const completing = "--generate-bash-completion" // the shell asks what could come next
-	if len(line) == 0 || line[len(line)-1] != completing {
-		var err error
-		s.json = slices.Contains(line, "--json") // also for what is wrong with the line itself
-		if line, err = arrange(line); err != nil {
-			return err
-		}
+	s.json = slices.Contains(line, "--json") // also for what is wrong with the line itself
+	line, err := arrange(line)
+	if err != nil {
+		return err
 	}
-	err := s.app().RunContext(ctx, line)
+	err = s.app().RunContext(ctx, line)
 	// What the library itself ends with is about the command line, as help for a
 	// command that there is not.
 	if exit := cli.ExitCoder(nil); errors.As(err, &exit) {

@@ -263,6 +263,7 @@ func TestManual(t *testing.T) {
 	}
 	for _, want := range []string{
 		"NAME\n       imgmut - build disk images", "--keep-failed\n", "[FLAG …]", "EXIT STATUS\n       0      done",
+		"in nanoseconds", "SOURCE_DATE_EPOCH\n", "in place of --source-date-epoch of apply",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not have %q:\n%s", want, text)

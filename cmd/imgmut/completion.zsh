@@ -1,13 +1,12 @@
 #compdef imgmut
 # zsh completion of imgmut. imgmut itself knows what can come next.
 _imgmut() {
-	local -a said=(${words[1,CURRENT-1]}) opts
-	[[ ${words[CURRENT]} != -* ]] || said+=(${words[CURRENT]})
-	opts=(${(f)"$($said --generate-bash-completion 2>/dev/null)"})
-	if (( $#opts )); then
-		compadd -- $opts
-	else
-		_files
-	fi
+	local said
+	local -a all
+	said=$(${words[1]} suggest "${(@)words[2,CURRENT]}" 2>/dev/null)
+	local files=$?
+	all=(${(f)said})
+	(( ! $#all )) || compadd -- ${all%%$'\t'*}
+	(( ! files )) || _files
 }
 compdef _imgmut imgmut

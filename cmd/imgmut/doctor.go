@@ -15,6 +15,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/reflink"
+	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/tool"
 )
 
@@ -46,7 +47,7 @@ what is wrong with it, and why imgmut would refuse it.`,
 		if len(a.list) > 0 {
 			return s.look(ctx, a.list[0])
 		}
-		list := slices.Concat(storeFindings(s.dir), toolFindings(), namespaceFindings())
+		list := slices.Concat(storeFindings(s.dir), toolFindings(), filesystemFindings(), namespaceFindings())
 		hosts, usable := hostFindings(ctx)
 		list = append(list, hosts...)
 		for _, f := range list {
@@ -104,6 +105,17 @@ func (list findings) Text(w io.Writer) {
 	}
 }
 
+// filesystemFindings looks for the one filesystem that imgmut can do without in the
+// kernel, in part.
+func filesystemFindings() findings {
+	f := finding{Name: "vfat", OK: mount.KernelHas("vfat"), For: "commands of steps that use the EFI system partition"}
+	if f.Found = "this kernel has it"; !f.OK {
+		f.Found, f.Fault = "", "this kernel does not have it"
+		f.Mend = "modprobe vfat; without it write and copy reach that partition"
+	}
+	return findings{f}
+}
+
 // namespaceFindings looks for what keeps steps from user namespaces of their own,
 // in which they start below that of the guest. Whether Ubuntu's restriction
 // counts a guest's root as unprivileged has not been tried.
@@ -122,6 +134,10 @@ func namespaceFindings() findings {
 // made in.
 func storeFindings(dir string) findings {
 	f := finding{Name: "store " + dir, OK: true, Found: "reflinks"}
+	if err := store.Trusted(dir); err != nil {
+		f.OK, f.Found, f.Fault, f.Mend = false, "", err.Error(), fault.Mend(err)
+		return findings{f}
+	}
 	if _, err := os.Stat(filepath.Join(dir, "pool.xfs")); err == nil {
 		f.Found = "a pool in " + filepath.Join(dir, "pool.xfs")
 		return findings{f}

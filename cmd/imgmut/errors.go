@@ -78,7 +78,7 @@ func hint(err error) string {
 	case errors.Is(err, syscall.ENOSPC):
 		return "make room with imgmut gc, or use a store on a larger disk with --store"
 	case errors.Is(err, fs.ErrPermission):
-		return "imgmut needs root, as systemd-nspawn does"
+		return "run as root: imgmut needs it, as systemd-nspawn does"
 	}
 	return ""
 }
@@ -86,12 +86,22 @@ func hint(err error) string {
 // failure is what is printed of an error with --json.
 type failure struct {
 	Error    string           `json:"error"`
-	Hint     string           `json:"hint"`
+	Hint     string           `json:"hint,omitempty"`
 	Status   int              `json:"status"` // exit status
 	Problems recipes.Problems `json:"problems,omitempty"`
 	Failed   []record.Check   `json:"failed,omitempty"` // of a verdict
 	Output   []string         `json:"output,omitempty"` // the last lines of a step that failed
+	// NotApplied are the images of the recipes that follow the one that failed.
+	NotApplied []string `json:"notApplied,omitempty"`
 }
+
+// unapplied is an error of one of several recipes, and what is not made for that.
+type unapplied struct {
+	error
+	names []string // of the images of those after it
+}
+
+func (u *unapplied) Unwrap() error { return u.error }
 
 // report prints an error and gives the exit status.
 func (s *session) report(err error) int {
@@ -105,6 +115,10 @@ func (s *session) report(err error) int {
 		f.Output = step.Tail
 	}
 	errors.As(err, &f.Problems)
+	var left *unapplied
+	if errors.As(err, &left) {
+		f.NotApplied = left.names
+	}
 	var failed *mutate.VerifyError
 	if errors.As(err, &failed) {
 		f.Failed = failed.Failed
@@ -124,6 +138,9 @@ func (s *session) report(err error) int {
 		if m.hint != "" {
 			fmt.Fprintln(s.stderr, "hint:", printable.Text(m.hint))
 		}
+	}
+	if len(f.NotApplied) > 0 {
+		fmt.Fprintln(s.stderr, "imgmut: not applied:", strings.Join(f.NotApplied, ", "))
 	}
 	return f.Status
 }

@@ -57,6 +57,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := interruptible()
 	defer stop()
 	s := &session{commands: commands, stdout: stdout, stderr: stderr}
+	if len(args) > 1 && args[1] == suggestArg {
+		return s.suggest(ctx, args[2:])
+	}
 	err := s.parse(ctx, args)
 	err = errors.Join(err, s.close())
 	var step *mutate.StepError

@@ -48,10 +48,20 @@ func manual(commands []*spec) string {
 	for _, s := range statuses {
 		say("**%d**\n: %s", s.code, verbatim(s.meaning))
 	}
+	say("# JSON")
+	say("With **\\--json** a result is one value on standard output, of **apply** one a line for each image; an error is " +
+		"one on standard error. Sizes are in bytes, and what something *took* is in nanoseconds.")
 	say("# ENVIRONMENT")
 	for _, f := range globals {
 		if f.env != "" {
 			say("**%s**\n: in place of **\\--%s**", verbatim(f.env), f.name)
+		}
+	}
+	for _, c := range commands {
+		for _, f := range c.flags {
+			if f.env != "" {
+				say("**%s**\n: in place of **\\--%s** of %s", verbatim(f.env), f.name, c.name)
+			}
 		}
 	}
 	return b.String()

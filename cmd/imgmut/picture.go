@@ -14,6 +14,7 @@ import (
 	"github.com/imgmut/imgmut/mutate"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/store"
+	"github.com/imgmut/imgmut/recipes"
 )
 
 // look is imgmut doctor of an image.
@@ -26,7 +27,15 @@ func (s *session) look(ctx context.Context, name string) (result, error) {
 	if p == nil {
 		return nil, err
 	}
-	return picture{p}, err
+	if err == nil {
+		return picture{p}, nil
+	}
+	// The picture says why, so the error need not.
+	p.Refused.Hint = hint(err)
+	if p.Refused.Machine {
+		return picture{p}, fault.New(fault.Of(err), "", "%s cannot be looked into", p.File)
+	}
+	return picture{p}, fault.New(fault.Of(err), "", "%s would be refused", p.File)
 }
 
 // imageFile finds the file of an image, of a base, or that is in no store. It makes no
@@ -49,10 +58,18 @@ func (s *session) imageFile(ctx context.Context, name string) (string, error) {
 		}
 	}
 	if _, err := os.Stat(name); errors.Is(err, os.ErrNotExist) {
-		return "", fault.New(fault.NotFound, "imgmut ls lists images and bases",
-			"image, base or file %s: %w", name, store.ErrNotFound)
+		return "", notThere(name)
 	}
 	return name, nil
+}
+
+// notThere says that there is no such image or base, nor a file of that name.
+func notThere(name string) error {
+	if recipes.CheckName(name) != nil {
+		return fault.New(fault.NotFound, "", "%s: no such file", name)
+	}
+	return fault.New(fault.NotFound, "imgmut ls lists images and bases",
+		"image, base or file %s: %w", name, store.ErrNotFound)
 }
 
 type picture struct{ *mutate.Picture }
@@ -175,6 +192,10 @@ func (p picture) remarks(w io.Writer) {
 		fmt.Fprintln(w, "imgmut would import it")
 		return
 	}
-	fmt.Fprintln(w, "refused:", p.Refused.Error)
+	word := "refused:"
+	if p.Refused.Machine {
+		word = "cannot be looked into:"
+	}
+	fmt.Fprintln(w, word, p.Refused.Error)
 	hint(p.Refused.Hint)
 }

@@ -15,7 +15,7 @@ var rmCommand = &spec{
 	text: `All names are looked up before the first is removed. The layers an image was
 made of stay, for the next apply; imgmut gc removes them. Of a base with several
 names only those given are removed; it goes with the last, or with its digest.`,
-	flags:    []flag{{name: "force", help: "also remove a base that images are made of"}},
+	flags:    []flag{{name: "force", help: "also remove a base or image that images are made of"}},
 	store:    haveStore,
 	faults:   []fault.Class{fault.Host, fault.NotFound},
 	examples: []string{"imgmut rm web", "imgmut rm debian-12 --force"},

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -32,7 +31,9 @@ type session struct {
 // run runs a command and prints its result. A result may come with an error,
 // as a verdict does that is not good.
 func (s *session) run(ctx context.Context, c *spec, a args) error {
-	if err := s.setUp(a); err != nil {
+	if c.group == groupHelp { // what it prints depends on nothing else that the flags say
+		s.json, s.progress = a.flags.Bool("json"), quiet{}
+	} else if err := s.setUp(a); err != nil {
 		return err
 	}
 	if err := c.check(a.list); err != nil {
@@ -95,15 +96,21 @@ func (s *session) print(r result) error {
 	if !s.json {
 		var b bytes.Buffer
 		r.Text(&b)
-		_, err := io.WriteString(s.stdout, printable.Text(b.String()))
-		return err
+		return s.write(printable.Text(b.String()))
 	}
 	b, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(s.stdout, "%s\n", b)
-	return err
+	return s.write(string(b) + "\n")
+}
+
+// write writes to standard output. If that is full, the store need not be.
+func (s *session) write(text string) error {
+	if _, err := io.WriteString(s.stdout, text); err != nil {
+		return fault.New(fault.Host, "what standard output goes to cannot take it", "%w", err)
+	}
+	return nil
 }
 
 func (s *session) close() error {

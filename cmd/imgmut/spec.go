@@ -14,7 +14,7 @@ import (
 type spec struct {
 	name    string
 	group   string
-	args    string // what it takes, as "FILE [NAME]"; "NAME…" is one or more
+	args    string // what it takes, as "FILE [NAME]" or "a|b"; "NAME…" is one or more
 	summary string // in a line
 	text    string // in as many as it needs, wrapped for a terminal
 	flags   []flag
@@ -38,7 +38,7 @@ const (
 // flag is an option of a command, or of all.
 type flag struct {
 	name, short string
-	value       string // a word for what it takes; a switch takes nothing
+	value       string // a word for what it takes, or what can be chosen: a|b; a switch takes nothing
 	many        bool   // it may be given more than once
 	def, env    string
 	help        string
@@ -72,6 +72,19 @@ func (c *spec) arity() (least, most int) {
 		}
 	}
 	return least, most
+}
+
+// argument is the word in args for the argument of that number, from 0; "" if it takes
+// none there.
+func (c *spec) argument(n int) string {
+	words := strings.Fields(c.args)
+	if last := len(words) - 1; n > last && last >= 0 && strings.HasSuffix(words[last], "…") {
+		n = last
+	}
+	if n >= len(words) {
+		return ""
+	}
+	return words[n]
 }
 
 // check refuses a wrong number of arguments.

@@ -48,8 +48,7 @@ func verifyFile(ctx context.Context, e *mutate.Engine, name string) (*record.Ver
 	if base, err := e.Catalog().FindBase(name); err == nil {
 		file = e.Catalog().BaseFile(base.Digest)
 	} else if _, err := os.Stat(name); err != nil {
-		return nil, fault.New(fault.NotFound, "imgmut ls lists images and bases",
-			"image, base or file %s: %w", name, store.ErrNotFound)
+		return nil, notThere(name)
 	}
 	return e.Verify(ctx, file)
 }

@@ -115,13 +115,22 @@ func (c Catalog) LayerFile(k record.Key) string { return c.Store.Path(store.Laye
 
 // FromBase lists the images that were made of a base, by name.
 func (c Catalog) FromBase(digest string) ([]string, error) {
+	return c.made(func(i *record.Image) bool { return i.Base == digest })
+}
+
+// FromImage lists the images whose recipes name another one as their base, by name.
+func (c Catalog) FromImage(name string) ([]string, error) {
+	return c.made(func(i *record.Image) bool { return i.BaseName == name })
+}
+
+func (c Catalog) made(of func(*record.Image) bool) ([]string, error) {
 	images, err := c.Images()
 	if err != nil {
 		return nil, err
 	}
 	var names []string
 	for _, i := range images {
-		if i.Base == digest {
+		if of(i) {
 			names = append(names, i.Name)
 		}
 	}

@@ -31,13 +31,6 @@ func full() *record.Material {
 	}
 }
 
-// with is full, changed.
-func with(change func(*record.Material)) *record.Material {
-	m := full()
-	change(m)
-	return m
-}
-
 func TestCommitThenFind(t *testing.T) {
 	c := open(t)
 	rec := record.Layer{

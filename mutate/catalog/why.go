@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/imgmut/imgmut/mutate/record"
-	"github.com/imgmut/imgmut/mutate/store"
 )
 
 // Wanted is the chain of an image that is to be made.
@@ -19,14 +18,13 @@ type Wanted struct {
 }
 
 // Why tells what keeps layer i of the chain from being there, by the chain that
-// the image of that name has now: what its user changed since. Where there is no
-// such image, the newest layer that the same parent has for the same kind of step
-// has to do. It is "new" if nothing explains it.
+// the image of that name has now: what its user changed since. Layers of other
+// images explain nothing, so all of an image that was never made is "new".
 func (c Catalog) Why(w Wanted, i int) (string, error) {
 	quiet := Catalog{c.Store, func(string) {}} // of records that cannot be read, finding layers has told
 	image, err := quiet.FindImage(w.Image)
 	if err != nil || len(image.Keys) == 0 {
-		return quiet.whyOfSiblings(w.Chain[i])
+		return "new", nil
 	}
 	if digest := string(w.Chain[0].Parent); digest != image.Base {
 		if name := cmp.Or(image.BaseName, w.Base); name != w.Base {
@@ -99,23 +97,4 @@ func index(chain []*record.Material, m *record.Material) int {
 	return slices.IndexFunc(chain, func(o *record.Material) bool {
 		return o != nil && o.Kind == m.Kind && m.Difference(o) == "new"
 	})
-}
-
-// whyOfSiblings compares a layer with the newest of the same parent and kind.
-func (c Catalog) whyOfSiblings(m *record.Material) (string, error) {
-	layers, err := list[record.Layer](c, store.Layers)
-	if err != nil {
-		return "", err
-	}
-	var nearest *record.Layer
-	for _, rec := range layers {
-		sibling := rec.Material.Parent == m.Parent && rec.Material.Kind == m.Kind
-		if sibling && (nearest == nil || rec.Made.After(nearest.Made)) {
-			nearest = rec
-		}
-	}
-	if nearest == nil {
-		return "new", nil
-	}
-	return m.Difference(&nearest.Material), nil
 }

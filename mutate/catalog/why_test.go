@@ -3,7 +3,6 @@ package catalog_test
 import (
 	"encoding/json"
 	"errors"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -12,11 +11,6 @@ import (
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/store"
 )
-
-// alone is the chain of an image that was never made: a layer and nothing else.
-func alone(m *record.Material) catalog.Wanted {
-	return catalog.Wanted{Image: "never", Base: "debian-12", Chain: []*record.Material{m}}
-}
 
 // chain is what an image is made of, by its base and words like run=a, copy=b.
 func chain(t *testing.T, base, steps string) []*record.Material {
@@ -134,119 +128,28 @@ func TestWhyWithoutTheOldLayer(t *testing.T) {
 	}
 }
 
-func TestWhy(t *testing.T) {
-	options := func(text string) func(*record.Material) {
-		return func(m *record.Material) { m.Options = json.RawMessage(text) }
-	}
+// TestWhyOfAnImageThatWasNeverMade: what another image made of the same parent by
+// the same kind of step explains nothing.
+func TestWhyOfAnImageThatWasNeverMade(t *testing.T) {
 	c := open(t)
-	commit(t, c, key(t, full()), record.Layer{Material: *full(), Made: made})
-	for _, tc := range []struct {
-		name   string
-		change func(*record.Material)
-		want   string
-	}{
-		{"another parent", func(m *record.Material) { m.Parent = "other" }, "new"},
-		{"another kind", func(m *record.Material) { m.Kind = "copy" }, "new"},
-		{"nothing but its age", func(*record.Material) {}, "new"},
-		{"a newer kind", func(m *record.Material) { m.Version = 4 }, "changed: imgmut's own run"},
-		{"an option", options(`{"script":"other","shell":"/bin/sh"}`), "changed: option script"},
-		{"two options", options(`{"script":"other","shell":"/bin/bash"}`), "changed: option script"},
-		{"the last option", options(`{"script":"a && b > c","shell":"/bin/bash"}`), "changed: option shell"},
-		{"one more option", options(`{"dir":"/","script":"a && b > c","shell":"/bin/sh"}`), "changed: option dir"},
-		{"one option less", options(`{"script":"a && b > c"}`), "changed: option shell"},
-		{"options null", options(`null`), "changed: option script"},
-		{"options of another form", options(`["a"]`), "changed: option of another form"},
-		{"no options", func(m *record.Material) { m.Options = nil }, "changed: option script"},
-		{"env", func(m *record.Material) { m.Env["A"] = "2" }, "changed: env"},
-		{"no env", func(m *record.Material) { m.Env = nil }, "changed: env"},
-		{"network", func(m *record.Material) { m.Network = false }, "changed: network"},
-		{"an input", func(m *record.Material) { m.Inputs[1].Digest = "x" }, "changed: input files"},
-		{"one more input", func(m *record.Material) { m.Inputs = append(m.Inputs, record.Input{Path: "new", Digest: "x"}) },
-			"changed: input new"},
-		{"one input less", func(m *record.Material) { m.Inputs = m.Inputs[1:] }, "changed: input etc/motd is gone"},
-		{"an input that moved", func(m *record.Material) { m.Inputs[0].Path = "etc/issue" }, "changed: input etc/issue"},
-		{"an input that is named twice", func(m *record.Material) { m.Inputs = append(m.Inputs, m.Inputs[0]) }, "new"},
-		{"an option before env", func(m *record.Material) { options(`{"script":"other"}`)(m); m.Env = nil },
-			"changed: option script"},
-		{"env before an input", func(m *record.Material) { m.Env = nil; m.Inputs = nil }, "changed: env"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			if got, err := c.Why(alone(with(tc.change)), 0); got != tc.want || err != nil {
-				t.Errorf("Why = %q, %v; want %q", got, err, tc.want)
-			}
-		})
+	for _, m := range chain(t, oldBase, "run=a") {
+		commit(t, c, key(t, m), record.Layer{Material: *m, Made: made})
 	}
-}
-
-// TestWhyWithoutOptions: a record says null where the material has none.
-func TestWhyWithoutOptions(t *testing.T) {
-	c := open(t)
-	old := &record.Material{Parent: "p", Kind: "prepare", Version: 1}
-	commit(t, c, key(t, old), record.Layer{Material: *old, Made: made})
-	for want, m := range map[string]*record.Material{
-		"changed: network":  {Parent: "p", Kind: "prepare", Version: 1, Network: true},
-		"changed: option a": {Parent: "p", Kind: "prepare", Version: 1, Options: json.RawMessage(`{"a":1}`)},
-	} {
-		if got, err := c.Why(alone(m), 0); got != want || err != nil {
-			t.Errorf("Why = %q, %v; want %q", got, err, want)
-		}
-	}
-}
-
-func TestWhyComparesWithTheNewestAndSkipsTheBroken(t *testing.T) {
-	c := open(t)
-	if got, err := c.Why(alone(full()), 0); got != "new" || err != nil {
-		t.Errorf("in an empty store: %q, %v", got, err)
-	}
-	if err := os.WriteFile(c.Store.Path(store.Layers, "k", "json"), []byte("{"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for i, change := range []func(*record.Material){
-		func(m *record.Material) { m.Version = 1 },
-		func(m *record.Material) { m.Network = false },
-		func(m *record.Material) { m.Env = nil },
-	} {
-		m := with(change)
-		commit(t, c, key(t, m), record.Layer{Material: *m, Made: made.Add([]time.Duration{0, 2, 1}[i] * time.Hour)})
-	}
-	if got, err := c.Why(alone(full()), 0); got != "changed: network" || err != nil {
-		t.Errorf("Why = %q, %v; want what the newest lacks", got, err)
-	}
-}
-
-// TestWhyComparesSiblings: what another kind of step made of that parent, or
-// that kind of another, explains nothing.
-func TestWhyComparesSiblings(t *testing.T) {
-	c := open(t)
-	commit(t, c, key(t, full()), record.Layer{Material: *full(), Made: made})
-	for name, change := range map[string]func(m *record.Material){
-		"another kind":   func(m *record.Material) { m.Kind = "copy" },
-		"another parent": func(m *record.Material) { m.Parent = "other" },
-	} {
-		if got, err := c.Why(alone(with(change)), 0); got != "new" || err != nil {
-			t.Errorf("%s: Why = %q, %v; want new", name, got, err)
-		}
+	w := catalog.Wanted{Image: "never", Base: "debian-12", Chain: chain(t, oldBase, "run=b")}
+	if got, err := c.Why(w, 1); got != "new" || err != nil {
+		t.Errorf("Why = %q, %v; want new", got, err)
 	}
 }
 
 // TestWhyOfARecordThatSaysLess: a record need not have all fields.
 func TestWhyOfARecordThatSaysLess(t *testing.T) {
 	c := open(t)
-	run, err := c.Store.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer run.Close()
-	file := run.Path("work.raw")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	m := full()
-	less := map[string]any{"material": map[string]any{"Parent": m.Parent, "Kind": m.Kind, "Version": m.Version}}
-	if err := c.Store.Publish(t.Context(), file, store.Layers, "k", less, nil); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := c.Why(alone(m), 0); got != "changed: option script" || err != nil {
+	now := chain(t, oldBase, "run=a")
+	less := map[string]any{"material": map[string]any{"Parent": now[1].Parent, "Kind": "run", "Version": 1}}
+	publish(t, c, store.Layers, "k", less)
+	publish(t, c, store.Images, "web", record.Image{Name: "web", Base: oldBase, Keys: []record.Key{key(t, now[0]), "k"}})
+	got, err := c.Why(catalog.Wanted{Image: "web", Chain: now}, 1)
+	if got != "changed: option it" || err != nil {
 		t.Errorf("Why = %q, %v", got, err)
 	}
 }

@@ -121,9 +121,13 @@ func resolveOutput(output string) (string, error) {
 // checkLinks refuses to follow what the kernel refuses to follow where
 // fs.protected_symlinks is set: a link that another user has put into a sticky
 // directory that everybody can write, such as /tmp. It could lead root to
-// overwrite any file.
+// overwrite any file. It also refuses what stands for an open file of a process, as
+// /dev/stdout does: that may be a file, and what else goes there would be lost.
 func checkLinks(path string) error {
 	for range 40 { // as many as the kernel follows
+		if in, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil && strings.HasPrefix(in, "/proc/") {
+			return fault.New(fault.Usage, "name a file", "output %s: it is no file, but stands for an open one", path)
+		}
 		fi, err := os.Lstat(path)
 		if err != nil || fi.Mode()&fs.ModeSymlink == 0 {
 			return nil // whatever else is wrong with it shows when it is used

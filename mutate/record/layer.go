@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/disk"
@@ -76,48 +77,69 @@ type Input struct {
 
 // Difference says in few words what m has that old has not: "new" if nothing.
 func (m *Material) Difference(old *Material) string {
-	switch {
-	case m.Version != old.Version:
+	if m.Version != old.Version {
 		return "changed: imgmut's own " + m.Kind
-	case !sameJSON(m.Options, old.Options):
-		return "changed: option " + optionDifference(m.Options, old.Options)
-	case !maps.Equal(m.Env, old.Env):
-		return "changed: env"
-	case m.Network != old.Network:
-		return "changed: network"
 	}
+	var parts []string
+	if options := optionDifference(m.Options, old.Options); options != "" {
+		parts = append(parts, options)
+	}
+	if !maps.Equal(m.Env, old.Env) {
+		parts = append(parts, "env")
+	}
+	if m.Network != old.Network {
+		parts = append(parts, "network")
+	}
+	if input := inputDifference(m.Inputs, old.Inputs); input != "" {
+		parts = append(parts, input)
+	}
+	if len(parts) == 0 {
+		return "new"
+	}
+	return "changed: " + strings.Join(parts, ", ")
+}
+
+// optionDifference names the options that differ, "" if none does.
+func optionDifference(now, old json.RawMessage) string {
+	if sameJSON(now, old) {
+		return ""
+	}
+	var a, b map[string]json.RawMessage
+	if len(now) > 0 && json.Unmarshal(now, &a) != nil || len(old) > 0 && json.Unmarshal(old, &b) != nil {
+		return "options of another form"
+	}
+	all := map[string]json.RawMessage{}
+	maps.Copy(all, a)
+	maps.Copy(all, b)
+	maps.DeleteFunc(all, func(k string, _ json.RawMessage) bool { return sameJSON(a[k], b[k]) })
+	names := strings.Join(slices.Sorted(maps.Keys(all)), ", ")
+	switch len(all) {
+	case 0: // null, and no options
+		return "options of another form"
+	case 1:
+		return "option " + names
+	}
+	return "options " + names
+}
+
+// inputDifference names the first input that differs, "" if none does: of a tree
+// there may be thousands.
+func inputDifference(now, old []Input) string {
 	was, is := map[string]string{}, map[string]bool{}
-	for _, in := range old.Inputs {
+	for _, in := range old {
 		was[in.Path] = in.Digest
 	}
-	for _, in := range m.Inputs {
+	for _, in := range now {
 		if was[in.Path] != in.Digest {
-			return "changed: input " + in.Path
+			return "input " + in.Path
 		}
 		is[in.Path] = true
 	}
 	maps.DeleteFunc(was, func(path, _ string) bool { return is[path] })
 	if gone := slices.Sorted(maps.Keys(was)); len(gone) > 0 {
-		return "changed: input " + gone[0] + " is gone"
+		return "input " + gone[0] + " is gone"
 	}
-	return "new"
-}
-
-// optionDifference names the first option, by the alphabet, that differs.
-func optionDifference(now, old json.RawMessage) string {
-	var a, b map[string]json.RawMessage
-	if len(now) > 0 && json.Unmarshal(now, &a) != nil || len(old) > 0 && json.Unmarshal(old, &b) != nil {
-		return "of another form"
-	}
-	all := map[string]json.RawMessage{}
-	maps.Copy(all, a)
-	maps.Copy(all, b)
-	for _, k := range slices.Sorted(maps.Keys(all)) {
-		if !sameJSON(a[k], b[k]) {
-			return k
-		}
-	}
-	return "of another form"
+	return ""
 }
 
 // sameJSON compares without regard to form: a record is indented and escaped,

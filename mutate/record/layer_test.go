@@ -130,3 +130,61 @@ func reread(t *testing.T, m *record.Material) *record.Material {
 	}
 	return &back
 }
+
+// TestDifference: all options that differ are named, and what else does.
+func TestDifference(t *testing.T) {
+	options := func(text string) func(*record.Material) {
+		return func(m *record.Material) { m.Options = json.RawMessage(text) }
+	}
+	for _, tc := range []struct {
+		name   string
+		change func(*record.Material)
+		want   string
+	}{
+		{"nothing but its age", func(*record.Material) {}, "new"},
+		{"a newer kind", func(m *record.Material) { m.Version = 4 }, "changed: imgmut's own run"},
+		{"an option", options(`{"script":"other","shell":"/bin/sh"}`), "changed: option script"},
+		{"two options", options(`{"script":"other","shell":"/bin/bash"}`), "changed: options script, shell"},
+		{"the last option", options(`{"script":"a && b > c","shell":"/bin/bash"}`), "changed: option shell"},
+		{"one more option", options(`{"dir":"/","script":"a && b > c","shell":"/bin/sh"}`), "changed: option dir"},
+		{"one option less", options(`{"script":"a && b > c"}`), "changed: option shell"},
+		{"options null", options(`null`), "changed: options script, shell"},
+		{"options of another form", options(`["a"]`), "changed: options of another form"},
+		{"no options", func(m *record.Material) { m.Options = nil }, "changed: options script, shell"},
+		{"env", func(m *record.Material) { m.Env["A"] = "2" }, "changed: env"},
+		{"no env", func(m *record.Material) { m.Env = nil }, "changed: env"},
+		{"network", func(m *record.Material) { m.Network = false }, "changed: network"},
+		{"an input", func(m *record.Material) { m.Inputs[1].Digest = "x" }, "changed: input files"},
+		{"one more input", func(m *record.Material) { m.Inputs = append(m.Inputs, record.Input{Path: "new", Digest: "x"}) },
+			"changed: input new"},
+		{"one input less", func(m *record.Material) { m.Inputs = m.Inputs[1:] }, "changed: input etc/motd is gone"},
+		{"an input that moved", func(m *record.Material) { m.Inputs[0].Path = "etc/issue" }, "changed: input etc/issue"},
+		{"an input that is named twice", func(m *record.Material) { m.Inputs = append(m.Inputs, m.Inputs[0]) }, "new"},
+		{"an option, env and the network", func(m *record.Material) {
+			options(`{"script":"other","shell":"/bin/sh"}`)(m)
+			m.Env, m.Network = nil, false
+		},
+			"changed: option script, env, network"},
+		{"env and an input", func(m *record.Material) { m.Env = nil; m.Inputs = nil }, "changed: env, input etc/motd is gone"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := with(tc.change).Difference(full()); got != tc.want {
+				t.Errorf("Difference = %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestDifferenceFromNoOptions: a record says null where the material has none.
+func TestDifferenceFromNoOptions(t *testing.T) {
+	old := &record.Material{Kind: "prepare", Version: 1, Options: json.RawMessage(`null`)}
+	for want, m := range map[string]*record.Material{
+		"new":                              {Kind: "prepare", Version: 1},
+		"changed: option a":                {Kind: "prepare", Version: 1, Options: json.RawMessage(`{"a":1}`)},
+		"changed: options of another form": {Kind: "prepare", Version: 1, Options: json.RawMessage(`{}`)},
+	} {
+		if got := m.Difference(old); got != want {
+			t.Errorf("Difference = %q, want %q", got, want)
+		}
+	}
+}

@@ -115,13 +115,16 @@ func TestGet(t *testing.T) {
 			}
 			return n < 3
 		}}, least: size, most: size},
-		{name: "goes on from an earlier time", s: &served{tag: `"1"`}, part: file[:size/2], mark: `"1"`, least: size / 2, most: size / 2},
+		{name: "goes on from an earlier time", s: &served{tag: `"1"`},
+			part: file[:size/2], mark: `"1"`, least: size / 2, most: size / 2},
 		{name: "was all there", s: &served{tag: `"1"`}, part: file, mark: `"1"`},
-		{name: "more than all was there", s: &served{tag: `"1"`}, part: append(bytes.Clone(file), "more"...), mark: `"1"`, least: size, most: size},
+		{name: "more than all was there", s: &served{tag: `"1"`},
+			part: append(bytes.Clone(file), "more"...), mark: `"1"`, least: size, most: size},
 		{name: "has changed since", s: &served{tag: `"1"`}, part: other[:size/2], mark: `"0"`, least: size, most: size},
 		{name: "the server says it is the same, and it is not", s: &served{tag: `"1"`}, part: other[:size/2], mark: `"1"`,
 			least: size + size/2, most: size + size/2},
-		{name: "a part of which nobody knows what it is of", s: &served{tag: `"1"`}, part: file[:size/2], least: size, most: size},
+		{name: "a part of which nobody knows what it is of", s: &served{tag: `"1"`},
+			part: file[:size/2], least: size, most: size},
 		{name: "a weak tag", s: &served{tag: `W/"1"`}, part: other[:size/2], mark: `W/"1"`, least: size, most: size},
 		{name: "changes meanwhile", s: &served{tag: `"2"`, how: func(n int, w http.ResponseWriter, r *http.Request) bool {
 			return n == 1 && cut(other, `"1"`, size/2)(n, w, r)

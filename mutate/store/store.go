@@ -137,18 +137,18 @@ func (s *Store) findRoot(ctx context.Context, note func(string)) error {
 	return err
 }
 
+// objectDirs are the directories of objects, and of what it takes to make them.
+var objectDirs = []string{string(Bases), string(Layers), string(Images), "tmp", "locks", inputs, downloads}
+
 // makeDirs makes the directories of objects. A pool may have come with some.
 func (s *Store) makeDirs() error {
 	if err := trustPart(s.root, fs.ModeDir); err != nil {
 		return fmt.Errorf("open store: %w", err)
 	}
-	for dir, mode := range map[string]fs.FileMode{
-		// Images hold password hashes. /var/lib/machines is as private.
-		string(Bases): 0o700, string(Layers): 0o700, string(Images): 0o700, "tmp": 0o700, "locks": 0o700,
-		inputs: 0o700, downloads: 0o700,
-	} {
+	for _, dir := range objectDirs {
 		dir = filepath.Join(s.root, dir)
-		if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+		// Images hold password hashes. /var/lib/machines is as private.
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("open store: %w", err)
 		}
 		if err := trustPart(dir, fs.ModeDir); err != nil {

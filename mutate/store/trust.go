@@ -38,15 +38,37 @@ const othersWrite fs.FileMode = 0o022
 // maxLinks is how many links lead to a directory at most, as in the kernel.
 const maxLinks = 40
 
+// Trusted is the error of [Open] if it would not trust what there is of a store in dir.
+// It makes nothing.
+func Trusted(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err == nil {
+		dir, err = follow(dir, os.Lstat)
+	}
+	if err == nil {
+		err = trustPool(dir)
+	}
+	if err == nil {
+		err = trustParts(dir, fs.ModeDir, objectDirs...)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // settle makes the directories on the way to dir that are missing, and gives
 // dir's real path. All on the way to it can be trusted, and so can dir.
-func settle(dir string) (real string, err error) {
+func settle(dir string) (real string, err error) { return follow(dir, lstatOrMkdir) }
+
+// follow goes the way to dir, and gives its real path.
+func follow(dir string, look func(string) (fs.FileInfo, error)) (real string, err error) {
 	real, links := "/", 0
 	for todo := split(dir); len(todo) > 0; {
 		name := todo[0]
 		todo = todo[1:]
 		next := filepath.Join(real, name) // real has no links, so ".." is what it seems
-		fi, err := lstatOrMkdir(next)
+		fi, err := look(next)
 		if err != nil {
 			return "", fmt.Errorf("%w: %w", ErrNoPlace, err)
 		}

@@ -102,9 +102,13 @@ func TestUntrustedStores(t *testing.T) {
 			do(t, tc.tamper(path, p))
 			fi, err := os.Lstat(path)
 			do(t, err)
+			foretold := store.Trusted(p.store)
 			_, err = store.Open(t.Context(), p.store, func(line string) { t.Errorf("note: %s", line) })
 			if fault.Of(err) != fault.Host {
 				t.Fatalf("Open = %v, of class %q", err, fault.Of(err))
+			}
+			if fmt.Sprint("open store: ", foretold) != err.Error() {
+				t.Errorf("Trusted = %v, and Open: %v", foretold, err)
 			}
 			for _, word := range []string{path + " cannot be trusted", "owner: user ", fi.Mode().String()} {
 				if !strings.Contains(err.Error(), word) {
