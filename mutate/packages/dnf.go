@@ -20,12 +20,13 @@ func newDNF(program, lists string, settings ...string) Manager {
 	for _, s := range settings {
 		options += " --setopt=" + s
 	}
+	words := strings.NewReplacer("PROGRAM", program, "LISTS", lists, " OPTIONS", options).Replace(dnfWords)
 	return Manager{
 		Name:     program,
 		ids:      []string{"fedora", "rhel", "centos"},
 		programs: []string{"/usr/bin/" + program},
 		files:    ".rpm",
-		words:    rpmInstalled + strings.NewReplacer("PROGRAM", program, "LISTS", lists, " OPTIONS", options).Replace(dnfWords),
+		words:    rpmInstalled + words,
 		env:      offline,
 		database: rpm,
 	}
@@ -36,7 +37,8 @@ func newDNF(program, lists string, settings ...string) Manager {
 // they are taken if the step does not ask for newer ones.
 const dnfWords = `
 lists=LISTS
-run() { PROGRAM --assumeyes --setopt=cachedir=$lists --setopt=keepcache=0 --setopt=*.metadata_expire=never OPTIONS "$@"; }
+options="--assumeyes --setopt=keepcache=0 --setopt=*.metadata_expire=never"
+run() { PROGRAM $options --setopt=cachedir=$lists OPTIONS "$@"; }
 fetch() { run --refresh makecache; }
 fetch_aside() { lists=$aside/lists; } # and then the first that needs them fetches them
 use_lists() {

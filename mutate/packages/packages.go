@@ -71,8 +71,10 @@ func find(ctx context.Context, image Files, programs func(Manager) []string) (Ma
 		}
 		return len(ids)
 	}
+	ranked := slices.Clone(managers)
+	slices.SortStableFunc(ranked, func(a, b Manager) int { return rank(a) - rank(b) })
 	var looked []string
-	for _, m := range slices.SortedStableFunc(slices.Values(managers), func(a, b Manager) int { return rank(a) - rank(b) }) {
+	for _, m := range ranked {
 		for _, program := range programs(m) {
 			_, err := image.Stat(ctx, program)
 			if err == nil {
@@ -90,7 +92,8 @@ func find(ctx context.Context, image Files, programs func(Manager) []string) (Ma
 	if len(ids) > 0 {
 		what = fmt.Sprintf("is %q", ids[0])
 	}
-	return Manager{}, fmt.Errorf("find the package manager: the image %s, and has none of %s", what, strings.Join(looked, ", "))
+	return Manager{}, fmt.Errorf("find the package manager: the image %s, and has none of %s",
+		what, strings.Join(looked, ", "))
 }
 
 // osIDs says what the image is, and what that is like: none if nothing in it

@@ -159,8 +159,9 @@ func TestCommandOfFiles(t *testing.T) {
 
 func TestCheckName(t *testing.T) {
 	for name, right := range map[string]bool{
-		"nginx": true, "bash-": false, "libc6:i386": true, "curl=7.88.1-10+deb12u5": true, "g++": true, "nano/bookworm-backports": true,
-		"-y": false, "a b": false, "": false, "a'b": false, "a;b": false, "$x": false, "/x.deb": false, "./x.deb": false, "x/y.deb": false,
+		"nginx": true, "bash-": false, "libc6:i386": true, "curl=7.88.1-10+deb12u5": true, "g++": true,
+		"nano/bookworm-backports": true, "-y": false, "a b": false, "": false, "a'b": false, "a;b": false, "$x": false,
+		"/x.deb": false, "./x.deb": false, "x/y.deb": false,
 	} {
 		if err := packages.CheckName(name); (err == nil) != right {
 			t.Errorf("%s: %v", name, err)

@@ -82,17 +82,17 @@ func decode(t *testing.T, assertions ...string) ([]verify.Assertion, error) {
 func TestCheck(t *testing.T) {
 	g := &guest{
 		output: map[string]string{
-			"systemctl is-enabled -- a.service":                          "enabled\n",
-			"systemctl is-enabled -- b.service":                          "disabled\n",
-			"systemctl is-enabled -- c.service":                          "masked\n",
+			"systemctl is-enabled -- a.service": "enabled\n",
+			"systemctl is-enabled -- b.service": "disabled\n",
+			"systemctl is-enabled -- c.service": "masked\n",
 			`dpkg-query --show --showformat=${db:Status-Status}\t${Package}\t${Architecture}\t${Version}\n`: "" +
 				"installed\tcurl\tamd64\t7.88.1-10\nconfig-files\tnano\tamd64\t7.2-1\n",
 			"fails": "1\n2\n3\n4\n5\n6\n", "works": "fine\n",
 		},
 		code: map[string]int{
 			"systemctl is-enabled -- b.service": 1, "systemctl is-enabled -- c.service": 1,
-			"systemctl is-enabled -- gone.service":                       1,
-			"fails": 3, "false": 1,
+			"systemctl is-enabled -- gone.service": 1,
+			"fails":                                3, "false": 1,
 		},
 	}
 	for _, tc := range []struct{ in, name, want string }{ // want: how it does not hold; empty if it does
