@@ -60,8 +60,11 @@ fetch_aside() {
 	fetch
 }
 use_lists() { ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1; }
-# apt-get passes by itself over what is not installed.
-installed() { :; }
+# apt-get passes over what it knows and is not installed, but fails over what it has no list of. Patterns are its own.
+installed() {
+	case $1 in *\**) return 0 ;; esac
+	dpkg-query --show "${1%%[=/]*}" >/dev/null 2>&1
+}
 remove() { get remove -- "$@"; }
 upgrade() { get install --only-upgrade -- "$@"; }
 upgrade_all() { get upgrade --with-new-pkgs; }

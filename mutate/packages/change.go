@@ -13,7 +13,7 @@ type Change struct {
 	// Update fetches the lists of packages even if the image has some. Without
 	// it they are fetched where the image has none, or to upgrade.
 	Update     bool
-	Remove     []string
+	Remove     []string // where they are installed
 	UpgradeAll bool
 	Upgrade    []string // only these, where they are installed
 	Install    []string // names, or absolute paths of package files in the image
@@ -32,7 +32,7 @@ const aside = "/var/cache/imgmut"
 //	fetch           fetch lists into the image
 //	fetch_aside     fetch lists for this change only
 //	use_lists       use the lists that the image has, and leave them as they are; fails if it has none
-//	installed NAME  whether it is, for managers that fail, or install, if it is not
+//	installed NAME  whether it is: managers differ in what they do if it is not
 //	remove NAME…    and upgrade NAME…, install NAME-OR-FILE…, upgrade_all
 //	finish          leave nothing behind
 const common = `#!/bin/sh
