@@ -23,16 +23,17 @@ var apkPrograms = []string{"/sbin/apk", "/usr/bin/apk"}
 // are, and are taken however old they are (the age is in minutes). A file has to
 // be signed with a key of the image, since apk can do without for all or for none.
 const apkWords = `
-options=
-run() { apk --no-progress $options "$@"; }
-fetch() { run update; }
-fetch_aside() {
-	options="--cache-dir $aside"
-	fetch
+cache="--cache-dir $aside"
+run() { apk --no-progress $cache "$@"; }
+fetch() {
+	cache=
+	run update
 }
+fetch_aside() { run update; }
 use_lists() {
 	ls /var/cache/apk/APKINDEX.*.tar.gz >/dev/null 2>&1 || return
-	cp -a /var/cache/apk/APKINDEX.*.tar.gz $aside && options="--cache-dir $aside --cache-max-age 5256000"
+	cache="$cache --cache-max-age 5256000"
+	cp -a /var/cache/apk/APKINDEX.*.tar.gz $aside
 }
 installed() { apk info --installed "${1%%=*}" >/dev/null 2>&1; }
 remove() { run del "$@"; }

@@ -52,6 +52,10 @@ only_installed() {
 }
 `
 
+// offline tells the scripts of packages that there is no systemd to talk to: they
+// may enable what they install, and start nothing (systemd's ENVIRONMENT.md).
+var offline = map[string]string{"SYSTEMD_OFFLINE": "1"}
+
 // Command is what to run in the image to make the change: one command, so that
 // nothing of it outlives the command by accident.
 func (m Manager) Command(c Change) (agent.Command, error) {

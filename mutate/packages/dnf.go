@@ -36,14 +36,18 @@ func newDNF(program, lists string, settings ...string) Manager {
 // the image are copied, so that they stay as they are, and however old they are,
 // they are taken if the step does not ask for newer ones.
 const dnfWords = `
-lists=LISTS
+kept=LISTS
+lists=$aside/lists
 options="--assumeyes --setopt=keepcache=0 --setopt=*.metadata_expire=never"
 run() { PROGRAM $options --setopt=cachedir=$lists OPTIONS "$@"; }
-fetch() { run --refresh makecache; }
-fetch_aside() { lists=$aside/lists; } # and then the first that needs them fetches them
+fetch() {
+	lists=$kept
+	run --refresh makecache
+}
+fetch_aside() { :; } # the first that needs them does
 use_lists() {
-	ls -d $lists/*/repodata >/dev/null 2>&1 || ls -d $lists/metadata/*/repodata >/dev/null 2>&1 || return
-	cp -a $lists $aside/lists && lists=$aside/lists
+	ls -d $kept/*/repodata >/dev/null 2>&1 || ls -d $kept/metadata/*/repodata >/dev/null 2>&1 || return
+	cp -a $kept $lists
 }
 remove() { run remove "$@"; }
 upgrade() { run upgrade "$@"; }

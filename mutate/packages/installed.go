@@ -62,7 +62,7 @@ func (i Installed) Match(word string) []Package {
 	var found []Package
 	for _, p := range i.Packages {
 		for _, id := range i.ids(p) {
-			if ok, err := path.Match(word, id); ok && err == nil {
+			if ok, _ := path.Match(word, id); ok { // a pattern that is none matches nothing
 				found = append(found, p)
 				break
 			}

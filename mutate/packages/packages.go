@@ -28,7 +28,7 @@ type Manager struct {
 	ids      []string // ID or ID_LIKE of the os-release files of its distributions
 	programs []string // an image that has one of these has the manager
 	files    string   // how its package files end
-	words    string   // shell functions, of which script.go makes a change
+	words    string   // shell functions, of which a change is made: see common
 	env      map[string]string
 	covers   []agent.Cover
 	database database

@@ -169,6 +169,27 @@ func TestCheckName(t *testing.T) {
 	}
 }
 
+func TestCheckInstall(t *testing.T) {
+	for name, want := range map[string]string{ // what is wrong
+		"nginx": "", "nano/bookworm-backports": "", "./x.deb": "", "sub/x.rpm": "", "/root/x.pkg.tar.zst": "", "./x.pkg.tar": "",
+		"./sub/x_1.0-1+b1~y@z%3a1,^=.apk": "",
+		"-y":                              `"-y" is not the name of a package`,
+		"x.deb":                           `"x.deb": a file beside the recipe is written ./x.deb`,
+		"./x":                             `"./x": want a file that ends in .deb, .rpm, .apk or .pkg.tar.zst`,
+		"/root/x":                         `"/root/x": want a file that ends in`,
+		"../x":                            `"../x": want a file that ends in`,
+		"./x'y.deb":                       `"./x'y.deb": want a path of letters`,
+		"../x.deb":                        `"../x.deb": want a path inside the recipe's own directory`,
+		"./x//y.deb":                      `"./x//y.deb": want a path inside`,
+		"/root/../x.deb":                  `"/root/../x.deb": want a clean absolute path in the image`,
+	} {
+		err := packages.CheckInstall(name)
+		if (err == nil) != (want == "") || err != nil && !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+	}
+}
+
 // TestBeside: what is a file beside the recipe, and where it is put.
 func TestBeside(t *testing.T) {
 	for name, want := range map[string]string{

@@ -7,16 +7,12 @@ import (
 	"github.com/imgmut/imgmut/mutate/agent"
 )
 
-// offline tells the scripts of packages that there is no systemd to talk to: they
-// may enable what they install, and start nothing (systemd's ENVIRONMENT.md).
-var offline = map[string]string{"SYSTEMD_OFFLINE": "1"}
-
 // rpmInstalled is a word for both, since both fail over what is not installed.
 // Groups and patterns are left to them.
 const rpmInstalled = `
 installed() {
 	case $1 in @* | *\**) return 0 ;; esac
-	rpm --query --quiet "$1"
+	rpm --query --quiet "${1%%=*}"
 }
 `
 

@@ -24,24 +24,26 @@ var zypper = Manager{
 const zypperWords = `
 id=/var/lib/zypp/AnonymousUniqueId
 had_id=$(ls $id 2>/dev/null) || had_id=
-options="--pkg-cache-dir $aside/packages"
+cache="--cache-dir $aside/zypp"
+refresh=
 zypp() {
 	status=0
-	zypper --non-interactive $options "$@" || status=$?
+	zypper --non-interactive $cache $refresh "$@" || status=$?
 	case $status in 102 | 103) status=0 ;; esac
 	return $status
 }
 fetch() {
-	zypp refresh || [ $status = 6 ] # there are no repositories
-	options="$options --no-refresh"
+	cache="--pkg-cache-dir $aside/packages"
+	fetch_aside
 }
 fetch_aside() {
-	options="--cache-dir $aside/zypp"
-	fetch
+	zypp refresh || [ $status = 6 ] || exit $status # 6: there are no repositories
+	refresh=--no-refresh
 }
 use_lists() {
 	ls -d /var/cache/zypp/raw/*/ >/dev/null 2>&1 || return
-	cp -a /var/cache/zypp $aside && options="--cache-dir $aside/zypp --no-refresh"
+	refresh=--no-refresh
+	cp -a /var/cache/zypp $aside
 }
 remove() { zypp remove "$@"; }
 upgrade() { zypp update --auto-agree-with-licenses "$@"; }
