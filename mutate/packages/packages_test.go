@@ -15,7 +15,9 @@ import (
 type image map[string]string
 
 func (i image) ReadFile(_ context.Context, name string) ([]byte, error) {
-	if s, ok := i[name]; ok {
+	if s, ok := i[name]; ok && s == "broken" {
+		return nil, errBroken
+	} else if ok {
 		return []byte(s), nil
 	}
 	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
@@ -78,6 +80,8 @@ func TestFind(t *testing.T) {
 		{"nothing", with("ID=fedora\n"), `the image is "fedora", and has none of /usr/bin/dnf5, /usr/bin/dnf, ` +
 			"/usr/bin/microdnf, /usr/bin/apt-get, /usr/bin/zypper, /usr/bin/pacman, /sbin/apk, /usr/bin/apk"},
 		{"nothing at all", with(""), "the image has no os-release, and has none of /usr/bin/apt-get, "},
+		{"an os-release that cannot be read", image{"/etc/os-release": "broken", aptGet: ""},
+			"find the package manager: broken"},
 		{"one that cannot be looked at", image{dnf5: "broken", aptGet: "", "/etc/os-release": "ID=fedora\n"},
 			"find the package manager: broken"},
 	} {
