@@ -62,8 +62,10 @@ var knownFailures = []struct {
 	{func(*StepError) bool { return true }, lazyregexp.New(`No space left on device`), fullImage},
 }
 
-// noPackage is what apt-get prints of a package that no list has.
-var noPackage = lazyregexp.New(`Unable to locate package|has no installation candidate`)
+// noPackage is what package managers print of a package that no list has: apt-get;
+// dnf in both generations; microdnf; zypper; pacman; apk.
+var noPackage = lazyregexp.New(`Unable to locate package|has no installation candidate|` +
+	`No match for argument: |No package matches '|No provider of '|error: target not found: | \(no such package\):`)
 
 // Hint is what the recipe can do about it, if that shows.
 func (e *StepError) Hint() string {

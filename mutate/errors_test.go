@@ -61,6 +61,24 @@ func silent(command string, code int) error {
 	return &agent.ExitError{Command: command, Code: code, Reason: "ended"}
 }
 
+// TestHintOfAMissingPackage: in the words of each manager.
+func TestHintOfAMissingPackage(t *testing.T) {
+	for manager, line := range map[string]string{
+		"apt":        "E: Unable to locate package nosuch",
+		"apt, known": "E: Package 'nosuch' has no installation candidate",
+		"dnf":        "No match for argument: nosuch",
+		"microdnf":   "error: No package matches 'nosuch'",
+		"zypper":     "No provider of 'nosuch' found.",
+		"pacman":     "error: target not found: nosuch",
+		"apk":        "  nosuch (no such package):",
+	} {
+		e := &StepError{Kind: "packages", Network: true, Tail: []string{"before", line, "after"}}
+		if !strings.Contains(e.Hint(), "check the name") {
+			t.Errorf("%s: the hint for %q is %q", manager, line, e.Hint())
+		}
+	}
+}
+
 // TestHintOfAStepThatFailed fits what the recipe says, not only what is printed.
 func TestHintOfAStepThatFailed(t *testing.T) {
 	const missing, full = "E: Unable to locate package nosuch", "dd: error writing '/x': No space left on device"

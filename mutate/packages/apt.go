@@ -8,12 +8,14 @@ import (
 
 // apt is the package manager of Debian, Ubuntu and their kin (apt-get(8)).
 var apt = Manager{
-	Name:     "apt",
-	IDs:      []string{"debian", "ubuntu"},
-	commands: aptCommands,
-	query: func(name string) agent.Command {
-		return agent.Command{Argv: []string{"dpkg-query", "--show", "--showformat=${db:Status-Status}", "--", name}}
-	},
+	Name:     "apt-get",
+	ids:      []string{"debian", "ubuntu"},
+	programs: []string{"/usr/bin/apt-get"},
+	files:    ".deb",
+	words:    aptWords,
+	env:      aptEnv,
+	covers:   []agent.Cover{noServices},
+	database: dpkg,
 }
 
 // noServices keeps maintainer scripts from starting what they install: there
@@ -41,12 +43,10 @@ var aptEnv = map[string]string{
 // (dpkg(1), --force-unsafe-io). Downloaded packages would only swell the layer.
 const aptOptions = "--quiet --assume-yes -o APT::Keep-Downloaded-Packages=false -o Dpkg::Use-Pty=0 -o Acquire::Retries=3"
 
-// aptScript begins every change. All of a change is one command, because what it
-// puts into /run is gone with the command's own /run: so lists and caches never
-// are in the image. Lists that the image came with stay as they are: they are
-// used if they are there and the step does not ask for newer ones.
-const aptScript = `#!/bin/sh
-set -e
+// aptWords puts into /run what need not be in the image: /run is gone with the
+// command. Lists that the image came with stay as they are: they are used if
+// they are there and the step does not ask for newer ones.
+const aptWords = `
 work=/run/imgmut/apt
 mkdir -p $work/lists/partial
 options='` + aptOptions + `'
@@ -59,42 +59,33 @@ fetch_aside() {
 	options="$options -o Acquire::IndexTargets::deb-src::Sources::DefaultEnabled=false"
 	fetch
 }
-has_lists() { ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1; }
+use_lists() { ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1; }
+# apt-get passes over what it knows and is not installed, but fails over what it has no list of. Patterns are its own.
+installed() {
+	case $1 in *\**) return 0 ;; esac
+	dpkg-query --show "${1%%[=/]*}" >/dev/null 2>&1
+}
+remove() { get remove -- "$@"; }
+upgrade() { get install --only-upgrade -- "$@"; }
+upgrade_all() { get upgrade --with-new-pkgs; }
+install() { get install -- "$@"; }
 `
 
-func aptCommands(c Change) []agent.Command {
-	var s strings.Builder
-	s.WriteString(aptScript)
-	switch {
-	case c.KeepLists:
-		s.WriteString("fetch\n")
-	case c.Update || c.UpgradeAll || len(c.Upgrade) > 0:
-		s.WriteString("fetch_aside\n")
-	case len(c.Install) > 0:
-		s.WriteString("has_lists || fetch_aside\n")
-	}
-	do := func(verb string, names []string) {
-		s.WriteString("get " + verb)
-		if len(names) > 0 {
-			s.WriteString(" -- " + quoted(names))
+// dpkg knows what apt has installed (dpkg-query(1)).
+var dpkg = database{
+	programs: []string{"/usr/bin/dpkg-query"},
+	list: agent.Command{Argv: []string{"dpkg-query", "--show",
+		`--showformat=${db:Status-Status}\t${Package}\t${Architecture}\t${Version}\n`}},
+	parse: func(list string) []Package {
+		var whole strings.Builder
+		for line := range strings.Lines(list) {
+			if p, ok := strings.CutPrefix(line, "installed\t"); ok {
+				whole.WriteString(p)
+			}
 		}
-		s.WriteString("\n")
-	}
-	if len(c.Remove) > 0 {
-		do("remove", c.Remove)
-	}
-	if c.UpgradeAll {
-		do("upgrade --with-new-pkgs", nil)
-	}
-	if len(c.Upgrade) > 0 {
-		do("install --only-upgrade", c.Upgrade)
-	}
-	if len(c.Install) > 0 {
-		do("install", c.Install)
-	}
-	return []agent.Command{{Title: "apt-get", Script: s.String(), Env: aptEnv, Covers: []agent.Cover{noServices}}}
+		return columns(whole.String())
+	},
+	ids: func(p Package) []string {
+		return []string{p.Name, p.Name + ":" + p.Arch, p.Name + "=" + p.Version, p.Name + ":" + p.Arch + "=" + p.Version}
+	},
 }
-
-// quoted makes words of a shell of names; [CheckName] has seen to it that no
-// quote is in them.
-func quoted(names []string) string { return "'" + strings.Join(names, "' '") + "'" }

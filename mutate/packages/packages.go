@@ -1,16 +1,16 @@
 // Package packages speaks to the package managers of distributions.
 //
-// Which one an image has is told by its os-release. What is to be done
-// ([Change]) becomes the commands that do it, with that manager's own words for
-// three promises: nothing is ever asked, no service is started, and what was
-// only needed on the way (lists of packages, downloads, caches) is not left in
-// the image.
+// Which one an image has is told by its os-release, and by what is there
+// ([Find]). What is to be done ([Change]) becomes one command, with that
+// manager's own words for three promises: nothing is ever asked, no service is
+// started, and what was only needed on the way (lists of packages, downloads,
+// caches) is not left in the image. What is installed is asked with one command
+// as well ([List]); whether a package is among that is decided here.
 //
 // A further manager is a file with its [Manager] and a line in managers.
 package packages
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,52 +20,29 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/mutate/etc"
-	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
-
-// Change is what is to be done, in this order: lists are fetched, packages
-// removed, upgraded, installed.
-type Change struct {
-	// Update fetches the lists of packages even if the image has some. Without
-	// it they are fetched where the image has none, or to upgrade.
-	Update     bool
-	Remove     []string
-	UpgradeAll bool
-	Upgrade    []string // only these, where they are installed
-	Install    []string
-	// KeepLists leaves in the image the lists that were fetched.
-	KeepLists bool
-}
 
 // Manager is a package manager.
 type Manager struct {
 	Name     string
-	IDs      []string // ID or ID_LIKE of the os-release files of its distributions
-	commands func(Change) []agent.Command
-	query    func(name string) agent.Command // prints the word "installed" if a package is
+	ids      []string // ID or ID_LIKE of the os-release files of its distributions
+	programs []string // an image that has one of these has the manager
+	files    string   // how its package files end
+	words    string   // shell functions, of which a change is made: see common
+	env      map[string]string
+	covers   []agent.Cover
+	database database
 }
 
-var managers = []Manager{apt}
+// managers are all of them. Where an image has several that fit equally well,
+// the first of the list is taken.
+var managers = []Manager{apt, dnf5, dnf, microdnf, zypper, pacman, apk}
 
-// Commands are what to run in the image to make the change, in order.
-func (m Manager) Commands(c Change) []agent.Command { return m.commands(c) }
-
-// nameForm is what the managers agree on, with =version, :arch and the like
-// after it. It cannot start with a dash, so it is never taken for an option, nor
-// end with one, by which apt-get would remove it.
-var nameForm = lazyregexp.New(`^[A-Za-z0-9@][A-Za-z0-9+._:=~^*/@-]*$`)
-
-// CheckName says what is wrong with the form of a package's name.
-func CheckName(name string) error {
-	if !nameForm().MatchString(name) || strings.HasSuffix(name, "-") {
-		return fmt.Errorf("%q is not the name of a package", name)
-	}
-	return nil
-}
-
-// Files is an image whose files can be read.
+// Files is an image whose files can be looked at.
 type Files interface {
 	ReadFile(ctx context.Context, name string) ([]byte, error)
+	// Stat describes a file, without following a link.
+	Stat(ctx context.Context, name string) (*agent.Stat, error)
 }
 
 // Guest is an image in which programs can be run as well.
@@ -76,40 +53,62 @@ type Guest interface {
 
 // Find gives the package manager of an image.
 func Find(ctx context.Context, image Files) (Manager, error) {
-	text, err := image.ReadFile(ctx, "/etc/os-release")
-	if errors.Is(err, fs.ErrNotExist) {
-		text, err = image.ReadFile(ctx, "/usr/lib/os-release")
-	}
+	return find(ctx, image, func(m Manager) []string { return m.programs })
+}
+
+// find gives the first manager of which the image has a program. Those that the
+// image's os-release points to come first: a Debian may well have rpm.
+func find(ctx context.Context, image Files, programs func(Manager) []string) (Manager, error) {
+	ids, err := osIDs(ctx, image)
 	if err != nil {
 		return Manager{}, fmt.Errorf("find the package manager: %w", err)
 	}
-	r := etc.ParseOSRelease(string(text))
-	var known []string
-	for _, id := range append([]string{r["ID"]}, strings.Fields(r["ID_LIKE"])...) {
-		for _, m := range managers {
-			if slices.Contains(m.IDs, id) {
+	rank := func(m Manager) int {
+		for i, id := range ids {
+			if slices.Contains(m.ids, id) {
+				return i
+			}
+		}
+		return len(ids)
+	}
+	ranked := slices.Clone(managers)
+	slices.SortStableFunc(ranked, func(a, b Manager) int { return rank(a) - rank(b) })
+	var looked []string
+	for _, m := range ranked {
+		for _, program := range programs(m) {
+			_, err := image.Stat(ctx, program)
+			if err == nil {
 				return m, nil
+			}
+			if !errors.Is(err, fs.ErrNotExist) {
+				return Manager{}, fmt.Errorf("find the package manager: %w", err)
+			}
+			if !slices.Contains(looked, program) {
+				looked = append(looked, program)
 			}
 		}
 	}
-	for _, m := range managers {
-		known = append(known, m.IDs...)
+	what := "has no os-release"
+	if len(ids) > 0 {
+		what = fmt.Sprintf("is %q", ids[0])
 	}
-	return Manager{}, fmt.Errorf("find the package manager: the image is %q, and imgmut knows those of %s",
-		r["ID"], strings.Join(known, ", "))
+	return Manager{}, fmt.Errorf("find the package manager: the image %s, and has none of %s",
+		what, strings.Join(looked, ", "))
 }
 
-// Installed asks the image's package manager whether it has a package.
-func Installed(ctx context.Context, g Guest, name string) (bool, error) {
-	m, err := Find(ctx, g)
-	if err != nil {
-		return false, err
+// osIDs says what the image is, and what that is like: none if nothing in it
+// says so.
+func osIDs(ctx context.Context, image Files) ([]string, error) {
+	for _, name := range []string{"/etc/os-release", "/usr/lib/os-release"} {
+		text, err := image.ReadFile(ctx, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		r := etc.ParseOSRelease(string(text))
+		return append([]string{r["ID"]}, strings.Fields(r["ID_LIKE"])...), nil
 	}
-	var out bytes.Buffer
-	err = g.Exec(ctx, m.query(name), false, func(b []byte) { out.Write(b) })
-	var exit *agent.ExitError
-	if err != nil && !errors.As(err, &exit) { // it fails for a package it has never heard of
-		return false, err
-	}
-	return strings.TrimSpace(out.String()) == "installed", nil
+	return nil, nil
 }

@@ -32,6 +32,9 @@ type recorder struct {
 	log   []string
 }
 
+// debian is what says that the package manager is apt.
+var debian = map[string]string{"/etc/os-release": "ID=debian\n", "/usr/bin/apt-get": ""}
+
 var errRun = errors.New("told to fail")
 
 func (g *recorder) Run(_ context.Context, c agent.Command) error {
@@ -221,7 +224,7 @@ func TestApply(t *testing.T) {
 				t.Fatal(err)
 			}
 			src, _ := source(t)
-			g := &recorder{files: map[string]string{"/etc/os-release": "ID=debian\n"}}
+			g := &recorder{files: debian}
 			if err := all[0].Value.Apply(t.Context(), g, src); err != nil {
 				t.Fatal(err)
 			}
@@ -246,10 +249,47 @@ func TestApplyStopsAtError(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		g := &recorder{files: map[string]string{"/etc/os-release": "ID=debian\n"}, fail: tc.fail}
+		g := &recorder{files: debian, fail: tc.fail}
 		if err := all[0].Value.Apply(t.Context(), g, nil); !errors.Is(err, errRun) || len(g.log) != tc.ran {
 			t.Errorf("%s: %v after %q", tc.in, err, g.log)
 		}
+	}
+}
+
+// TestPackageFiles: those beside the recipe come into the image and are part of
+// the key, those of the image are taken where they are.
+func TestPackageFiles(t *testing.T) {
+	dir := t.TempDir()
+	err := errors.Join(os.Mkdir(dir+"/sub", 0o755), os.WriteFile(dir+"/sub/x.deb", []byte("x"), 0o600),
+		os.WriteFile(dir+"/y.deb", []byte("y"), 0o400))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := step.DecodeAll(parse(t, "- packages: [./sub/x.deb, ./y.deb, /root/z.deb, nano]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inputs := all[0].Value.(step.Inputter).Inputs()
+	if want := []step.From{{Path: "sub/x.deb"}, {Path: "y.deb"}}; !slices.Equal(inputs, want) {
+		t.Errorf("inputs %+v, want %+v", inputs, want)
+	}
+	g := &recorder{files: debian}
+	if err := all[0].Value.Apply(t.Context(), g, &step.Source{Root: root(t, dir)}); err != nil {
+		t.Fatal(err)
+	}
+	const install = `install '/var/cache/imgmut/files/sub/x.deb' '/var/cache/imgmut/files/y.deb' '/root/z.deb' 'nano'\nfinish\n`
+	if len(g.log) != 3 || g.log[0] != `put /var/cache/imgmut/files/sub/x.deb 0644 0:0 "x"` ||
+		g.log[1] != `put /var/cache/imgmut/files/y.deb 0444 0:0 "y"` || !strings.Contains(g.log[2], install) {
+		t.Errorf("Apply: %q", g.log)
+	}
+
+	g = &recorder{files: map[string]string{"/usr/bin/pacman": ""}}
+	err = all[0].Value.Apply(t.Context(), g, nil)
+	if err == nil || !strings.Contains(err.Error(), "the image has pacman, which takes files that end in .pkg.tar") {
+		t.Errorf("Apply where files are others: %v", err)
+	}
+	if len(g.log) > 0 {
+		t.Errorf("and the image was changed: %q", g.log)
 	}
 }
 

@@ -39,6 +39,7 @@ var examples = map[string][]string{
 	"packages": {
 		`{"install":["nginx-light","curl"],"remove":["nano"],"update":true}`, `{"install":["nginx-light"]}`,
 		`{"upgrade":{"all":true}}`, `{"upgrade":{"names":["openssl","libssl3"]},"keep-lists":true}`,
+		`{"install":["./agent.deb","/root/driver.deb"]}`,
 	},
 	"systemd": {`{"enable":["nginx.service"],"disable":["apt-daily.timer"],"mask":["getty@tty1.service"],` +
 		`"default-target":"multi-user.target"}`},
@@ -181,6 +182,13 @@ func TestValidate(t *testing.T) {
 			[]string{"packages.update: lists of packages are not left in the image unless keep-lists: true"}},
 		{`packages: {}`, []string{"packages: nothing to do: want install, remove, update or upgrade"}},
 		{`packages: {upgrade: [-y]}`, []string{`packages.upgrade[0]: "-y" is not the name of a package`}},
+		{`packages: [./a.deb, sub/b.rpm, /root/c.pkg.tar.zst, "./d_1.0-1+b1~x_all.apk", nano/bookworm-backports]`, nil},
+		{`packages: [c.deb, ./d, ../e.deb, ./f/../../g.deb, /a//b.deb, "./a b.deb"]`,
+			[]string{`"c.deb": a file beside the recipe is written ./c.deb`, `"./d": want a file that ends in .deb`,
+				`"../e.deb": want a path inside`, `"./f/../../g.deb": want a path inside`, `"/a//b.deb": want a clean absolute`,
+				`"./a b.deb": want a path of letters`}},
+		{`packages: {remove: [./a.deb], upgrade: [/a.deb]}`,
+			[]string{`packages.remove[0]: "./a.deb" is a file, which can only be installed`, `packages.upgrade[0]: "/a.deb" is`}},
 		{`packages: ["-y"]`, []string{`packages: "-y" is not the name of a package`}},
 		{`packages: {remove: ["a b", ""]}`, []string{`packages.remove[0]: "a b"`, `packages.remove[1]: ""`}},
 

@@ -25,6 +25,8 @@ var files = map[string]string{
 	"/etc/os-release": "ID=debian\n",
 	"/etc/passwd":     "root:x:0:0::/root:/bin/sh\nwww-data:x:33:33::/:\n",
 	"/etc/motd":       "hello\nworld\n",
+
+	"/usr/bin/dpkg-query": "",
 }
 
 func (g *guest) Exec(_ context.Context, c agent.Command, network bool, out func([]byte)) error {
@@ -80,18 +82,17 @@ func decode(t *testing.T, assertions ...string) ([]verify.Assertion, error) {
 func TestCheck(t *testing.T) {
 	g := &guest{
 		output: map[string]string{
-			"systemctl is-enabled -- a.service":                          "enabled\n",
-			"systemctl is-enabled -- b.service":                          "disabled\n",
-			"systemctl is-enabled -- c.service":                          "masked\n",
-			"dpkg-query --show --showformat=${db:Status-Status} -- curl": "installed",
-			"dpkg-query --show --showformat=${db:Status-Status} -- nano": "config-files",
+			"systemctl is-enabled -- a.service": "enabled\n",
+			"systemctl is-enabled -- b.service": "disabled\n",
+			"systemctl is-enabled -- c.service": "masked\n",
+			`dpkg-query --show --showformat=${db:Status-Status}\t${Package}\t${Architecture}\t${Version}\n`: "" +
+				"installed\tcurl\tamd64\t7.88.1-10\nconfig-files\tnano\tamd64\t7.2-1\n",
 			"fails": "1\n2\n3\n4\n5\n6\n", "works": "fine\n",
 		},
 		code: map[string]int{
 			"systemctl is-enabled -- b.service": 1, "systemctl is-enabled -- c.service": 1,
-			"systemctl is-enabled -- gone.service":                       1,
-			"dpkg-query --show --showformat=${db:Status-Status} -- gone": 1,
-			"fails": 3, "false": 1,
+			"systemctl is-enabled -- gone.service": 1,
+			"fails":                                3, "false": 1,
 		},
 	}
 	for _, tc := range []struct{ in, name, want string }{ // want: how it does not hold; empty if it does
@@ -112,8 +113,10 @@ func TestCheck(t *testing.T) {
 		{`absent: /etc/gone`, "absent /etc/gone", ""},
 		{`absent: /etc/motd`, "absent /etc/motd", "/etc/motd is there"},
 		{`package: curl`, "package curl", ""},
+		{`package: "curl:amd64=7.88.1-10"`, "package curl:amd64=7.88.1-10", ""},
 		{`package: nano`, "package nano", "package nano is not installed"},
 		{`package: gone`, "package gone", "package gone is not installed"},
+		{`package: "curl:i386"`, "package curl:i386", "package curl:i386 is not installed, but curl:amd64=7.88.1-10"},
 		{`unit: a.service`, "unit a.service", ""},
 		{`unit: {name: b.service, state: disabled}`, "unit b.service", ""},
 		{`unit: {name: c.service, state: masked}`, "unit c.service", ""},
@@ -156,6 +159,7 @@ func TestDecodeProblems(t *testing.T) {
 		`file: {path: /x, owner: "a b"}`:        `"a b": want USER or USER:GROUP`,
 		`file: {path: /x, size: 1}`:             "size",
 		`absent: x`:                             `"x": want an absolute path`,
+		`package: nano/stable`:                  `"nano/stable": want one package`,
 		`package: -y`:                           `"-y" is not the name of a package`,
 		`unit: nginx`:                           `"nginx": want a full unit name`,
 		`unit: {name: a.service, state: alive}`: `"alive": want one of enabled, disabled, masked, static`,
