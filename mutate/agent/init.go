@@ -112,12 +112,30 @@ func runJob() (*ExitStatus, error) {
 	if err := filterCalls(); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(j.Argv[0], j.Argv[1:]...)
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = j.Dir, j.Env, os.Stdout, os.Stderr
+	cmd, err := j.command()
+	if err != nil {
+		return nil, err
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(err, inTheWay(j.Argv[0]))
 	}
 	return reap(cmd.Process.Pid)
+}
+
+// command is the program of the job. It is looked for where the PATH of the job says, as a
+// shell does with a variable before a command. That of init says nothing: it may have
+// none.
+func (j *job) command() (*exec.Cmd, error) {
+	for _, e := range j.Env {
+		if path, ok := strings.CutPrefix(e, "PATH="); ok { // the last counts
+			if err := os.Setenv("PATH", path); err != nil {
+				return nil, err
+			}
+		}
+	}
+	cmd := exec.Command(j.Argv[0], j.Argv[1:]...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = j.Dir, j.Env, os.Stdout, os.Stderr
+	return cmd, nil
 }
 
 // inTheWay says what, other than that it is not there, keeps a program from being found:

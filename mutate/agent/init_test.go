@@ -36,3 +36,23 @@ func TestInTheWay(t *testing.T) {
 		t.Errorf("no program: %v", err)
 	}
 }
+
+// TestProgramsAreFoundByTheJobsPath, whatever that of init is: it has none where it had to
+// start itself over.
+func TestProgramsAreFoundByTheJobsPath(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a/tool", "b/tool"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", "")
+	j := job{Argv: []string{"tool"}, Env: []string{"PATH=" + dir + "/a", "HOME=/root", "PATH=" + dir + "/b"}}
+	cmd, err := j.command()
+	if err != nil || cmd.Err != nil || cmd.Path != dir+"/b/tool" {
+		t.Errorf("it is %s, %v, %v", cmd.Path, cmd.Err, err)
+	}
+}
