@@ -69,7 +69,7 @@ func Init() error {
 		return errors.New("start init: this runs inside a guest only, started by the agent")
 	}
 	if unix.Gettid() != 1 { // it came to another thread first
-		return syscall.Exec("/proc/self/exe", os.Args, nil)
+		return syscall.Exec("/proc/self/exe", os.Args, os.Environ())
 	}
 	// What ends the command's session must not end this before the command has
 	// had its time. Not ignored, because that the command would inherit.
