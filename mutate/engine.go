@@ -162,8 +162,14 @@ const spaceFloor = 64 << 20
 var ErrNoSpace = fault.New(fault.Host, "make room with imgmut gc, or use a store on a larger disk with --store",
 	"the store is too full: %w", syscall.ENOSPC)
 
-func (e *Engine) needSpace(bytes int64) error {
-	free, err := e.Store.Free()
+// room is needSpace for those who ask when they know how much it is.
+func (e *Engine) room(ctx context.Context) func(bytes int64) error {
+	return func(bytes int64) error { return e.needSpace(ctx, bytes) }
+}
+
+// needSpace is [ErrNoSpace] if there is no room for that many bytes more.
+func (e *Engine) needSpace(ctx context.Context, bytes int64) error {
+	free, err := e.Store.Room(ctx, bytes+spaceFloor)
 	if err == nil && free < bytes+spaceFloor {
 		err = fmt.Errorf("%w: %d MiB are free in %s, %d MiB are needed",
 			ErrNoSpace, free>>20, e.Store.Root(), (bytes+spaceFloor)>>20)

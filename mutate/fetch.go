@@ -25,7 +25,7 @@ func (e *Engine) fetch(ctx context.Context, of recipes.Base, anew bool) (*record
 			return base, err
 		}
 	}
-	f := remote.Fetcher{Proxy: e.Proxy, Room: e.needSpace, Progress: e.progress("fetch"), Note: e.note}
+	f := remote.Fetcher{Proxy: e.Proxy, Room: e.room(ctx), Progress: e.progress("fetch"), Note: e.note}
 	file, err := e.promised(ctx, &f, of, file)
 	if err != nil {
 		return nil, err

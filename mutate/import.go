@@ -156,7 +156,7 @@ func (e *Engine) importNew(
 // unpack gives the raw image in a file.
 func (e *Engine) unpack(ctx context.Context, run *store.Workspace, f *os.File, backing bool) (*format.Image, error) {
 	image, err := format.Open(ctx, f, run.Path(""), format.Options{
-		Backing: backing, Room: e.needSpace, Progress: e.progress("unpack"),
+		Backing: backing, Room: e.room(ctx), Progress: e.progress("unpack"),
 	})
 	if err == nil && len(image.Is) > 0 {
 		is := slices.Clone(image.Is)
@@ -221,7 +221,7 @@ func (e *Engine) take(ctx context.Context, name string, f *os.File) (_ *content.
 	if err != nil {
 		return nil, err
 	}
-	if err := e.needSpace(need); err != nil {
+	if err := e.needSpace(ctx, need); err != nil {
 		return nil, err
 	}
 	sums, err := content.Copy(ctx, out, f, e.progress("copy"))

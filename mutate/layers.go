@@ -20,7 +20,7 @@ import (
 func (b *build) layers(ctx context.Context) (err error) {
 	p := b.plan
 	if !p.ready || p.reused < len(p.steps) {
-		if err := b.needSpace(0); err != nil {
+		if err := b.needSpace(ctx, 0); err != nil {
 			return err
 		}
 		if p.reused < len(p.steps) {
@@ -167,7 +167,7 @@ func (b *build) runStep(
 // so. changed says that it has changed what the system mounts.
 func (b *build) step(ctx context.Context, g *guest.Guest, i int, out *lineWriter) (changed bool, err error) {
 	l, image := &b.plan.steps[i], b.guests.image.Load()
-	if err := b.needSpace(0); err != nil {
+	if err := b.needSpace(ctx, 0); err != nil {
 		return false, err
 	}
 	had, sealed := *image.Layout, image.Sealed()

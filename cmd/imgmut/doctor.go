@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/imgmut/imgmut/machined"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/mount"
@@ -133,37 +135,66 @@ func namespaceFindings() findings {
 // storeFindings looks at the directory of the store, or the one it would be
 // made in.
 func storeFindings(dir string) findings {
-	f := finding{Name: "store " + dir, OK: true, Found: "reflinks"}
+	f := finding{Name: "store " + dir, OK: true}
 	if err := store.Trusted(dir); err != nil {
-		f.OK, f.Found, f.Fault, f.Mend = false, "", err.Error(), fault.Mend(err)
+		f.OK, f.Fault, f.Mend = false, err.Error(), fault.Mend(err)
 		return findings{f}
 	}
-	if _, err := os.Stat(filepath.Join(dir, "pool.xfs")); err == nil {
-		f.Found = "a pool in " + filepath.Join(dir, "pool.xfs")
-		return findings{f}
-	}
+	pool := filepath.Join(dir, "pool.xfs")
 	for dir != "/" {
 		if _, err := os.Stat(dir); err == nil {
 			break
 		}
 		dir = filepath.Dir(dir)
 	}
-	_, noTool := exec.LookPath("mkfs.xfs")
-	err := reflink.Probe(dir)
-	switch {
-	case err == nil:
-	case errors.Is(err, reflink.ErrUnsupported) && !mount.KernelHas("xfs"):
-		f.OK, f.Mend = false, "put the store on btrfs"
-		f.Fault = "its filesystem cannot reflink, and this kernel has no XFS to make a pool of"
-	case errors.Is(err, reflink.ErrUnsupported) && noTool != nil:
-		f.OK, f.Mend = false, "install the package xfsprogs"
-		f.Fault = "its filesystem cannot reflink, and there is no mkfs.xfs to make a pool"
-	case errors.Is(err, reflink.ErrUnsupported):
-		f.Found = "cannot reflink: imgmut makes a pool, a sparse XFS file, in it"
-	default:
-		f.OK, f.Fault, f.Mend = false, err.Error(), "choose another with --store, or run as root"
+	fs, err := reflink.Filesystem(dir)
+	if err != nil {
+		f.OK, f.Fault = false, err.Error()
+		return findings{f}
+	}
+	free := "?"
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err == nil {
+		free = humanSize(int64(st.Bavail) * st.Bsize)
+	}
+	f.Found = fs + ", reflinks"
+	if _, err := os.Stat(pool); err == nil {
+		f.Found = "a pool in " + pool + ", on " + fs
+	} else {
+		f.reflinks(dir, fs)
+	}
+	if f.OK {
+		f.Found += ", " + free + " free"
 	}
 	return findings{f}
+}
+
+// reflinks finds out whether files in dir can be cloned, and if not, whether there can be a pool.
+func (f *finding) reflinks(dir, fs string) {
+	_, noTool := exec.LookPath("mkfs.xfs")
+	err := reflink.Probe(dir)
+	off := ""
+	if fs == "ZFS" {
+		off = reflink.CloningOff(reflink.ZFSParameters)
+	}
+	switch {
+	case err == nil && fs == "ZFS":
+		f.Found += " (not tried by imgmut's tests; digests read whole images there)"
+	case err == nil:
+	case !errors.Is(err, reflink.ErrUnsupported):
+		f.OK, f.Fault, f.Mend = false, err.Error(), "choose another with --store, or run as root"
+	case !mount.KernelHas("xfs"):
+		f.OK, f.Mend = false, "put the store on btrfs"
+		f.Fault = fs + " cannot reflink, and this kernel has no XFS to make a pool of"
+	case noTool != nil:
+		f.OK, f.Mend = false, "install the package xfsprogs"
+		f.Fault = fs + " cannot reflink, and there is no mkfs.xfs to make a pool"
+	case off != "":
+		f.Found = "ZFS does not clone blocks, for " + off + " (OpenZFS 2.3 and later do it safely: echo 1 > " +
+			reflink.ZFSParameters + "/zfs_bclone_enabled): imgmut makes a pool, a sparse XFS file, in it"
+	default:
+		f.Found = fs + " cannot reflink: imgmut makes a pool, a sparse XFS file, in it"
+	}
 }
 
 // toolFindings looks for the programs that some images need.

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,7 +30,56 @@ var ErrUnsupported = errors.New("reflink is not supported here")
 // It never copies: where that is impossible it returns [ErrUnsupported]. A dst
 // that is longer than src is refused, or would keep its end.
 func Clone(dst, src *os.File) error {
-	return wrap("clone", dst, src, unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())))
+	err := wrap("clone", dst, src, patiently(src, func() error { return ficlone(dst, src) }))
+	if err != nil {
+		return err
+	}
+	return sameSize(dst, src)
+}
+
+// ficlone is the one system call that everything rests on. A test answers in its place
+// as filesystems do that this machine does not have.
+var ficlone = func(dst, src *os.File) error { return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) }
+
+// How often, and with what pauses in between, a clone is tried that cannot be made yet.
+const (
+	dirtyTries = 8
+	dirtyPause = 5 * time.Millisecond
+)
+
+// patiently makes a clone where the filesystem shares only what is on the disk already:
+// OpenZFS answers EAGAIN as long as a block of the source is not (zfs_bclone_wait_dirty
+// in zfs(4)).
+func patiently(src *os.File, clone func() error) error {
+	err := clone()
+	for n := range dirtyTries {
+		if !errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		if err := src.Sync(); err != nil {
+			return fmt.Errorf("write out %s: %w", src.Name(), err)
+		}
+		time.Sleep(dirtyPause << n)
+		err = clone()
+	}
+	return err
+}
+
+// sameSize says whether a clone is whole: OpenZFS before 2.2.3 could cut one off, and say
+// that it is made.
+func sameSize(dst, src *os.File) error {
+	is, err := dst.Stat()
+	if err != nil {
+		return err
+	}
+	was, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	if is.Size() != was.Size() {
+		return fmt.Errorf("clone %s to %s: it has %d bytes, and its source %d", src.Name(), dst.Name(), is.Size(), was.Size())
+	}
+	return nil
 }
 
 // CloneRange makes length bytes of dst at dstOffset share the extents of src
@@ -40,11 +90,11 @@ func CloneRange(dst *os.File, dstOffset int64, src *os.File, srcOffset, length i
 	if length == 0 {
 		return nil // the kernel would take it for all up to the end of src
 	}
-	return wrap("clone range of", dst, src, unix.IoctlFileCloneRange(int(dst.Fd()), &unix.FileCloneRange{
-		Src_fd:      int64(src.Fd()),
-		Src_offset:  uint64(srcOffset),
-		Src_length:  uint64(length),
-		Dest_offset: uint64(dstOffset),
+	r := unix.FileCloneRange{
+		Src_fd: int64(src.Fd()), Src_offset: uint64(srcOffset), Src_length: uint64(length), Dest_offset: uint64(dstOffset),
+	}
+	return wrap("clone range of", dst, src, patiently(src, func() error {
+		return unix.IoctlFileCloneRange(int(dst.Fd()), &r)
 	}))
 }
 

@@ -101,12 +101,65 @@ func (s *Store) poolSize() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	size := free / 10 * 9 &^ (1<<20 - 1)
+	size := share(free)
 	if size < poolFloor {
 		return 0, fmt.Errorf("make pool: %w: %d MiB are free, at least %d MiB are needed",
 			unix.ENOSPC, free>>20, poolFloor/9*10>>20)
 	}
 	return size, nil
+}
+
+// share is what a pool may take of that many free bytes.
+func share(free int64) int64 { return free / 10 * 9 &^ (1<<20 - 1) }
+
+// growPool gives the pool the share of the disk that it would have today: the disk may
+// have grown, or have been fuller. It tells if that is more than before.
+func (s *Store) growPool(ctx context.Context) error {
+	unlock, err := lock.Take(ctx, filepath.Join(s.dir, "lock"), lock.Exclusive, nil)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	below, err := freeIn(s.dir)
+	if err != nil {
+		return err
+	}
+	inPool, err := freeIn(s.root)
+	if err != nil {
+		return err
+	}
+	more := share(below) - inPool
+	if more < poolFloor/2 { // not worth the while
+		return nil
+	}
+	f, err := openPart(s.poolFile(), os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	device, err := mount.OpenLoop(f)
+	if err != nil {
+		return err
+	}
+	if device == nil {
+		return fmt.Errorf("grow pool: %s is mounted by no loop device", s.poolFile())
+	}
+	defer device.Close()
+	if err := f.Truncate(fi.Size() + more); err != nil {
+		return fmt.Errorf("grow pool: %w", err)
+	}
+	if err := unix.IoctlSetInt(int(device.Fd()), unix.LOOP_SET_CAPACITY, 0); err != nil {
+		return fmt.Errorf("grow pool: %w", err)
+	}
+	if _, err := tool.Run(ctx, tool.Call{Program: "xfs_growfs", Args: []string{"-d", s.root}, What: "grow pool"}); err != nil {
+		return err
+	}
+	s.note(fmt.Sprintf("%s may grow to %d GiB now", s.poolFile(), (fi.Size()+more)>>30))
+	return nil
 }
 
 // mountPool makes sure that the pool is mounted, after a reboot for example.

@@ -101,6 +101,48 @@ func TestPoolIsBoundedByTheFilesystemBelow(t *testing.T) {
 	}
 }
 
+// TestPoolGrows: when there is not room enough in it, and the disk has more.
+func TestPoolGrows(t *testing.T) {
+	dir := ext4Dir(t)
+	hog, err := os.Create(filepath.Join(dir, "hog"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hog.Close()
+	before := available(t, dir)
+	do(t, unix.Fallocate(int(hog.Fd()), 0, 0, before-3<<30)) // the pool gets a share of what is left
+	var notes []string
+	s, err := store.Open(t.Context(), dir, func(line string) { notes = append(notes, line) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := begin(t, s)
+	mustPublish(t, s, run, store.Layers, "layer", "disk")
+	do(t, run.Close())
+	if free, err := s.Room(t.Context(), 5<<30); err != nil || free >= 3<<30 {
+		t.Errorf("on a disk that is as full: %d are free, %v", free, err)
+	}
+	do(t, hog.Truncate(0))
+	if free, err := s.Room(t.Context(), 1<<30); err != nil || free >= 3<<30 {
+		t.Errorf("it has enough: %d are free, %v", free, err)
+	}
+	if len(notes) != 1 { // that it was made
+		t.Errorf("notes %q", notes)
+	}
+	if free, err := s.Room(t.Context(), 5<<30); err != nil || free < 5<<30 || free > before {
+		t.Errorf("on a disk with more: %d are free, %v", free, err)
+	}
+	if len(notes) != 2 || !strings.Contains(notes[1], "may grow to") {
+		t.Errorf("notes %q", notes)
+	}
+	do(t, s.Load(store.Layers, "layer", &record{}))
+	unmount(t, filepath.Join(dir, "pool"))
+	again := reopen(t, dir)
+	if free, err := again.Free(); err != nil || free < 5<<30 {
+		t.Errorf("mounted again: %d are free, %v", free, err)
+	}
+}
+
 func TestPoolIsMadeOnce(t *testing.T) {
 	dir := ext4Dir(t)
 	var peers []*process

@@ -267,15 +267,34 @@ func (s *Store) Remove(ctx context.Context, k Kind, name string) error {
 // Free tells how many bytes can still be written. A pool is a sparse file, so
 // it has no more than the filesystem under it.
 func (s *Store) Free() (int64, error) {
-	var free int64 = 1<<63 - 1
-	for _, dir := range []string{s.root, s.dir} {
-		var st unix.Statfs_t
-		if err := unix.Statfs(dir, &st); err != nil {
-			return 0, fmt.Errorf("ask for free space of %s: %w", dir, err)
-		}
-		free = min(free, int64(st.Bavail)*st.Bsize)
+	inRoot, err := freeIn(s.root)
+	if err != nil {
+		return 0, err
 	}
-	return free, nil
+	below, err := freeIn(s.dir)
+	return min(inRoot, below), err
+}
+
+// Room is [Store.Free], for one who wants to write that much. A pool that is too small
+// for it grows, if the disk has room.
+func (s *Store) Room(ctx context.Context, bytes int64) (free int64, err error) {
+	free, err = s.Free()
+	if err != nil || free >= bytes || s.root == s.dir {
+		return free, err
+	}
+	if err := s.growPool(ctx); err != nil {
+		return 0, err
+	}
+	return s.Free()
+}
+
+// freeIn tells how many bytes can be written to a filesystem.
+func freeIn(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("ask for free space of %s: %w", dir, err)
+	}
+	return int64(st.Bavail) * st.Bsize, nil
 }
 
 // Used tells how many bytes of the filesystem with the objects are in use, once

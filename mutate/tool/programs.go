@@ -17,6 +17,7 @@ type Program struct {
 var programs = []Program{
 	{"blkid", "util-linux", ""},
 	{"mkfs.xfs", "xfsprogs", "making a pool"},
+	{"xfs_growfs", "xfsprogs", "growing a pool"},
 	{"e2fsck", "e2fsprogs", "images with ext4"},
 	{"dumpe2fs", "e2fsprogs", "images with ext4"},
 	{"xfs_repair", "xfsprogs", "images with XFS"},
