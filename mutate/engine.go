@@ -72,8 +72,7 @@ type Engine struct {
 	Agent string
 	// Version is imgmut's own, for records.
 	Version string
-	// Events is told what happens, from one goroutine at a time. It must not
-	// block for long.
+	// Events is told what happens, from any goroutine. It must not block for long.
 	Events func(Event)
 	// Proxy says by which proxy a request goes that fetches an image, as in
 	// [http.Transport]; nil is none.

@@ -3,6 +3,7 @@ package mutate
 import (
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,8 +20,9 @@ var day = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // a memory for what the engine says. It starts no guest.
 type world struct {
 	*Engine
-	now  time.Time
-	said []Event
+	now     time.Time
+	said    []Event
+	telling sync.Mutex
 }
 
 func newWorld(t *testing.T) *world {
@@ -36,10 +38,14 @@ func newWorld(t *testing.T) *world {
 	}
 	w := &world{now: day}
 	w.Engine = &Engine{
-		Store:  s,
-		Events: func(e Event) { w.said = append(w.said, e) },
-		Now:    func() time.Time { return w.now },
-		made:   map[record.Key]time.Time{},
+		Store: s,
+		Events: func(e Event) {
+			w.telling.Lock()
+			defer w.telling.Unlock()
+			w.said = append(w.said, e)
+		},
+		Now:  func() time.Time { return w.now },
+		made: map[record.Key]time.Time{},
 	}
 	return w
 }

@@ -1,6 +1,7 @@
 package mutate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -109,9 +111,8 @@ func (e *Engine) seen(id content.FileID) (*record.Base, error) {
 	return nil, nil
 }
 
-// importNew takes a file, which comes from source, into the store. A raw one is looked into
-// before anything is copied, so that what cannot be used costs nothing. remember writes
-// down what is known of the file, which is so and so.
+// importNew takes a file, which comes from source, into the store. remember writes down
+// what is known of the file, which is so and so.
 func (e *Engine) importNew(
 	ctx context.Context, f *os.File, id content.FileID, backing bool, source string, remember func(b *record.Base, is []string),
 ) (_ *record.Base, err error) {
@@ -125,13 +126,9 @@ func (e *Engine) importNew(
 		return nil, err
 	}
 	defer image.Close(f)
-	seen, err := e.lookInto(ctx, image.File)
-	if err != nil {
-		return nil, err
-	}
 	e.phase("import " + source)
 	tmp := run.Path("base")
-	sums, err := e.take(ctx, tmp, image.File)
+	seen, sums, err := e.lookAndTake(ctx, image.File, tmp)
 	if err != nil {
 		return nil, err
 	}
@@ -151,6 +148,23 @@ func (e *Engine) importNew(
 			remember(b, image.Is)
 		}
 	})
+}
+
+// lookAndTake looks into a raw image, and takes it meanwhile: each keeps one core busy for
+// some time. That it cannot be used shows soon, and then no more of it is taken.
+func (e *Engine) lookAndTake(ctx context.Context, f *os.File, name string) (seen *looked, sums *content.Sums, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var looking sync.WaitGroup
+	var unusable error
+	looking.Go(func() {
+		if seen, unusable = e.lookInto(ctx, f); unusable != nil {
+			cancel(unusable)
+		}
+	})
+	sums, err = e.take(ctx, name, f)
+	looking.Wait()
+	return seen, sums, cmp.Or(unusable, err)
 }
 
 // unpack gives the raw image in a file.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/imgmut/imgmut/mutate"
 	"github.com/imgmut/imgmut/mutate/fault"
@@ -26,6 +27,7 @@ type session struct {
 	progress       renderer
 	log            *slog.Logger
 	wire           *wire
+	telling        sync.Mutex // one event at a time
 }
 
 // run runs a command and prints its result. A result may come with an error,
@@ -83,6 +85,8 @@ func (s *session) open(ctx context.Context) (*mutate.Engine, error) {
 }
 
 func (s *session) event(e mutate.Event) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
 	s.progress.event(e)
 	if e.Type != mutate.EventOutput && e.Type != mutate.EventProgress {
 		s.log.Debug("event", "type", e.Type, "recipe", e.Recipe, "step", e.Step, "name", e.Name,
