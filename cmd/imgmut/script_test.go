@@ -96,7 +96,7 @@ func exitCmd(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // serveCmd: serve has a web server give the files of the working directory, at $URL, and
-// write down in the file requests what it was asked for.
+// write down in the file requests what it was asked for. It breaks off all the time.
 func serveCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) > 0 {
 		ts.Fatalf("usage: serve")
@@ -109,10 +109,25 @@ func serveCmd(ts *testscript.TestScript, neg bool, args []string) {
 			fmt.Fprintln(log, r.URL.Path, r.Header.Get("Range"))
 			log.Close()
 		}
-		files.ServeHTTP(w, r)
+		files.ServeHTTP(&breaking{w, 24 << 20}, r)
 	}))
 	ts.Defer(server.Close)
 	ts.Setenv("URL", server.URL)
+}
+
+// breaking is an answer that breaks off after so many bytes.
+type breaking struct {
+	http.ResponseWriter
+	left int
+}
+
+func (b *breaking) Write(p []byte) (int, error) {
+	if len(p) > b.left {
+		_, _ = b.ResponseWriter.Write(p[:b.left])
+		panic(http.ErrAbortHandler)
+	}
+	b.left -= len(p)
+	return b.ResponseWriter.Write(p)
 }
 
 // forkCmd: fork SOURCE DEST makes a writable copy of an image.
