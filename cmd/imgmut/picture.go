@@ -13,6 +13,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/printable"
 	"github.com/imgmut/imgmut/mutate/store"
 )
 
@@ -69,7 +70,7 @@ func (p picture) Text(w io.Writer) {
 
 // head says what the image is, in a line.
 func (p picture) head(w io.Writer) {
-	words := []string{humanSize(p.Size)}
+	words := []string{printable.Size(p.Size)}
 	if l := p.Layout; l != nil {
 		words = append(words, fmt.Sprintf("%s, sectors of %d bytes", l.Table, cmp.Or(l.SectorSize, 512)))
 		if l.OS != "" {
@@ -101,7 +102,7 @@ func (p picture) volumes(w io.Writer) {
 		if v.Slot != 0 {
 			slot = fmt.Sprint(v.Slot)
 		}
-		rows = append(rows, []string{slot, humanSize(v.Size), v.FS, string(v.Role), v.TypeWords(), cmp.Or(v.Label, v.PartLabel), v.UUID})
+		rows = append(rows, []string{slot, printable.Size(v.Size), v.FS, string(v.Role), v.TypeWords(), cmp.Or(v.Label, v.PartLabel), v.UUID})
 	}
 	columns(w, rows)
 }
