@@ -21,6 +21,7 @@ var programs = []Program{
 	{"dumpe2fs", "e2fsprogs", "images with ext4"},
 	{"xfs_repair", "xfsprogs", "images with XFS"},
 	{"btrfs", "btrfs-progs", "images with btrfs"},
+	{"resize2fs", "e2fsprogs", "larger disks with ext4"},
 	{"tune2fs", "e2fsprogs", "new UUIDs of ext4"},
 	{"xfs_admin", "xfsprogs", "new UUIDs of XFS"},
 	{"btrfstune", "btrfs-progs", "new UUIDs of btrfs"},
