@@ -6,6 +6,7 @@
 //	look.go      what is in a base
 //	picture.go   what an import sees of an image, for people
 //	plan.go      the chain of keys, and the locks of what is missing of it
+//	grow.go      a disk larger than that of the base
 //	reuse.go     which layers are used again, and why the others are not
 //	build.go     one apply at work, and what is kept of one that fails
 //	layers.go    fork, guest, steps, a layer after each

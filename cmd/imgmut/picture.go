@@ -165,6 +165,9 @@ func (p picture) remarks(w io.Writer) {
 		v, _ := p.Layout.Slot(slot)
 		fmt.Fprintf(w, "journal: that of %s (%s) is not replayed: its files are shown as they were before the last changes\n", v, v.FS)
 	}
+	if p.Enlarged != "" {
+		fmt.Fprintln(w, "note:", p.Enlarged)
+	}
 	for _, m := range p.Hidden {
 		fmt.Fprintf(w, "hidden: nothing of the image is seen below %s at its start, which then is %s (%s)\n", m.Mountpoint, m.Cover, m.From)
 	}
