@@ -158,8 +158,9 @@ func (b *build) runStep(
 		}
 		b.Events(Event{Type: EventFailed, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind,
 			Took: time.Since(started)})
+		tail := lines.tail()
 		return changed, &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network,
-			Tail: lines.tail(), Err: err, Sealed: b.guests.image.Load().Sealed()}
+			Tail: tail, Err: err, Sealed: b.guests.image.Load().Sealed(), Full: b.full(g.Rooms(), saysFull(tail, err))}
 	}
 	b.made[l.key] = l.record.Made
 	b.Events(Event{Type: EventDone, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind, Took: time.Since(started)})
