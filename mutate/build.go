@@ -43,7 +43,7 @@ func (e *Engine) begin(ctx context.Context, p *plan) (*build, error) {
 	}
 	return &build{
 		Engine: e, plan: p, run: run, base: base, stop: func() {},
-		commits: newCommitter(ctx, e.Catalog()), guests: &guests{Engine: e, run: run, layout: &p.base.Layout},
+		commits: newCommitter(ctx, e.Catalog()), guests: &guests{Engine: e, run: run, layout: p.layout},
 	}, nil
 }
 

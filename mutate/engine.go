@@ -9,12 +9,14 @@
 //	look.go      what is in a base
 //	picture.go   what an import sees of an image, for people
 //	plan.go      the chain of keys, and the locks of what is missing of it
+//	grow.go      a disk larger than that of the base
 //	reuse.go     which layers are used again, and why the others are not
 //	build.go     one apply at work, and what is kept of one that fails
 //	layers.go    fork, guest, steps, a layer after each
 //	commit.go    layers get their names behind the steps
 //	guests.go    the guests of a run: one for the steps, one to verify in
 //	steprun.go   the guest as one step sees it
+//	full.go      a filesystem of the image that a step has filled
 //	hidden.go    what steps leave where a mount will hide it
 //	remount.go   what is lost to sight by a step that changes the mounts
 //	sealed.go    files of volumes that no guest can see

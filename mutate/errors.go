@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/mutate/disk"
@@ -23,6 +22,7 @@ type StepError struct {
 	Network bool           // the step had the network
 	Tail    []string       // the last lines it printed
 	Sealed  []disk.Mounted // FAT volumes that its guest could not see
+	Full    string         // the mend, if a filesystem of the image was full when it failed
 	Err     error
 }
 
@@ -59,7 +59,6 @@ var knownFailures = []struct {
 		"check the name: no list of packages that the image knows of has it"},
 	{func(e *StepError) bool { return e.Kind != "packages" }, noPackage,
 		"the image has no lists of packages, or old ones: a packages step fetches them by itself"},
-	{func(*StepError) bool { return true }, lazyregexp.New(`No space left on device`), fullImage},
 }
 
 // noPackage is what package managers print of a package that no list has: apt-get;
@@ -72,6 +71,9 @@ func (e *StepError) Hint() string {
 	if fault.Of(e.Err) == fault.Host && fault.Mend(e.Err) != "" {
 		return fault.Mend(e.Err) // the machine's fault, whatever the step printed
 	}
+	if e.Full != "" {
+		return e.Full
+	}
 	for _, k := range knownFailures {
 		if k.in(e) && slices.ContainsFunc(e.Tail, k.printed().MatchString) {
 			return k.hint
@@ -80,9 +82,6 @@ func (e *StepError) Hint() string {
 	if len(e.Sealed) > 0 && slices.ContainsFunc(e.Tail, readOnly().MatchString) {
 		return fmt.Sprintf("commands cannot write below %s, because the kernel of this machine has no vfat: "+
 			"steps of the kinds write and copy can", e.Sealed[0].Mountpoint)
-	}
-	if errors.Is(e.Err, syscall.ENOSPC) {
-		return fullImage
 	}
 	var exit *agent.ExitError
 	if len(e.Tail) == 0 && errors.As(e.Err, &exit) && exit.Command == "script" && exit.Code > 0 {
@@ -94,9 +93,6 @@ func (e *StepError) Hint() string {
 // readOnly is what programs print where nobody can write: strerror(3), and what others
 // make of it.
 var readOnly = lazyregexp.New(`(?i)read-only file ?system`)
-
-// fullImage is the mend for a filesystem of the image that is full.
-const fullImage = "the image's own filesystem is full: use a larger base"
 
 // VerifyError says that an image is not what it should be.
 type VerifyError struct {

@@ -164,7 +164,7 @@ func (b *build) record(
 		return nil, err
 	}
 	i := &record.Image{
-		Name: p.recipe.Name, Size: p.base.Size, Made: b.Now().UTC(),
+		Name: p.recipe.Name, Size: p.size(), Made: b.Now().UTC(),
 		Base: p.base.Digest, BaseName: p.recipe.Base.Name, Keys: []record.Key{p.prepare.key}, LayerMade: p.lastMade(),
 		Recipe: p.recipe.Path, RecipeSum: p.recipe.Digest, Identity: id, Assertions: asked,
 		Known: p.base.Findings, Verdict: v, Imgmut: b.Version,

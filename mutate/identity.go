@@ -23,7 +23,7 @@ func wanted(r *recipes.Recipe) fork.Wanted {
 
 // identity is that of the image that a plan makes.
 func (p *plan) identity() record.Identity {
-	return wanted(p.recipe).Derive(&p.base.Layout, p.last(), p.recipe.Name)
+	return wanted(p.recipe).Derive(p.layout, p.last(), p.recipe.Name)
 }
 
 // checkIdentity refuses a recipe that asks for what its base cannot be given.
@@ -41,7 +41,7 @@ func checkIdentity(r *recipes.Recipe, l *disk.Layout) error {
 
 // makeImage makes a fork of the last layer that is an image of its own.
 func (b *build) makeImage(ctx context.Context, id record.Identity) error {
-	layout := &b.plan.base.Layout
+	layout := b.plan.layout
 	b.phase("identity")
 	b.beginSums(ctx)
 	if err := b.forkLast(b.imageFile()); err != nil {
@@ -84,7 +84,7 @@ func (b *build) identify(ctx context.Context, f *os.File, id record.Identity) er
 
 // identifyAlone is identify by nothing but the image.
 func (b *build) identifyAlone(ctx context.Context, f *os.File, id record.Identity) (err error) {
-	i, err := disk.OpenKnown(ctx, f, &b.plan.base.Layout, b.note)
+	i, err := disk.OpenKnown(ctx, f, b.plan.layout, b.note)
 	if err != nil {
 		return err
 	}

@@ -50,6 +50,9 @@ func (b *build) fork(ctx context.Context, work string) error {
 		if err := reflink.CloneFile(work, b.Catalog().BaseFile(p.base.Digest), 0o600); err != nil {
 			return err
 		}
+		if err := b.grow(ctx, work); err != nil {
+			return err
+		}
 		made := b.run.Path("prepare.raw")
 		if err := reflink.CloneFile(made, work, 0o600); err != nil {
 			return err
@@ -76,7 +79,7 @@ func (b *build) runSteps(ctx context.Context, work string) error {
 		parent = p.steps[p.reused-1].record
 		b.guests.unsure = len(parent.Mounts) == 0 // of an older imgmut
 		if !b.guests.unsure {
-			b.guests.layout = p.base.Layout.With(parent.Mounts)
+			b.guests.layout = p.layout.With(parent.Mounts)
 		}
 	}
 	g, err := b.guests.start(ctx, work, false, network)
@@ -155,8 +158,9 @@ func (b *build) runStep(
 		}
 		b.Events(Event{Type: EventFailed, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind,
 			Took: time.Since(started)})
+		tail := lines.tail()
 		return changed, &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network,
-			Tail: lines.tail(), Err: err, Sealed: b.guests.image.Load().Sealed()}
+			Tail: tail, Err: err, Sealed: b.guests.image.Load().Sealed(), Full: b.full(g.Rooms(), saysFull(tail, err))}
 	}
 	b.made[l.key] = l.record.Made
 	b.Events(Event{Type: EventDone, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind, Took: time.Since(started)})

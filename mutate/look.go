@@ -67,6 +67,9 @@ func (e *Engine) lookInto(ctx context.Context, f *os.File) (_ *looked, err error
 	for _, file := range l.stuck {
 		e.note(stuck(file))
 	}
+	if l.layout.Grown {
+		e.note("note: " + enlarged)
+	}
 	return l, nil
 }
 

@@ -23,10 +23,12 @@ type Picture struct {
 	Boot        []Start `json:"boot"`
 	// Unreplayed are the slots of volumes whose journal holds changes: what is shown of
 	// their files is as it was before those.
-	Unreplayed []int            `json:"unreplayed,omitempty"`
-	Hidden     []disk.Mounted   `json:"hidden,omitempty"` // what steps do not see, and what is below it is not seen at the start
-	Findings   []verify.Finding `json:"findings,omitempty"`
-	Refused    *Refusal         `json:"refused,omitempty"`
+	Unreplayed []int `json:"unreplayed,omitempty"`
+	// Enlarged is what to know of a disk that was enlarged after it was partitioned.
+	Enlarged string           `json:"enlarged,omitempty"`
+	Hidden   []disk.Mounted   `json:"hidden,omitempty"` // what steps do not see, and what is below it is not seen at the start
+	Findings []verify.Finding `json:"findings,omitempty"`
+	Refused  *Refusal         `json:"refused,omitempty"`
 }
 
 // Start is a way to start an image that a boot loader of it has.
@@ -97,6 +99,9 @@ func (p *Picture) draw(ctx context.Context, i *disk.Image) error {
 	}
 	for _, v := range i.Unreplayed() {
 		p.Unreplayed = append(p.Unreplayed, v.Slot)
+	}
+	if p.Layout.Grown {
+		p.Enlarged = enlarged
 	}
 	p.Hidden = i.Layout.Covers()
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"maps"
 
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fork"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/step"
 	"github.com/imgmut/imgmut/recipes"
@@ -20,6 +21,8 @@ type plan struct {
 	recipe *recipes.Recipe
 	base   *record.Base
 	source *step.Source
+	growth fork.Growth  // of its disk
+	layout *disk.Layout // what is in it then
 	// prepare is the first layer of every chain: the base as steps find it. It is no
 	// step of the recipe.
 	prepare link
@@ -70,6 +73,10 @@ func (e *Engine) plan(
 		return nil, err
 	}
 	p := &plan{recipe: r, base: base, source: src}
+	var err error
+	if p.growth, p.layout, err = e.growth(r, base); err != nil {
+		return nil, err
+	}
 	if err := p.chain(ctx, steps); err != nil {
 		return nil, err
 	}
@@ -101,9 +108,15 @@ func (e *Engine) announce(p *plan, o ApplyOptions) error {
 }
 
 // chain computes the key of every layer. It is a pure function of the base's
-// digest, the recipe and the files beside it.
+// digest, the recipe and the files beside it. How much larger the disk is to be counts
+// as what it comes to, in whatever way the recipe says it.
 func (p *plan) chain(ctx context.Context, steps []step.Decoded) (err error) {
 	p.prepare.material = record.Material{Parent: record.Key(p.base.Digest), Kind: "prepare", Version: disk.MountsVersion}
+	if p.growth != (fork.Growth{}) {
+		if p.prepare.material.Options, err = json.Marshal(p.growth); err != nil {
+			return err
+		}
+	}
 	if p.prepare.key, err = p.prepare.material.Key(); err != nil {
 		return err
 	}

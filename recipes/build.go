@@ -18,7 +18,7 @@ var (
 
 // Keys of the recipe and, beside its kind, of a step.
 var (
-	recipeKeys = []string{"version", "name", "base", "steps", "verify", "identity", "register"}
+	recipeKeys = []string{"version", "name", "base", "disk", "steps", "verify", "identity", "register"}
 	stepKeys   = []string{"name", "env", "network", "max-age", "timeout", "hidden"}
 )
 
@@ -43,6 +43,8 @@ func (b *builder) recipe(root *node) {
 			b.name(e.value)
 		case "base":
 			b.base(e.value)
+		case "disk":
+			b.disk(e.value)
 		case "steps":
 			for i, item := range b.listOf(e.value, "steps") {
 				b.step(i, item)

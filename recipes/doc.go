@@ -3,6 +3,7 @@
 //	version: 1
 //	name: web            # the image's name in the store
 //	base: debian-12      # a store name, a path, or {path: …, sha256: …}
+//	disk: {size: 20G}    # or +10G, and which partition has the room: grow: /var
 //	steps:
 //	  - run: apt-get clean
 //	  - name: motd       # a step may have a name, env, network, max-age, timeout, hidden

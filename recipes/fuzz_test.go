@@ -19,6 +19,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(data)
 	}
 	f.Add([]byte(full))
+	f.Add([]byte(head + "disk: {size: +20G, grow: /var}\n"))
 	f.Add([]byte(head + "steps:\n  - packages: {install: [libc6:i386]}\n  - run: \"\\ud83d\\ude00\\\n  x\"\n"))
 	f.Add([]byte(head + "? b1\n\n :e\n\"\\e[2J\": [*a, {, \"a\n b\": |\n\n  x"))
 	f.Add([]byte(head + "name: b\nx: &a [*a, !!t {}]\r\n? >-\n a\n\tb\n...\n"))

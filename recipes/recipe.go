@@ -25,6 +25,7 @@ type Recipe struct {
 	Version  int
 	Name     string
 	Base     Base
+	Disk     Disk
 	Steps    []Step
 	Verify   []Assertion
 	Identity Identity

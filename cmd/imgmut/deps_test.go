@@ -31,8 +31,8 @@ var ourImports = map[string][]string{
 		"mutate/content", "mutate/fault", "mutate/lock", "mutate/mount", "mutate/record", "mutate/reflink", "mutate/store",
 	},
 	"mutate/fork": {
-		"mutate/disk", "mutate/etc", "mutate/fault", "mutate/gpt", "mutate/mount", "mutate/record", "mutate/reflink",
-		"mutate/refs", "mutate/tool",
+		"mutate/disk", "mutate/etc", "mutate/fault", "mutate/gpt", "mutate/mount", "mutate/printable", "mutate/record",
+		"mutate/reflink", "mutate/refs", "mutate/tool",
 	},
 	"mutate/guest":   {"mutate/agent", "mutate/fault", "mutate/mount"},
 	"mutate/catalog": {"mutate/fault", "mutate/record", "mutate/store"},

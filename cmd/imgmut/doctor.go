@@ -16,6 +16,7 @@ import (
 	"github.com/imgmut/imgmut/machined"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/mount"
+	"github.com/imgmut/imgmut/mutate/printable"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/mutate/tool"
@@ -155,7 +156,7 @@ func storeFindings(dir string) findings {
 	free := "?"
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err == nil {
-		free = humanSize(int64(st.Bavail) * st.Bsize)
+		free = printable.Size(int64(st.Bavail) * st.Bsize)
 	}
 	f.Found = fs + ", reflinks"
 	if _, err := os.Stat(pool); err == nil {

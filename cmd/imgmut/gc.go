@@ -7,6 +7,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/catalog"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/printable"
 )
 
 var gcCommand = &spec{
@@ -52,6 +53,6 @@ func (c collected) Text(w io.Writer) {
 	case len(c.Layers)+len(c.Bases)+len(c.Failed) == 0:
 		fmt.Fprintln(w, "nothing to remove")
 	case !c.DryRun:
-		fmt.Fprintln(w, "freed", humanSize(c.Freed))
+		fmt.Fprintln(w, "freed", printable.Size(c.Freed))
 	}
 }

@@ -80,6 +80,60 @@ func TestLayouts(t *testing.T) {
 	}
 }
 
+// TestGrownLayouts gives each a larger disk: its last partition has the room, by the word
+// of programs that know nothing of imgmut, and files are where the booted system has
+// them. Where swap lies behind root it is refused, and nothing is made.
+func TestGrownLayouts(t *testing.T) {
+	l := newLab(t)
+	for _, tc := range realLayouts {
+		t.Run(tc.name, func(t *testing.T) {
+			l := &lab{t: t, store: l.store}
+			base := fixtures.Image(t, tc.name)
+			recipe := l.recipe(layoutRecipe(tc.name, base, tc.files, tc.sealed) + "disk: {size: +3G}\n")
+			if tc.name == "mbr-logical" {
+				l.run(exitRecipe, "apply", recipe)
+				return
+			}
+			l.run(0, "apply", recipe)
+			l.run(0, "verify", tc.name)
+			image := filepath.Join(l.store, "images", tc.name+".raw")
+			for _, f := range tc.files {
+				lookInto(t, image, f)
+			}
+			fillsTheDisk(t, image)
+			l.run(0, "rm", tc.name)
+			l.wantClean()
+		})
+	}
+}
+
+// fillsTheDisk wants the table of an image, and its last filesystem, to reach to its end
+// but for two MiB, as blkid, sfdisk and df see them.
+func fillsTheDisk(t *testing.T, image string) {
+	t.Helper()
+	const script = `
+sector=512
+[ "$(dd if="$1" bs=4096 skip=1 count=1 status=none | head -c 8 | tr -d '\0')" != "EFI PART" ] || sector=4096
+disk=$(losetup --find --show --read-only --partscan --sector-size $sector "$1")
+trap 'losetup --detach "$disk"' EXIT
+node=$disk start=0 size=$(($(blockdev --getsz "$disk")))
+if [ -n "$(blkid -p -o value -s PTTYPE "$disk")" ]; then
+	partx --add "$disk" 2>/dev/null || true
+	sfdisk --verify "$disk" | grep -q 'No errors detected'
+	[ "$(blkid -p -o value -s PTTYPE "$disk")" != gpt ] || sgdisk -v "$disk" | grep -q 'No problems found'
+	set -- $(partx --raw --noheadings --output START,SECTORS,NR "$disk" | sort -n | tail -n 1) "$2"
+	start=$1 size=$2 node=${disk}p$3
+	shift 2
+fi
+[ $(($(blockdev --getsz "$disk") - start - size)) -le 4096 ]
+options=ro
+[ "$(blkid -p -o value -s TYPE "$node")" != xfs ] || options=ro,nouuid
+mount -o "$options" "$node" "$2"
+[ $(($(df -k --output=size "$2" | tail -n 1) * 2)) -gt $((size / 100 * 90)) ]
+umount "$2"`
+	fixtures.Program(t, "", "unshare", "--mount", "sh", "-euc", script, "sh", image, t.TempDir())
+}
+
 // layoutRecipe makes files by a command, and the first of them by a kind of its own.
 func layoutRecipe(name, base string, files []made, sealed string) string {
 	var run, verify strings.Builder

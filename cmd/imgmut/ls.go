@@ -11,6 +11,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/printable"
 	"github.com/imgmut/imgmut/mutate/store"
 )
 
@@ -49,7 +50,7 @@ func (list listing) Text(w io.Writer) {
 	fmt.Fprintln(t, "TYPE\tNAME\tSIZE\tMADE\tDIGEST\tABOUT")
 	for _, l := range list {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.12s\t%s\n", l.Type, cmp.Or(strings.Join(l.Names, ","), l.Name),
-			humanSize(l.Size), l.Made.Local().Format("2006-01-02 15:04"), l.Digest, l.About)
+			printable.Size(l.Size), l.Made.Local().Format("2006-01-02 15:04"), l.Digest, l.About)
 	}
 	t.Flush()
 }
@@ -84,18 +85,4 @@ func entries(e *mutate.Engine) ([]entry, error) {
 			About: about, Path: e.Store.Path(store.Images, i.Name, "raw")})
 	}
 	return list, nil
-}
-
-// humanSize gives bytes in binary units.
-func humanSize(n int64) string {
-	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
-	f := float64(n)
-	i := 0
-	for f >= 1024 && i < len(units)-1 {
-		f, i = f/1024, i+1
-	}
-	if f == float64(int64(f)) {
-		return fmt.Sprintf("%d %s", int64(f), units[i])
-	}
-	return fmt.Sprintf("%.1f %s", f, units[i])
 }

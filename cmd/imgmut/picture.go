@@ -13,6 +13,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/printable"
 	"github.com/imgmut/imgmut/mutate/store"
 	"github.com/imgmut/imgmut/recipes"
 )
@@ -86,7 +87,7 @@ func (p picture) Text(w io.Writer) {
 
 // head says what the image is, in a line.
 func (p picture) head(w io.Writer) {
-	words := []string{humanSize(p.Size)}
+	words := []string{printable.Size(p.Size)}
 	if l := p.Layout; l != nil {
 		words = append(words, fmt.Sprintf("%s, sectors of %d bytes", l.Table, cmp.Or(l.SectorSize, 512)))
 		if l.OS != "" {
@@ -118,7 +119,7 @@ func (p picture) volumes(w io.Writer) {
 		if v.Slot != 0 {
 			slot = fmt.Sprint(v.Slot)
 		}
-		rows = append(rows, []string{slot, humanSize(v.Size), v.FS, string(v.Role), v.TypeWords(), cmp.Or(v.Label, v.PartLabel), v.UUID})
+		rows = append(rows, []string{slot, printable.Size(v.Size), v.FS, string(v.Role), v.TypeWords(), cmp.Or(v.Label, v.PartLabel), v.UUID})
 	}
 	columns(w, rows)
 }
@@ -180,6 +181,9 @@ func (p picture) remarks(w io.Writer) {
 	for _, slot := range p.Unreplayed {
 		v, _ := p.Layout.Slot(slot)
 		fmt.Fprintf(w, "journal: that of %s (%s) is not replayed: its files are shown as they were before the last changes\n", v, v.FS)
+	}
+	if p.Enlarged != "" {
+		fmt.Fprintln(w, "note:", p.Enlarged)
 	}
 	for _, m := range p.Hidden {
 		fmt.Fprintf(w, "hidden: nothing of the image is seen below %s at its start, which then is %s (%s)\n", m.Mountpoint, m.Cover, m.From)

@@ -139,7 +139,7 @@ func (p *plain) event(e mutate.Event) {
 	case mutate.EventProgress:
 		// What is over in a moment needs no line.
 		if now.Sub(p.said) >= p.pace.every && p.pace.ready(e.Text, now) {
-			p.line(e, "%s: %s of %s", e.Text, humanSize(e.Done), humanSize(e.Total))
+			p.line(e, "%s: %s of %s", e.Text, printable.Size(e.Done), printable.Size(e.Total))
 		}
 	}
 }

@@ -82,7 +82,7 @@ func (t *terminal) event(e mutate.Event) {
 	case mutate.EventPhase:
 		t.phase, t.since = e.Text, time.Now()
 	case mutate.EventProgress:
-		t.phase = fmt.Sprintf("%s: %s of %s", e.Text, humanSize(e.Done), humanSize(e.Total))
+		t.phase = fmt.Sprintf("%s: %s of %s", e.Text, printable.Size(e.Done), printable.Size(e.Total))
 	case mutate.EventNote:
 		t.clear()
 		fmt.Fprintln(t.f, printable.Text(e.Text))

@@ -191,8 +191,8 @@ func countData(ctx context.Context, f *os.File) (n int64, err error) {
 	return n, nil
 }
 
-// Update gives the sums of f, a fork of parent, whose sums s are. It reads
-// only the chunks in which the two files do not share their extents. Both
+// Update gives the sums of f, a fork of parent, whose sums s are. f may have become
+// larger. It reads only the chunks in which the two files do not share their extents. Both
 // files must exist and stay unchanged meanwhile: then one place on the disk
 // holds the same bytes for both.
 func (s *Sums) Update(ctx context.Context, parent, f *os.File) (*Sums, error) {
@@ -200,7 +200,11 @@ func (s *Sums) Update(ctx context.Context, parent, f *os.File) (*Sums, error) {
 	if err != nil {
 		return nil, err
 	}
-	if fi.Size() != s.size {
+	was, err := parent.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if was.Size() != s.size || fi.Size() < s.size {
 		return Sum(ctx, f, nil)
 	}
 	told, err := comparable(ctx, parent, f)
@@ -210,13 +214,31 @@ func (s *Sums) Update(ctx context.Context, parent, f *os.File) (*Sums, error) {
 	if !told {
 		return Sum(ctx, f, nil)
 	}
-	h := hasher{f: f, size: s.size}
-	read, err := h.hash(ctx, changed(reflink.Extents(ctx, parent), reflink.Extents(ctx, f), chunkCount(s.size)))
+	h := hasher{f: f, size: fi.Size()}
+	todo := changed(reflink.Extents(ctx, parent), reflink.Extents(ctx, f), chunkCount(fi.Size()))
+	if fi.Size() > s.size && s.size%Chunk != 0 {
+		todo = including(s.size/Chunk, todo) // the last one was cut short
+	}
+	read, err := h.hash(ctx, todo)
 	if err != nil {
 		return nil, err
 	}
-	u := s.with(read)
+	u := (&Sums{fi.Size(), s.chunks}).with(read)
 	return u, checkData(f, int64(len(u.chunks)))
+}
+
+// including is a list of chunks with one more, once.
+func including(chunk int64, list iter.Seq2[int64, error]) iter.Seq2[int64, error] {
+	return func(yield func(int64, error) bool) {
+		if !yield(chunk, nil) {
+			return
+		}
+		for n, err := range list {
+			if (n != chunk || err != nil) && !yield(n, err) {
+				return
+			}
+		}
+	}
 }
 
 // comparable says whether where two files have their bytes tells that they are the same.

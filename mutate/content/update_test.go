@@ -43,6 +43,40 @@ func TestUpdateEqualsSum(t *testing.T) {
 	}
 }
 
+// TestUpdateGrown: forks that are larger than their parents are followed without reading
+// what they share, also where the parent ends within a chunk.
+func TestUpdateGrown(t *testing.T) {
+	dir := reflinkDir(t)
+	for name, size := range map[string]int64{"whole chunks": 5 * content.Chunk, "a part of one": 4*content.Chunk + 8192 + 77} {
+		parent := create(t, filepath.Join(dir, name))
+		truncate(t, parent, size)
+		writeAt(t, parent, 0, random(20260103, int(size)))
+		sums := sum(t, parent)
+		for more, write := range map[int64]int64{1: -1, 4096: -1, 3 * content.Chunk: -1, 20 * content.Chunk: 11 * content.Chunk} {
+			f := fork(t, parent, filepath.Join(dir, fmt.Sprint(name, more)))
+			truncate(t, f, size+more)
+			if write >= 0 {
+				writeAt(t, f, size+write, random(uint64(more), 5000))
+			}
+			got, err := sums.Update(t.Context(), parent, f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := sum(t, f); got.Digest() != want.Digest() {
+				t.Errorf("%s, %d bytes more: Update gives %s, Sum %s", name, more, got.Digest(), want.Digest())
+			}
+			list := marshal(t, sums)
+			copy(sumIn(list, 0), bytes.Repeat([]byte{0xee}, 32)) // a sum that no bytes have
+			if got, err = unmarshal(t, list).Update(t.Context(), parent, f); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(sumIn(marshal(t, got), 0), sumIn(list, 0)) {
+				t.Errorf("%s, %d bytes more: Update read a chunk that is shared", name, more)
+			}
+		}
+	}
+}
+
 // edit does one of the things that change a file, and names it.
 func edit(t *testing.T, rnd *rand.Rand, f *os.File, size int64) string {
 	t.Helper()

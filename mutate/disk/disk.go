@@ -102,6 +102,7 @@ func (m Mounted) OfVolume() bool { return m.Bind == "" && m.Cover == "" }
 type Layout struct {
 	Table      TableKind `json:"table"`
 	SectorSize int       `json:"sectorSize,omitempty"` // bytes, if they are not 512
+	Grown      bool      `json:"grown,omitempty"`      // the disk was enlarged behind its GPT, whose backup is not at the end
 	Arch       string    `json:"arch"`                 // as systemd names it: x86-64, arm64
 	OS         string    `json:"os"`                   // ID and VERSION_ID of os-release, as "debian 12"
 	SELinux    bool      `json:"selinux,omitempty"`    // the system labels its files
@@ -176,7 +177,7 @@ func readTable(f *os.File) (*Layout, error) {
 	var damage *gpt.DamageError
 	switch {
 	case err == nil:
-		l := &Layout{Table: GPT}
+		l := &Layout{Table: GPT, Grown: t.Grown}
 		if t.SectorSize != 512 {
 			l.SectorSize = t.SectorSize
 		}

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"errors"
+	"os"
 	"slices"
 
 	"github.com/imgmut/imgmut/mutate/mount"
@@ -11,6 +12,17 @@ import (
 // of the machine, by mounting each for writing. The image is a fork, of which nothing
 // was read yet. Volumes that have no journal are left alone.
 func (i *Image) Replay(volumes []Volume) error {
+	return i.mountWritable(volumes, func(Volume, *os.File) error { return nil })
+}
+
+// Grow has the kernel make the filesystem of a volume as large as the volume, as
+// [mount.Grow] does. The image is a fork, as that of [Image.Replay].
+func (i *Image) Grow(v Volume) error {
+	return i.mountWritable([]Volume{v}, func(v Volume, m *os.File) error { return mount.Grow(m, v.FS, v.Size) })
+}
+
+// mountWritable mounts volumes for writing, and calls use with each of those that were.
+func (i *Image) mountWritable(volumes []Volume, use func(v Volume, m *os.File) error) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if err := i.detach(); err != nil {
@@ -24,8 +36,13 @@ func (i *Image) Replay(volumes []Volume) error {
 			parts = append(parts, part{slot: v.Slot})
 		}
 	}
-	err := errors.Join(i.mount(parts...)...)
-	return errors.Join(err, i.detach())
+	errs := i.mount(parts...)
+	for _, v := range volumes {
+		if m := i.mounted[part{slot: v.Slot}]; m != nil {
+			errs = append(errs, use(v, m))
+		}
+	}
+	return errors.Join(append(errs, i.detach())...)
 }
 
 // Unreplayed are the volumes whose journal, or log tree, still holds changes: the

@@ -115,6 +115,26 @@ func renameFilesystem(ctx context.Context, image *os.File, v disk.Volume, id rec
 	if uuid == v.UUID && label == v.Label {
 		return nil
 	}
+	return onFile(ctx, image, v, func(file string) error {
+		c := changers[v.FS]
+		if uuid != v.UUID {
+			if v.FS == "vfat" {
+				uuid = strings.ReplaceAll(uuid, "-", "")
+			}
+			if err := run(ctx, c.uuid.call("set the UUID", file, uuid), mendRename); err != nil {
+				return err
+			}
+		}
+		if label == v.Label {
+			return nil
+		}
+		return run(ctx, c.label.call("set the label", file, label), mendRename)
+	})
+}
+
+// onFile has a volume changed in a file of its own that shares the image's blocks, and
+// puts it back.
+func onFile(ctx context.Context, image *os.File, v disk.Volume, change func(file string) error) error {
 	name := fmt.Sprintf("%s.volume-%d", image.Name(), v.Slot)
 	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -128,30 +148,23 @@ func renameFilesystem(ctx context.Context, image *os.File, v disk.Volume, id rec
 	if err := reflink.Share(ctx, file, 0, image, reflink.Range{Offset: v.Offset, Length: v.Size}); err != nil {
 		return err
 	}
-	c := changers[v.FS]
-	if uuid != v.UUID {
-		if v.FS == "vfat" {
-			uuid = strings.ReplaceAll(uuid, "-", "")
-		}
-		if err := run(ctx, c.uuid.call("set the UUID", name, uuid)); err != nil {
-			return err
-		}
-	}
-	if label != v.Label {
-		if err := run(ctx, c.label.call("set the label", name, label)); err != nil {
-			return err
-		}
+	if err := change(name); err != nil {
+		return err
 	}
 	return putBack(ctx, image, file, v)
 }
 
-// run runs a program that knows what a filesystem has that keeps its UUID from being
-// changed, as files that are encrypted by it.
-func run(ctx context.Context, c tool.Call) error {
+// mendRename is what to do where a filesystem has what keeps its UUID from being changed,
+// as files that are encrypted by it.
+const mendRename = "leave out what identity asks of filesystems"
+
+// run runs a program that knows what it cannot do to a filesystem. mend is what the user
+// can.
+func run(ctx context.Context, c tool.Call, mend string) error {
 	_, err := tool.Run(ctx, c)
 	var exit *tool.ExitError
 	if errors.As(err, &exit) && exit.Status > 0 {
-		return fault.New(fault.Image, "leave out what identity asks of filesystems", "%w", err)
+		return fault.New(fault.Image, mend, "%w", err)
 	}
 	return err
 }

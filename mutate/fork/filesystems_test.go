@@ -133,8 +133,8 @@ func checkVolume(t *testing.T, img, dir string, v disk.Volume) {
 	t.Helper()
 	file := carved(t, img, dir, v)
 	defer os.Remove(file)
-	check := map[string]string{"ext4": "e2fsck -fn", "xfs": "xfs_repair -n -f", "btrfs": "btrfs check --readonly",
-		"vfat": "fsck.vfat -n", "swap": "swaplabel"}[v.FS]
+	check := map[string]string{"ext2": "e2fsck -fn", "ext3": "e2fsck -fn", "ext4": "e2fsck -fn",
+		"xfs": "xfs_repair -n -f", "btrfs": "btrfs check --readonly", "vfat": "fsck.vfat -n", "swap": "swaplabel"}[v.FS]
 	words := strings.Fields(check)
 	program(t, "", words[0], append(words[1:], file)...)
 	switch v.FS {

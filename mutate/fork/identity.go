@@ -1,7 +1,8 @@
-// Package fork is what is done to a fork of the last layer from outside, to make
-// an image of it: the identity, which is its GUIDs, the UUIDs and labels of its
-// filesystems if a recipe asks for others, and all that refers to them, and the
-// partition types by which systemd finds what is in it.
+// Package fork is what is done to a fork from outside. To that of a base, before a guest
+// sees it, it is growth: a larger disk, and a partition with its filesystem that has the
+// room. To that of the last layer, to make an image of it, it is the identity, which is
+// its GUIDs, the UUIDs and labels of its filesystems if a recipe asks for others, and all
+// that refers to them, and the partition types by which systemd finds what is in it.
 package fork
 
 import (
@@ -183,7 +184,7 @@ func (c *Changes) write(i *disk.Image, id record.Identity) error {
 	})
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
-		return fault.New(fault.Image, "the image's own filesystem is full: use a larger base", "rewrite references: %v", err)
+		return fault.New(fault.Image, "the image's own filesystem is full: give it room with disk: {size: +1G}", "rewrite references: %v", err)
 	case err != nil:
 		return fmt.Errorf("rewrite references: %w", err)
 	}

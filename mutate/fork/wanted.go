@@ -17,11 +17,14 @@ type Wanted struct {
 	KeepTypes   bool   // the types of partitions stay
 }
 
-// Refusal is why something of it cannot be had.
+// Refusal is why something that a recipe asks for cannot be had.
 type Refusal struct {
-	Field string // of the recipe's identity
+	Field string // of identity, or of disk
 	Why   string
+	Mend  string // what to do in its place, or ""
 }
+
+func (r *Refusal) Error() string { return r.Field + ": " + r.Why }
 
 // Check finds what cannot be had of an image with that name and that base. An error
 // is about the machine: it lacks a program.
@@ -33,11 +36,12 @@ func (w Wanted) Check(l *disk.Layout, name string) ([]Refusal, error) {
 		if uuid := strings.ToLower(v.UUID); w.Filesystems && uuid != "" {
 			if other, ok := uuids[uuid]; ok {
 				refused = append(refused, Refusal{"filesystems",
-					fmt.Sprintf("%s and %s both have the filesystem UUID %s, so what names it is ambiguous", other, v, v.UUID)})
+					fmt.Sprintf("%s and %s both have the filesystem UUID %s, so what names it is ambiguous", other, v, v.UUID), ""})
 			}
 			uuids[uuid] = v
 			if !able {
-				refused = append(refused, Refusal{"filesystems", fmt.Sprintf("%s has %s, of which nothing changes the UUID", v, v.FS)})
+				refused = append(refused, Refusal{"filesystems",
+					fmt.Sprintf("%s has %s, of which nothing changes the UUID", v, v.FS), ""})
 			} else if err := tool.Need(c.uuid.program(), "give "+v.String()+" a UUID of its own"); err != nil {
 				return nil, err
 			}
@@ -45,12 +49,13 @@ func (w Wanted) Check(l *disk.Layout, name string) ([]Refusal, error) {
 		if w.Labels != "" && v.Label != "" {
 			label := w.label(v, name)
 			if why := labelFault(v, label); why != "" {
-				refused = append(refused, Refusal{"labels", why})
+				refused = append(refused, Refusal{"labels", why, ""})
 			} else if err := tool.Need(c.label.program(), "give "+v.String()+" its label"); err != nil {
 				return nil, err
 			}
 			if other, ok := labels[label]; ok {
-				refused = append(refused, Refusal{"labels", fmt.Sprintf("%s and %s would both have the label %s", other, v, label)})
+				refused = append(refused, Refusal{"labels",
+					fmt.Sprintf("%s and %s would both have the label %s", other, v, label), ""})
 			}
 			labels[label] = v
 		}

@@ -1,6 +1,7 @@
 // Package gpt reads the partition table of a raw disk image and changes a few
 // fields of it in place: type GUIDs, unique GUIDs, the disk GUID, attribute
-// bits. It never moves, adds, removes or resizes anything.
+// bits. And it makes a disk larger, with the one partition that is last on it. It
+// never adds or removes anything, and makes nothing smaller.
 //
 // # Words
 //
@@ -28,7 +29,7 @@
 // All else is a [*DamageError] that names the copy, the fault and, where one
 // was seen to work, a mend. Tools differ in which copy of a damaged table they
 // follow, so an edit of such a table would mean different things to the
-// firmware, the kernel and systemd. This package therefore mends nothing.
+// firmware, the kernel and systemd. This package therefore mends none.
 // [ErrNoTable] is kept for files that show no trace of a table: no signature
 // in any of the places of a header, and no protective entry in sector 0.
 //
@@ -59,12 +60,25 @@
 //		Clear: map[int]uint64{root.Slot: gpt.AttrReadOnly},
 //	})
 //
+// # How a disk grows
+//
+// [Grow] makes the file larger and puts the backup where it belongs, at the new end.
+// The order is that of an edit: the new backup is written where the old table has
+// nothing, then the primary that names it; at every moment one copy is whole. Only
+// then the old backup is blanked, so that nobody finds a header in the middle of a
+// partition, and the protective MBR covers the disk. Of a table that was odd all stays
+// as it was but the backup's array, which is right before its header afterwards.
+// Where only a backup is not at the end ([Table.Grown]), the same without a larger file
+// mends it.
+//
 // # DOS tables
 //
 // Images without a GPT may have a DOS partition table, the MBR. [ReadMBR]
 // knows its primary and logical entries; [SetSignature] changes what a root=
 // parameter looks at. There is one copy of it and no checksum, so a single sector
-// is the whole edit.
+// is the whole edit. [GrowMBR] has a partition reach the new end, if need be with the
+// extended one around it: from the outside in, a sector at a time, so that the table is
+// sound after each.
 //
 // # What it does not do
 //

@@ -14,13 +14,30 @@ func Batches(f *os.File, e Edit) ([][]Write, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all [][]Write
-	for _, b := range old.edited(e).batches() {
+	return exported(old.edited(e).batches()), nil
+}
+
+// GrowBatches gives the writes of Grow, as Batches does those of Apply.
+func GrowBatches(f *os.File, g Growth) ([][]Write, error) {
+	old, _, err := read(f)
+	if err != nil {
+		return nil, err
+	}
+	p, err := old.grown(g)
+	if err != nil {
+		return nil, err
+	}
+	batches, err := p.moving(old)
+	return exported(batches), err
+}
+
+func exported(batches []batch) (all [][]Write) {
+	for _, b := range batches {
 		var ws []Write
 		for _, w := range b.writes {
 			ws = append(ws, Write{w.off, w.data})
 		}
 		all = append(all, ws)
 	}
-	return all, nil
+	return all
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/google/uuid"
@@ -49,6 +50,7 @@ func FuzzRead(f *testing.F) {
 		table, err := gpt.Read(file)
 		if err == nil {
 			retype(t, file, table, img)
+			grow(t, file, table)
 			return
 		}
 		var damage *gpt.DamageError
@@ -144,6 +146,29 @@ func retype(t *testing.T, f *os.File, table *gpt.Table, img []byte) {
 	}
 }
 
+// grow makes the disk larger, and its last partition: that is what was said before, or
+// is refused and changes nothing.
+func grow(t *testing.T, f *os.File, table *gpt.Table) {
+	before := slurp(t, f.Name())
+	g := gpt.Growth{Size: int64(len(before)) + 2*mib, NoSync: true}
+	if len(table.Partitions) > 0 {
+		g.Slot = lastPartition(table.Partitions).Slot
+	}
+	want, err := g.Table(f)
+	if e := gpt.Grow(f, g); (e == nil) != (err == nil) {
+		t.Fatalf("Grow() = %v, and Table() = %v", e, err)
+	}
+	if err != nil {
+		if !bytes.Equal(slurp(t, f.Name()), before) {
+			t.Error("a growth that was refused changed the file")
+		}
+		return
+	}
+	if got := read(t, f); !reflect.DeepEqual(got, want) || got.Grown {
+		t.Errorf("Read() = %+v of the grown disk, want %+v", got, want)
+	}
+}
+
 // sealAll makes true what checksums it can find, however wrong the rest is.
 func sealAll(img []byte) {
 	for _, sector := range []int{512, 4096} {
@@ -213,6 +238,16 @@ func FuzzReadMBR(f *testing.F) {
 				}
 			}
 		}
+		if len(table.Partitions) > 0 {
+			last := slices.MaxFunc(table.Partitions, func(a, b gpt.MBRPartition) int { return int(a.Start - b.Start) })
+			g := gpt.Growth{Size: int64(len(b)) + 2*mib, Slot: last.Slot, NoSync: true}
+			if _, err := g.MBR(d); err == nil {
+				growDOS(t, d, g, img)
+				if err := os.WriteFile(img, b, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
 		if err := gpt.SetSignature(d, "01234567"); (err != nil) != protects {
 			t.Fatal(err)
 		}
@@ -220,4 +255,18 @@ func FuzzReadMBR(f *testing.F) {
 			t.Fatal("SetSignature changed other bytes")
 		}
 	})
+}
+
+// growDOS makes the disk larger: what it was said to become it is.
+func growDOS(t *testing.T, f *os.File, g gpt.Growth, img string) {
+	want, err := g.MBR(f)
+	if err == nil {
+		err = gpt.GrowMBR(f, g)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := gpt.ReadMBR(open(t, img)); err != nil || !slices.Equal(got.Partitions, want.Partitions) {
+		t.Fatalf("ReadMBR() = %+v, %v of the grown disk, want %+v", got, err, want)
+	}
 }

@@ -20,6 +20,7 @@ const (
 	mbrEntrySize  = 16
 	mbrActive     = 0 // 0x80 or 0
 	mbrType       = 4
+	mbrLastCHS    = 5
 	mbrStart      = 8
 	mbrCount      = 12
 	mbrProtective = 0xee
@@ -45,6 +46,12 @@ func (p MBRPartition) PartUUID(signature uint32) string {
 	return fmt.Sprintf("%08x-%02x", signature, p.Slot)
 }
 
+// mbrPlace is where the table has a partition, in bytes.
+type mbrPlace struct {
+	entry int64
+	link  int64 // entry that leads to the sector with that of a logical partition; 0 for the first
+}
+
 // ReadMBR reads the DOS partition table of the image f, the four primary entries
 // and the chain of logical ones, taking sectors as 512 bytes. Ask [Read] first:
 // where there is a GPT, sector 0 only protects it.
@@ -53,23 +60,30 @@ func (p MBRPartition) PartUUID(signature uint32) string {
 // a filesystem ends in the same magic) or an empty one, and a [*DamageError]
 // if a partition reaches beyond the file or into another.
 func ReadMBR(f *os.File) (*MBRTable, error) {
+	t, _, err := readMBR(f)
+	return t, err
+}
+
+// readMBR is ReadMBR that also gives the place of each partition.
+func readMBR(f *os.File) (*MBRTable, []mbrPlace, error) {
 	b, err := readSector0(f)
 	if err != nil {
-		return nil, fmt.Errorf("read MBR: %w", err)
+		return nil, nil, fmt.Errorf("read MBR: %w", err)
 	}
 	if b == nil {
-		return nil, fmt.Errorf("read MBR: %w", ErrNoTable)
+		return nil, nil, fmt.Errorf("read MBR: %w", ErrNoTable)
 	}
 	size, err := fileSize(f)
 	if err != nil {
-		return nil, fmt.Errorf("read MBR: %w", err)
+		return nil, nil, fmt.Errorf("read MBR: %w", err)
 	}
 	t := &MBRTable{Signature: le.Uint32(b[mbrSignature:])}
 	var used []span
+	var places []mbrPlace
 	for slot := 1; slot <= mbrSlots; slot++ {
 		e := mbrEntry(b, slot)
 		if e[mbrActive]&^0x80 != 0 { // Linux takes this for no table: block/partitions/msdos.c
-			return nil, fmt.Errorf("read MBR: %w", ErrNoTable)
+			return nil, nil, fmt.Errorf("read MBR: %w", ErrNoTable)
 		}
 		start, count := int64(le.Uint32(e[mbrStart:])), int64(le.Uint32(e[mbrCount:]))
 		if e[mbrType] == 0 || count == 0 {
@@ -77,20 +91,22 @@ func ReadMBR(f *os.File) (*MBRTable, error) {
 		}
 		p := MBRPartition{slot, e[mbrType], e[mbrActive] == 0x80, start * mbrSector, count * mbrSector}
 		t.Partitions = append(t.Partitions, p)
+		places = append(places, mbrPlace{entry: entryAt(0, slot)})
 		used = append(used, span{fmt.Sprintf("partition %d", slot), uint64(start), uint64(start + count - 1)})
 	}
 	if len(used) == 0 {
-		return nil, fmt.Errorf("read MBR: %w", ErrNoTable)
+		return nil, nil, fmt.Errorf("read MBR: %w", ErrNoTable)
 	}
 	if err := t.check(used, size); err != nil {
-		return t, err
+		return t, nil, err
 	}
 	for _, p := range t.Partitions {
 		if slices.Contains(mbrExtended, p.Type) {
-			return t, t.readLogical(f, p) // there can be one
+			logical, err := t.readLogical(f, p) // there can be one
+			return t, append(places, logical...), err
 		}
 	}
-	return t, nil
+	return t, places, nil
 }
 
 // mbrExtended are the types of the primary partition that holds the logical
@@ -103,17 +119,19 @@ const maxLogical = 256
 // readLogical follows the chain of sectors that each hold one logical partition
 // and point to the next. Each must lie behind the one before it and inside the
 // extended partition, so the chain has an end.
-func (t *MBRTable) readLogical(f *os.File, extended MBRPartition) error {
+func (t *MBRTable) readLogical(f *os.File, extended MBRPartition) (places []mbrPlace, err error) {
 	end := extended.Start + extended.Size
-	damage := func(what string) error { return &DamageError{"MBR", "in the chain of logical partitions: " + what, ""} }
-	at, slot := extended.Start, 5
+	damage := func(what string) ([]mbrPlace, error) {
+		return nil, &DamageError{"MBR", "in the chain of logical partitions: " + what, ""}
+	}
+	at, link, slot := extended.Start, int64(0), 5
 	for range maxLogical {
 		b, err := readBootSector(f, at)
 		if err != nil {
-			return fmt.Errorf("read MBR: %w", err)
+			return nil, fmt.Errorf("read MBR: %w", err)
 		}
 		if b == nil { // an extended partition may be empty
-			return nil
+			return places, nil
 		}
 		here, next := mbrEntry(b, 1), mbrEntry(b, 2)
 		start, size := at+int64(le.Uint32(here[mbrStart:]))*mbrSector, int64(le.Uint32(here[mbrCount:]))*mbrSector
@@ -122,16 +140,17 @@ func (t *MBRTable) readLogical(f *os.File, extended MBRPartition) error {
 				return damage(fmt.Sprintf("partition %d is outside the extended partition", slot))
 			}
 			t.Partitions = append(t.Partitions, MBRPartition{slot, here[mbrType], here[mbrActive] == 0x80, start, size})
+			places = append(places, mbrPlace{entryAt(at, 1), link})
 			slot++ // an empty one has no number
 		}
 		if !slices.Contains(mbrExtended, next[mbrType]) || le.Uint32(next[mbrCount:]) == 0 {
-			return nil
+			return places, nil
 		}
 		following := extended.Start + int64(le.Uint32(next[mbrStart:]))*mbrSector
 		if following < max(at+mbrSector, start+size) || following >= end {
 			return damage(fmt.Sprintf("what follows partition %d does not lie behind it", slot-1))
 		}
-		at = following
+		at, link = following, entryAt(at, 2)
 	}
 	return damage("it is too long")
 }
@@ -200,6 +219,9 @@ func readBootSector(f *os.File, at int64) ([]byte, error) {
 	}
 	return b, nil
 }
+
+// entryAt is where an entry of the table in the sector at that byte is.
+func entryAt(sector int64, slot int) int64 { return sector + mbrTable + int64(slot-1)*mbrEntrySize }
 
 func mbrEntry(b []byte, slot int) []byte {
 	return b[mbrTable+(slot-1)*mbrEntrySize:][:mbrEntrySize]

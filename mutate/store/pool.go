@@ -155,8 +155,13 @@ func (s *Store) growPool(ctx context.Context) error {
 	if err := unix.IoctlSetInt(int(device.Fd()), unix.LOOP_SET_CAPACITY, 0); err != nil {
 		return fmt.Errorf("grow pool: %w", err)
 	}
-	if _, err := tool.Run(ctx, tool.Call{Program: "xfs_growfs", Args: []string{"-d", s.root}, What: "grow pool"}); err != nil {
+	pool, err := os.Open(s.root)
+	if err != nil {
 		return err
+	}
+	defer pool.Close()
+	if err := mount.Grow(pool, "xfs", fi.Size()+more); err != nil {
+		return fmt.Errorf("grow pool: %w", err)
 	}
 	s.note(fmt.Sprintf("%s may grow to %d GiB now", s.poolFile(), (fi.Size()+more)>>30))
 	return nil

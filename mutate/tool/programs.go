@@ -17,11 +17,11 @@ type Program struct {
 var programs = []Program{
 	{"blkid", "util-linux", ""},
 	{"mkfs.xfs", "xfsprogs", "making a pool"},
-	{"xfs_growfs", "xfsprogs", "growing a pool"},
 	{"e2fsck", "e2fsprogs", "images with ext4"},
 	{"dumpe2fs", "e2fsprogs", "images with ext4"},
 	{"xfs_repair", "xfsprogs", "images with XFS"},
 	{"btrfs", "btrfs-progs", "images with btrfs"},
+	{"resize2fs", "e2fsprogs", "larger disks with ext4"},
 	{"tune2fs", "e2fsprogs", "new UUIDs of ext4"},
 	{"xfs_admin", "xfsprogs", "new UUIDs of XFS"},
 	{"btrfstune", "btrfs-progs", "new UUIDs of btrfs"},
