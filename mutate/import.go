@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -141,6 +140,7 @@ func (e *Engine) importNew(
 	if seen, err = e.settled(ctx, run, tmp, seen); err != nil {
 		return nil, err
 	}
+	e.note("found: " + seen.words(sums.Size(), image.Is))
 	b := &record.Base{Digest: sums.Digest(), Size: sums.Size(), Source: source, Imported: e.Now().UTC(), Layout: *seen.layout,
 		Findings: seen.wrong(), Judged: verify.Judges(), Clean: seen.clean}
 	return b, e.publishBase(ctx, b, tmp, sums, func(b *record.Base) {
@@ -169,15 +169,9 @@ func (e *Engine) lookAndTake(ctx context.Context, f *os.File, name string) (seen
 
 // unpack gives the raw image in a file.
 func (e *Engine) unpack(ctx context.Context, run *store.Workspace, f *os.File, backing bool) (*format.Image, error) {
-	image, err := format.Open(ctx, f, run.Path(""), format.Options{
+	return format.Open(ctx, f, run.Path(""), format.Options{
 		Backing: backing, Room: e.room(ctx), Progress: e.progress("unpack"),
 	})
-	if err == nil && len(image.Is) > 0 {
-		is := slices.Clone(image.Is)
-		slices.Reverse(is)
-		e.note("found: a disk image in " + strings.Join(is, ", in "))
-	}
-	return image, err
 }
 
 // publishBase gives a base its name, and what is known of the file that it was made of.

@@ -1,16 +1,19 @@
 package mutate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/fork"
 	"github.com/imgmut/imgmut/mutate/mount"
+	"github.com/imgmut/imgmut/mutate/printable"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -36,6 +39,33 @@ func (l *looked) wrong() (keys []string) {
 		}
 	}
 	return keys
+}
+
+// words say what was found, of an image that came in such formats: "debian 12 for x86-64,
+// 2 GiB with a GPT, root ext4 in partition 2; a qcow2 in xz".
+func (l *looked) words(size int64, is []string) string {
+	w := cmp.Or(l.layout.OS, "a system that does not say its name")
+	if l.layout.Arch != "" {
+		w += " for " + l.layout.Arch
+	}
+	w += ", " + printable.Size(size)
+	root, _ := l.layout.Find(disk.Root)
+	switch l.layout.Table {
+	case disk.GPT:
+		w += fmt.Sprintf(" with a GPT, root %s in %s", root.FS, root)
+	case disk.MBR:
+		w += fmt.Sprintf(" with an MBR, root %s in %s", root.FS, root)
+	case disk.Bare:
+		w += ", root is " + root.FS + ", with no partitions"
+	}
+	for n, form := range slices.Backward(is) {
+		if n == len(is)-1 {
+			w += "; " + form
+		} else {
+			w += " in " + form
+		}
+	}
+	return w
 }
 
 // lookInto finds out what is in an image, and that imgmut can work on it, and tells. Of

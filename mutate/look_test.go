@@ -117,3 +117,26 @@ func TestNewerFilesystems(t *testing.T) {
 		t.Errorf("there are bases: %v", bases)
 	}
 }
+
+// TestFoundInWords: what an import says that it found.
+func TestFoundInWords(t *testing.T) {
+	l := &disk.Layout{Table: disk.GPT, OS: "debian 12", Arch: "x86-64", Volumes: []disk.Volume{{Slot: 2, Role: disk.Root, FS: "ext4"}}}
+	for _, tc := range []struct {
+		table disk.TableKind
+		is    []string
+		want  string
+	}{
+		{disk.GPT, nil, "debian 12 for x86-64, 2 GiB with a GPT, root ext4 in partition 2"},
+		{disk.MBR, []string{"qcow2"}, "debian 12 for x86-64, 2 GiB with an MBR, root ext4 in partition 2; qcow2"},
+		{disk.GPT, []string{"xz", "qcow2"}, "debian 12 for x86-64, 2 GiB with a GPT, root ext4 in partition 2; qcow2 in xz"},
+	} {
+		l.Table = tc.table
+		if got := (&looked{layout: l}).words(2<<30, tc.is); got != tc.want {
+			t.Errorf("%q, want %q", got, tc.want)
+		}
+	}
+	bare := &looked{layout: &disk.Layout{Table: disk.Bare, Volumes: []disk.Volume{{Role: disk.Root, FS: "xfs"}}}}
+	if got := bare.words(1<<30, nil); got != "a system that does not say its name, 1 GiB, root is xfs, with no partitions" {
+		t.Errorf("%q", got)
+	}
+}
