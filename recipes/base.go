@@ -89,12 +89,13 @@ type baseFault struct{ key, hint, text string }
 
 // CheckFetched says what does not fit in a base that is fetched.
 func (b Base) CheckFetched() error {
-	for _, f := range b.faults() {
-		p := newProblem("", Pos{}, f.key, "%s", f.text)
-		p.Hint = f.hint
-		return p
+	list := b.faults()
+	if len(list) == 0 {
+		return nil
 	}
-	return nil
+	p := newProblem("", Pos{}, list[0].key, "%s", list[0].text)
+	p.Hint = list[0].hint
+	return p
 }
 
 func (b Base) faults() (list []baseFault) {
@@ -104,6 +105,11 @@ func (b Base) faults() (list []baseFault) {
 		return err == nil && slices.Contains(schemes, u.Scheme) && (u.Host != "" || u.Opaque != "")
 	}
 	oci, pinned := is(b.URL, "oci"), b.SHA256+b.SHA512 != ""
+	for key, s := range map[string]string{"url": b.URL, "sums": b.Sums} {
+		if u, err := url.Parse(s); err == nil && u.User != nil {
+			bad(key, "fetch it by hand, and name its path", "it has a user or a password, which would be kept with the base")
+		}
+	}
 	switch {
 	case !oci && !is(b.URL, "http", "https"):
 		bad("url", "", shorten(b.URL)+": want a URL of http or https, or oci:HOST/NAME:TAG")

@@ -111,6 +111,11 @@ func TestProblems(t *testing.T) {
 			"r.yaml:3:40: base.sums: everybody on the way can change it " +
 				"[say with which keyring it is signed, as keyring: ./keys.gpg, or use https]",
 		}},
+		{"base with a password", "version: 1\nname: a\nbase: {url: \"https://me:secret@x.org/a.raw\", sha256: " +
+			strings.Repeat("ab", 32) + "}\n", []string{
+			"r.yaml:3:13: base.url: it has a user or a password, which would be kept with the base " +
+				"[fetch it by hand, and name its path]",
+		}},
 		{"base of two", "version: 1\nname: a\nbase: {url: \"oci:x.org/a\", path: a.raw}\n", []string{
 			"r.yaml:3:28: base.path: there is base.url as well, and only one of them can be the base",
 		}},

@@ -34,6 +34,10 @@ type Installed struct {
 	ids      func(Package) []string
 }
 
+// maxList is how much of a list is read, in bytes: some hundred thousand packages. The
+// program that prints it is the image's own.
+const maxList = 64 << 20
+
 // List asks an image what is installed. It does so also where the image has no
 // manager any more, but still the database.
 func List(ctx context.Context, g Guest) (Installed, error) {
@@ -42,7 +46,8 @@ func List(ctx context.Context, g Guest) (Installed, error) {
 		return Installed{}, err
 	}
 	var out bytes.Buffer
-	if err := g.Exec(ctx, m.database.list, false, func(b []byte) { out.Write(b) }); err != nil {
+	keep := func(b []byte) { out.Write(b[:min(len(b), maxList-out.Len())]) }
+	if err := g.Exec(ctx, m.database.list, false, keep); err != nil {
 		text := strings.TrimSpace(out.String())
 		return Installed{}, fmt.Errorf("list installed packages: %w: %s", err, text[max(0, len(text)-500):])
 	}
