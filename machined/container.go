@@ -6,12 +6,13 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
 	sd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
+
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // Container describes a container to start over a tree of files.
@@ -66,14 +67,14 @@ type Bind struct{ Source, Target string }
 
 // machineName is systemd's hostname_is_valid(): labels of letters, digits and
 // inner dashes, joined by single dots. Stricter than a unit's name.
-var machineName = regexp.MustCompile(`^` + label + `(\.` + label + `)*$`)
+var machineName = lazyregexp.New(`^` + label + `(\.` + label + `)*$`)
 
 const label = `[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?`
 
 // check reports every problem with c that systemd-nspawn would only find later.
 func (c *Container) check() error {
 	var errs []error
-	if len(c.Name) > 64 || !machineName.MatchString(c.Name) {
+	if len(c.Name) > 64 || !machineName().MatchString(c.Name) {
 		errs = append(errs, fmt.Errorf("name %q: want a host name of at most 64 bytes", c.Name))
 	}
 	if !filepath.IsAbs(c.Directory) {
@@ -85,7 +86,7 @@ func (c *Container) check() error {
 	if len(c.Launcher) > 0 && !filepath.IsAbs(c.Launcher[0]) {
 		errs = append(errs, fmt.Errorf("launcher %q: want an absolute path", c.Launcher[0]))
 	}
-	if c.RuntimeDirectory != "" && !machineName.MatchString(c.RuntimeDirectory) { // a path could be somebody else's
+	if c.RuntimeDirectory != "" && !machineName().MatchString(c.RuntimeDirectory) { // a path could be somebody else's
 		errs = append(errs, fmt.Errorf("runtime directory %q: want a name such as that of a machine", c.RuntimeDirectory))
 	}
 	// The last id is nobody's: (uid_t) -1.

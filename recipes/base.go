@@ -3,12 +3,13 @@ package recipes
 import (
 	"net/url"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
-var hexDigits = regexp.MustCompile(`^[0-9a-fA-F]+$`)
+var hexDigits = lazyregexp.New(`^[0-9a-fA-F]+$`)
 
 // imageFiles are how the names of image files end.
 var imageFiles = []string{".raw", ".img", ".qcow2", ".vmdk", ".vhd", ".vhdx", ".vdi", ".gz", ".bz2", ".xz", ".zst"}
@@ -141,7 +142,7 @@ func (b Base) faults() (list []baseFault) {
 
 // sum is the value of a key of base, which is so many hexadecimal digits.
 func (b *builder) sum(n *node, key, s string, digits int) string {
-	if e, ok := n.get(key); ok && e.value.isText() && (len(s) != digits || !hexDigits.MatchString(s)) {
+	if e, ok := n.get(key); ok && e.value.isText() && (len(s) != digits || !hexDigits().MatchString(s)) {
 		b.add(e.value.pos, at("base", key), "", "%q: want %d hexadecimal digits", shorten(s), digits)
 	}
 	return strings.ToLower(s)

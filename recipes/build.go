@@ -3,17 +3,18 @@ package recipes
 import (
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 var (
-	imageName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$`)
-	envName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	imageName = lazyregexp.New(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$`)
+	envName   = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
 // Keys of the recipe and, beside its kind, of a step.
@@ -101,7 +102,7 @@ func (b *builder) name(n *node) {
 // CheckName says why something cannot be the name of an image or base.
 func CheckName(name string) error {
 	switch {
-	case !imageName.MatchString(name):
+	case !imageName().MatchString(name):
 		return fmt.Errorf("want at most 64 letters, digits and . _ -, the first a letter or a digit")
 	case isImageFile(name):
 		return fmt.Errorf("a name, not a file: want it without %s", filepath.Ext(name))
@@ -163,7 +164,7 @@ func (b *builder) step(i int, n *node) {
 
 func (b *builder) env(n *node, path string) {
 	for _, e := range n.entries {
-		if !envName.MatchString(e.key) {
+		if !envName().MatchString(e.key) {
 			b.add(e.pos, at(path, label(e.key)), "", "want a name of letters, digits and _, the first no digit")
 		}
 		if strings.ContainsRune(e.value.text, 0) {

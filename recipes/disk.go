@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"math"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // Disk says how large the disk of the image is.
@@ -41,13 +42,13 @@ func (s Size) String() string {
 const sizeUnits = "KMGT"
 
 var (
-	sizeForm = regexp.MustCompile(`^(\+?)([0-9]+)([` + sizeUnits + `])$`)
+	sizeForm = lazyregexp.New(`^(\+?)([0-9]+)([` + sizeUnits + `])$`)
 	errSize  = errors.New("want a size such as 512M, 20G or +10G")
 )
 
 // ParseSize reads a size.
 func ParseSize(s string) (Size, error) {
-	m := sizeForm.FindStringSubmatch(s)
+	m := sizeForm().FindStringSubmatch(s)
 	if m == nil {
 		return Size{}, errSize
 	}
@@ -116,11 +117,11 @@ func (b *builder) grow(n *node) {
 		b.wrongType(n, "disk.grow", want, "")
 	case strings.HasPrefix(n.text, "/") && path.Clean(n.text) == n.text && !strings.ContainsRune(n.text, 0):
 		b.r.Disk.Grow = n.text
-	case !partitionNumber.MatchString(n.text):
+	case !partitionNumber().MatchString(n.text):
 		b.add(n.pos, "disk.grow", "", "%q: want %s", shorten(n.text), want)
 	default:
 		b.r.Disk.Grow = n.text
 	}
 }
 
-var partitionNumber = regexp.MustCompile(`^[1-9][0-9]{0,3}$`)
+var partitionNumber = lazyregexp.New(`^[1-9][0-9]{0,3}$`)

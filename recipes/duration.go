@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // Duration is a [time.Duration] that a recipe writes as "90s", "12h", "7d",
@@ -19,14 +20,14 @@ func (d Duration) Duration() time.Duration { return time.Duration(d) }
 
 func (d Duration) String() string { return time.Duration(d).String() }
 
-var weeksAndDays = regexp.MustCompile(`^(?:([0-9]+)w)?(?:([0-9]+)d)?(.*)$`)
+var weeksAndDays = lazyregexp.New(`^(?:([0-9]+)w)?(?:([0-9]+)d)?(.*)$`)
 
 var errDuration = errors.New("want a duration such as 90s, 12h, 7d or 2w")
 
 // ParseDuration reads what [time.ParseDuration] does, with weeks and days in
 // front.
 func ParseDuration(s string) (Duration, error) {
-	m := weeksAndDays.FindStringSubmatch(s)
+	m := weeksAndDays().FindStringSubmatch(s)
 	if s == "" || m == nil {
 		return 0, errDuration
 	}

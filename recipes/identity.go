@@ -1,6 +1,6 @@
 package recipes
 
-import "regexp"
+import "github.com/imgmut/imgmut/mutate/lazyregexp"
 
 // keep is the one thing that identity.types says.
 const keep = "keep"
@@ -8,8 +8,8 @@ const keep = "keep"
 var (
 	// labelTemplate is what the labels of filesystems may be made of: what needs no
 	// quotes and escapes in the files that name a volume by its label.
-	labelTemplate = regexp.MustCompile(`^(?:[A-Za-z0-9._-]|\{name\}|\{label\})+$`)
-	labelOfBase   = regexp.MustCompile(`\{label\}`)
+	labelTemplate = lazyregexp.New(`^(?:[A-Za-z0-9._-]|\{name\}|\{label\})+$`)
+	labelOfBase   = lazyregexp.New(`\{label\}`)
 )
 
 func (b *builder) identity(n *node) {
@@ -23,10 +23,10 @@ func (b *builder) identity(n *node) {
 	if !fits {
 		return
 	}
-	if e, ok := n.get("labels"); ok && !labelTemplate.MatchString(m.Labels) {
+	if e, ok := n.get("labels"); ok && !labelTemplate().MatchString(m.Labels) {
 		b.add(e.value.pos, "identity.labels", "", "%q: want letters, digits and . _ - with {name} and {label}, the image's and the base's",
 			shorten(m.Labels))
-	} else if ok && !labelOfBase.MatchString(m.Labels) {
+	} else if ok && !labelOfBase().MatchString(m.Labels) {
 		b.add(e.value.pos, "identity.labels", "", "%q: want {label} in it, or two filesystems would have one label", shorten(m.Labels))
 	}
 	if e, ok := n.get("types"); ok && m.Types != keep {

@@ -3,10 +3,11 @@ package recipes
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
 // Set gives one value of a recipe from outside, as the command line does.
@@ -43,17 +44,17 @@ type pathKey struct {
 }
 
 var (
-	pathSyntax = regexp.MustCompile(`^[A-Za-z0-9_-]+(\[[^][]+\]|\.[A-Za-z0-9_-]+)*$`)
-	pathParts  = regexp.MustCompile(`[A-Za-z0-9_-]+|\[[^][]+\]`)
+	pathSyntax = lazyregexp.New(`^[A-Za-z0-9_-]+(\[[^][]+\]|\.[A-Za-z0-9_-]+)*$`)
+	pathParts  = lazyregexp.New(`[A-Za-z0-9_-]+|\[[^][]+\]`)
 	errPath    = errors.New("want a path such as name, steps[0].write.content or steps[NAME].write.content")
 )
 
 func parsePath(path string) ([]pathKey, error) {
-	if !pathSyntax.MatchString(path) {
+	if !pathSyntax().MatchString(path) {
 		return nil, errPath
 	}
 	var keys []pathKey
-	for _, part := range pathParts.FindAllString(path, maxDepth+1) {
+	for _, part := range pathParts().FindAllString(path, maxDepth+1) {
 		if part[0] != '[' {
 			keys = append(keys, pathKey{key: part, isKey: true})
 			continue
