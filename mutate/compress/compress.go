@@ -34,20 +34,22 @@ var ErrUnknown = errors.New("imgmut cannot unpack that")
 type Method struct {
 	Name  string
 	magic string
+	// NoEnd says that nothing tells a whole file from one that was cut off.
+	NoEnd bool
 	// open gives what is compressed. It is read to its end, and in is then at the
 	// first byte behind it. nil if imgmut cannot.
 	open func(in *bufio.Reader) (plain io.Reader, end func(), err error)
 }
 
 var methods = []Method{
-	{"gzip", "\x1f\x8b", openGzip},
-	{"zstd", "\x28\xb5\x2f\xfd", openZstd},
-	{"xz", "\xfd7zXZ\x00", openXZ},
-	{"lz4", "\x02\x21\x4c\x18", openLegacyLZ4},
-	{"lz4", "\x04\x22\x4d\x18", openLZ4},
-	{"lzma", "\x5d\x00\x00", openLZMA},
-	{"bzip2", "BZh", openBzip2},
-	{"lzo", "\x89LZO\x00", nil},
+	{Name: "gzip", magic: "\x1f\x8b", open: openGzip},
+	{Name: "zstd", magic: "\x28\xb5\x2f\xfd", open: openZstd},
+	{Name: "xz", magic: "\xfd7zXZ\x00", open: openXZ},
+	{Name: "lz4", magic: "\x02\x21\x4c\x18", open: openLegacyLZ4, NoEnd: true},
+	{Name: "lz4", magic: "\x04\x22\x4d\x18", open: openLZ4},
+	{Name: "lzma", magic: "\x5d\x00\x00", open: openLZMA},
+	{Name: "bzip2", magic: "BZh", open: openBzip2},
+	{Name: "lzo", magic: "\x89LZO\x00"},
 }
 
 // Of gives the method of a file that begins so.
@@ -87,18 +89,37 @@ func (g guarded) Read(b []byte) (n int, err error) {
 // programs leave them that use all cores. Close it.
 type Reader struct {
 	method Method
-	in     *bufio.Reader
-	plain  io.Reader // of the stream that is being read
+	source *tally
+	in     *bufio.Reader // over source
+	plain  io.Reader     // of the stream that is being read
+	began  int64         // where that is in the file
 	end    func()
+}
+
+// tally counts what is read.
+type tally struct {
+	io.Reader
+	n int64
+}
+
+func (t *tally) Read(b []byte) (int, error) {
+	n, err := t.Reader.Read(b)
+	t.n += int64(n)
+	return n, err
 }
 
 // NewReader is the reader of a file that is compressed so.
 func (m Method) NewReader(r io.Reader) (*Reader, error) {
-	z := &Reader{method: m, in: bufio.NewReaderSize(r, 1<<20), end: nothing}
+	z := &Reader{method: m, source: &tally{Reader: r}, end: nothing}
+	z.in = bufio.NewReaderSize(z.source, 1<<20)
 	return z, z.next()
 }
 
+// at is how much of the file was taken.
+func (z *Reader) at() int64 { return z.source.n - int64(z.in.Buffered()) }
+
 func (z *Reader) next() (err error) {
+	z.began = z.at()
 	plain, end, err := z.method.Open(z.in)
 	if err != nil {
 		return err
@@ -125,6 +146,9 @@ func (z *Reader) Read(b []byte) (int, error) {
 
 // behind goes to the next stream. It is io.EOF behind the last.
 func (z *Reader) behind() error {
+	if z.at() == z.began { // a library may take what is no stream for the end, and so for ever
+		return io.ErrUnexpectedEOF
+	}
 	for {
 		head, err := z.in.Peek(HeadSize)
 		switch {

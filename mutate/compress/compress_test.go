@@ -48,6 +48,20 @@ func TestReader(t *testing.T) {
 	}
 }
 
+// TestNoStream: what is no more than the beginning of a stream ends, and is none.
+func TestNoStream(t *testing.T) {
+	for _, text := range []string{"\x28\xb5\x2f\xfd", "\x1f\x8b", "\xfd7zXZ\x00", "\x04\x22\x4d\x18", "BZh"} {
+		r, err := compress.Of([]byte(text)).NewReader(strings.NewReader(text))
+		if err == nil {
+			_, err = io.ReadAll(r)
+			r.Close()
+		}
+		if err == nil {
+			t.Errorf("%q is taken for a whole stream", text)
+		}
+	}
+}
+
 func TestUnknown(t *testing.T) {
 	if m := compress.Of([]byte("#!/bin/sh")); m.Name != "" {
 		t.Errorf("a script is %s", m.Name)

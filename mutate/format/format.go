@@ -114,6 +114,10 @@ func Open(ctx context.Context, src *os.File, dir string, o Options) (*Image, err
 	}
 	i := &Image{File: src}
 	if m := compress.Of(head); m.Name != "" {
+		if m.NoEnd {
+			return nil, fault.New(fault.Image, "compress it in a form that has an end, as lz4 does without -l",
+				"it is %s of a form in which a file that was cut off looks whole", m.Name)
+		}
 		if err := i.become(ctx, format{name: m.Name, read: unpack(m)}, src, dir, o); err != nil {
 			return nil, err
 		}

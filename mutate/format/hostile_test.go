@@ -169,6 +169,8 @@ func TestRefused(t *testing.T) {
 		{"zstd that is cut off", "zstd -q raw -o out", cut(100), "it is damaged"},
 		{"bzip2 that is cut off", "bzip2 -c raw > out", cut(100), "it is damaged"},
 		{"gzip with something behind", "gzip -c raw > out; echo more >> out", nil, "something else behind its end"},
+		{"lz4 of a form that has no end", "lz4 -q -l raw out", nil, "that was cut off looks whole"},
+		{"lz4 that is cut off", "lz4 -q raw out", cut(10), "it is damaged"},
 		{"gzip in gzip", "gzip -c raw | gzip > out", nil, "it is compressed twice"},
 		{"lzo", "printf '\\211LZO\\000\\r\\n' > out; truncate -s 4096 out", nil, "imgmut cannot unpack that"},
 	} {
