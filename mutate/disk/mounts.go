@@ -48,7 +48,7 @@ func (l *Layout) findMounts(tree fs.FS, said []etc.Mount, k kernelLine, known ..
 		if m.Place == "/" && strings.HasPrefix(m.From, mounts[0].From) {
 			mounts[0].From = m.From // with the line of fstab
 		}
-		if m.Place == "/" || m.FS == "swap" || slices.ContainsFunc(mounts, at(m.Place)) {
+		if m.FS == "swap" || slices.ContainsFunc(mounts, at(m.Place)) {
 			continue
 		}
 		mounted, err := l.place(m)
@@ -93,7 +93,7 @@ func inOrder(mounts []Mounted) []Mounted {
 		for k, other := range mounts {
 			_, above := Within(mounts[n].Mountpoint, other.Mountpoint)
 			_, shown := Within(mounts[n].Bind, other.Mountpoint)
-			if above || shown && mounts[n].Bind != "" {
+			if above || shown {
 				add(k)
 			}
 		}

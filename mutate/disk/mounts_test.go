@@ -84,6 +84,7 @@ func TestMountsByFstab(t *testing.T) {
 		{"another place", "LABEL=b /opt ext4", "/=1 /opt=2", "1:root"},
 		{"what lies in another comes after it", "LABEL=c /var/log ext4\nLABEL=b /var ext4", "/=1 /var=2 /var/log=3", "1:root 2:var"},
 		{"root", "LABEL=a / ext4", "/=1", "1:root"},
+		{"root and another", "LABEL=a / ext4\nLABEL=b /home ext4", "/=1 /home=2", "1:root 2:home"},
 		{"another volume as root", "LABEL=b / ext4", "/=1", "1:root"},
 		{"a part of root", "LABEL=a /home btrfs subvol=home,noatime,compress=zstd:1", "/=1 /home=1(subvol=home,compress=zstd:1)", "1:root"},
 		{"a volume in two places", "LABEL=b /home ext4\nLABEL=b /mnt ext4", "/=1 /home=2 /mnt=2", "1:root 2:home"},
@@ -135,6 +136,40 @@ func TestMountsByFstab(t *testing.T) {
 		if got := rolesOf(l); got != tc.roles {
 			t.Errorf("%s: %s, want %s", tc.name, got, tc.roles)
 		}
+	}
+}
+
+// TestWhoSaysSo: what is told of a mount names the line that says so, of root as well if
+// it is fstab by which root is mounted so.
+func TestWhoSaysSo(t *testing.T) {
+	for from, want := range map[string]string{
+		"/etc/fstab": "/etc/fstab:2 /etc/fstab:1 /etc/fstab:3", "its files": "its files /etc/fstab:1 /etc/fstab:3",
+	} {
+		root := rootOne
+		root.From = from
+		mounts, err := findMounts(threeVolumes(), files(map[string]string{
+			"etc/fstab": "LABEL=b /home ext4\nLABEL=a / ext4\nLABEL=c /srv ext4\n", "usr/lib/systemd/system/local-fs.target": "[Unit]",
+		}), says(""), root)
+		var says []string
+		for _, m := range mounts {
+			says = append(says, m.From)
+		}
+		if got := strings.Join(says, " "); got != want || err != nil {
+			t.Errorf("root is found by %s: %s, %v; want %s", from, got, err, want)
+		}
+	}
+}
+
+// TestUnitThatMountsSwap: swap is mounted nowhere, whatever a unit asks for.
+func TestUnitThatMountsSwap(t *testing.T) {
+	const units = "usr/lib/systemd/system/"
+	mounts, err := findMounts(threeVolumes(), files(map[string]string{
+		units + "local-fs.target": "[Unit]\nWants=mnt.mount srv.mount\n",
+		units + "mnt.mount":       "[Mount]\nWhat=LABEL=b\nWhere=/mnt\nType=swap\n",
+		units + "srv.mount":       "[Mount]\nWhat=LABEL=c\nWhere=/srv\nType=ext4\n",
+	}), says(""), rootOne)
+	if got := told(mounts); got != "/=1 /srv=3" || err != nil {
+		t.Errorf("%s, %v", got, err)
 	}
 }
 
