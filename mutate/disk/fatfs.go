@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/diskfs/go-diskfs/backend"
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/fat12"
 )
@@ -20,13 +21,29 @@ func (v Volume) openFAT(f *os.File, access Access) (_ *Tree, err error) {
 	}
 	// The library's own way to open a volume takes some sorts for others: one with
 	// a single FAT, or whose root directory is not at cluster 2.
-	t := fatFS{FS: fat12.NewFileSystem(file.New(f, true), nil, fatTable{found}, uint32(found.data), int(found.cluster),
+	t := fatFS{FS: fat12.NewFileSystem(withoutLabels{file.New(f, true)}, nil, fatTable{found}, uint32(found.data), int(found.cluster),
 		v.Size, v.Offset, found.rootAt, int(found.entries), 0, 0), found: found, image: f, volume: v}
 	if _, err := t.ReadDir("."); err != nil {
 		return nil, fmt.Errorf("read %s (vfat): %w", v, err)
 	}
 	t.writable = access == ReadWrite
 	return &Tree{files: t}, nil
+}
+
+// withoutLabels hides the label of a volume, which is an entry of a directory without a
+// file, from the library. That reads nothing but directories here, and would take a label
+// for the file of the same name, and have it empty.
+type withoutLabels struct{ backend.Storage }
+
+// ReadAt implements [io.ReaderAt].
+func (l withoutLabels) ReadAt(b []byte, offset int64) (int, error) {
+	n, err := l.Storage.ReadAt(b, offset)
+	for e := b[:n]; len(e) >= 32 && e[0] != last; e = e[32:] {
+		if e[11]&isLabel != 0 && e[11] != longName {
+			e[0] = deleted
+		}
+	}
+	return n, err
 }
 
 // fatTable shows the library what follows each cluster. It asks for no more: all

@@ -1,6 +1,7 @@
 package disk_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -163,6 +164,44 @@ func overwriteOutside(t *testing.T, larger int64, choose func(behind, entries in
 	}
 	if sum(t, f) != before {
 		t.Error("the image has changed")
+	}
+}
+
+// TestFileNamedAsTheLabel: the label of a volume is no file, though it lies among them, and
+// no name is taken because of it: neither at the root's own place nor in its clusters.
+func TestFileNamedAsTheLabel(t *testing.T) {
+	fixtures.Require(t, fixtures.Tools)
+	for bits, size := range map[string]int64{"12": 2 << 20, "16": 16 << 20, "32": 64 << 20} {
+		f, v := fat(t, bits, size, map[string]string{"BOOT": "text", "dir/x": "x", "other": "other"})
+		fixtures.Program(t, "", "mlabel", "-i", f.Name()+"@@1048576", "::LABEL") // it lies behind the file
+		rename(t, f, v, "LABEL      \x08", "BOOT       \x08")
+		tree := openTree(t, v, f, disk.ReadWrite)
+		if err := tree.Overwrite("BOOT", []byte("TEXT"), 0); err != nil {
+			t.Errorf("FAT%s: %v", bits, err)
+		}
+		for name, want := range map[string]string{"BOOT": "TEXT", "dir/x": "x", "other": "other"} {
+			if b, err := tree.ReadFile(name); err != nil || string(b) != want {
+				t.Errorf("FAT%s: %s holds %q, %v, want %q", bits, name, b, err, want)
+			}
+		}
+		if list, err := tree.ReadDir("."); len(list) != 3 || err != nil {
+			t.Errorf("FAT%s: its root has %d files, %v", bits, len(list), err)
+		}
+	}
+}
+
+// rename puts another name into a directory's entry, as no program would.
+func rename(t *testing.T, f *os.File, v disk.Volume, from, to string) {
+	t.Helper()
+	b := make([]byte, v.Size)
+	if _, err := f.ReadAt(b, v.Offset); err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(b, []byte(from)); n != 1 {
+		t.Fatalf("%q is there %d times", from, n)
+	}
+	if _, err := f.WriteAt([]byte(to), v.Offset+int64(bytes.Index(b, []byte(from)))); err != nil {
+		t.Fatal(err)
 	}
 }
 
