@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/imgmut/imgmut/fixtures"
+	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // TestFillFATReadsWhatWasWritten: mtools may do something else than it was told to, and
@@ -124,6 +126,32 @@ func TestOpenFATOnce(t *testing.T) {
 		if tree, err := i.OpenFAT(v); err == nil {
 			t.Errorf("what is no FAT is opened: %v", tree)
 		}
+	}
+}
+
+// TestTwoFilesOfOneName: damage may leave two, or somebody who wants to have another file
+// read here than at the start of the system. Neither is read or written.
+func TestTwoFilesOfOneName(t *testing.T) {
+	fixtures.Require(t, fixtures.Tools)
+	f, v := fat(t, "12", 2<<20, map[string]string{"EFI/x": ""})
+	for name, text := range map[string]string{"AAAAAAAA": "first", "BBBBBBBB": "the second", "CCCCCCCC": "other"} {
+		fixtures.Program(t, text, "mcopy", "-i", f.Name()+"@@1048576", "-", "::EFI/"+name)
+	}
+	rename(t, f, v, "BBBBBBBB   ", "AAAAAAAA   ")
+	i, err := fill(t, f, v, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := i.ReadFAT(v, "efi/aaaaaaaa")
+	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "2 files have that name") {
+		t.Errorf("%q is read, %v", b, err)
+	}
+	if b, err := i.ReadFAT(v, "efi/cccccccc"); err != nil || string(b) != "other" {
+		t.Errorf("the other file holds %q, %v", b, err)
+	}
+	tree := openTree(t, v, f, disk.ReadWrite)
+	if err := tree.Overwrite("EFI/AAAAAAAA", []byte("x"), 0); err == nil {
+		t.Error("one of the two is overwritten")
 	}
 }
 

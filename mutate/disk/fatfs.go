@@ -5,10 +5,15 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
+	"slices"
+	"strings"
 
 	"github.com/diskfs/go-diskfs/backend"
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/fat12"
+
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // openFAT reads FAT in user space: a third of the kernels that build images
@@ -135,7 +140,7 @@ func (f *fatFile) bytes() (c *io.SectionReader, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ranges, err := f.tree.ranges(f.name, fi.Size())
+	ranges, err := f.tree.rangesOf(f.File, f.name, fi.Size())
 	if err != nil {
 		return nil, err
 	}
@@ -250,6 +255,21 @@ func (t fatFS) ranges(name string, size int64) ([]fat12.DiskRange, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return t.rangesOf(f, name, size)
+}
+
+// rangesOf is ranges of a file that is open. Of two files of one name it is those of
+// neither: firmware and kernels take the first, the library the last.
+func (t fatFS) rangesOf(f fs.File, name string, size int64) ([]fat12.DiskRange, error) {
+	list, err := t.ReadDir(path.Dir(name))
+	if err != nil {
+		return nil, err
+	}
+	list = slices.DeleteFunc(list, func(e fs.DirEntry) bool { return !strings.EqualFold(e.Name(), path.Base(name)) })
+	if len(list) > 1 {
+		return nil, fault.New(fault.Image, "mend the volume with fsck.vfat in a copy of the image",
+			"find the bytes of %s: %d files have that name", name, len(list))
+	}
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, err
