@@ -22,8 +22,8 @@ const fromType = "the type of the partition (systemd-gpt-auto-generator)"
 // said of the place and root has nothing in it (systemd-gpt-auto-generator(8), and
 // its source for what that leaves open). /var and /var/tmp are not among them: those
 // are mounted on the machine alone whose machine-id the partition is named by.
-func (l *Layout) byType(tree fs.FS, mounts []Mounted, k kernelSays) []Mounted {
-	if l.Table != GPT || !etc.Exists(tree, "usr/lib/"+generator) && !etc.Exists(tree, "lib/"+generator) {
+func (l *Layout) byType(tree fs.FS, mounts []Mounted, k kernelLine) []Mounted {
+	if l.Table != GPT || k.noAuto || !etc.Exists(tree, "usr/lib/"+generator) && !etc.Exists(tree, "lib/"+generator) {
 		return nil
 	}
 	var added []Mounted
@@ -56,9 +56,6 @@ func (l *Layout) byType(tree fs.FS, mounts []Mounted, k kernelSays) []Mounted {
 		if v := l.typed(auto.kind); v != nil && free(auto.place) {
 			add(v, auto.place)
 		}
-	}
-	if len(added) > 0 && k().noAuto {
-		return nil
 	}
 	return added
 }

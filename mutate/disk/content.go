@@ -46,8 +46,7 @@ func machineArch(t *Tree) (string, error) {
 		"usr/lib/systemd/systemd", "lib/systemd/systemd", "bin/sh", "usr/bin/sh", "bin/busybox", "sbin/init",
 	} {
 		switch machine := machineOf(t, name); machine {
-		case elf.EM_NONE:
-			continue
+		case elf.EM_NONE: // the next one, perhaps
 		case elf.EM_X86_64:
 			return "x86-64", nil
 		case elf.EM_AARCH64:

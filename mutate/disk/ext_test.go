@@ -2,6 +2,7 @@ package disk_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,6 +71,56 @@ func TestForksAskForNoPanic(t *testing.T) {
 				t.Error("the image does not ask what its base asks, or something else of it changed")
 			}
 		})
+	}
+}
+
+// TestForksOfSeveralVolumes: each volume that asks for a panic is disarmed and armed again,
+// whatever lies before it, and one that cannot be written to is told of.
+func TestForksOfSeveralVolumes(t *testing.T) {
+	fixtures.Require(t, fixtures.Tools)
+	path := filepath.Join(t.TempDir(), "image.raw")
+	const size = 4 << 20
+	truncate(t, path, 5*size)
+	l := &disk.Layout{Table: disk.GPT}
+	for n, fs := range []string{"", "ext4", "ext4", "ext2", "ext4"} {
+		v := disk.Volume{Slot: n + 1, Offset: int64(n) * size, Size: size, FS: fs}
+		if l.Volumes = append(l.Volumes, v); fs == "" {
+			continue
+		}
+		asks := map[bool]string{true: "panic", false: "continue"}[n > 1]
+		at := fmt.Sprintf("offset=%d", v.Offset)
+		fixtures.Program(t, "", "mke2fs", "-q", "-F", "-t", fs, "-e", asks, "-E", at, path, "4M")
+	}
+	asking := func() (slots string) {
+		for _, v := range l.Volumes[1:] {
+			device := fmt.Sprintf("%s?offset=%d", path, v.Offset)
+			if strings.Contains(fixtures.Program(t, "", "dumpe2fs", "-h", device), "Panic") {
+				slots += fmt.Sprint(" ", v.Slot)
+			}
+		}
+		return slots
+	}
+	base := path + ".base"
+	fixtures.Clone(t, path, base)
+	f, from := open(t, path, os.O_RDWR), open(t, base, os.O_RDONLY)
+	if got := asking(); got != " 3 4 5" {
+		t.Fatalf("slots%s ask for a panic", got)
+	}
+	if err := l.Disarm(from); err == nil || !strings.Contains(err.Error(), "write the superblock of partition 3") {
+		t.Errorf("what cannot be written to is disarmed: %v", err)
+	}
+	if err := l.Disarm(f); err != nil || asking() != "" {
+		t.Errorf("disarmed, slots%s ask for a panic: %v", asking(), err)
+	}
+	if err := l.Rearm(from, from); err == nil || !strings.Contains(err.Error(), "write the superblock of partition 3") {
+		t.Errorf("what cannot be written to is armed: %v", err)
+	}
+	if err := l.Rearm(f, from); err != nil || asking() != " 3 4 5" {
+		t.Errorf("armed again, slots%s ask for a panic: %v", asking(), err)
+	}
+	clobber(t, path, 3*size+1024, 1024)
+	if err := l.Rearm(f, from); err == nil || !strings.Contains(err.Error(), "partition 4 is no longer ext2") {
+		t.Errorf("what is no filesystem any more is armed: %v", err)
 	}
 }
 

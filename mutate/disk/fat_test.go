@@ -3,6 +3,7 @@ package disk
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -287,7 +288,8 @@ func TestFATLargerThanItsClusters(t *testing.T) {
 				v.rootEntries = 0
 			}
 			v.sectors = v.reserved + v.copies*perFAT + v.rootSectors() + tc.clusters
-			if err := v.check(v.size()); (err == nil) != sound {
+			size := fmt.Sprintf("its FAT is of %d bytes, for %d clusters", perFAT*512, tc.clusters)
+			if err := v.check(v.size()); (err == nil) != sound || err != nil && err.Error() != size {
 				t.Errorf("%d sectors of FAT for %d clusters, FAT32 %t: %v", perFAT, tc.clusters, tc.fat32, err)
 			}
 		}

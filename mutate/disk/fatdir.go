@@ -19,6 +19,13 @@ const (
 	maxParts = 20
 )
 
+// What is in an entry of a directory.
+const (
+	last, deleted               = 0, 0xe5 // in place of a name's first letter
+	longName, isLabel, isFolder = 0x0f, 0x08, 0x10
+	firstPart                   = 0x40 // of a long name, in its number
+)
+
 // directories finds the directories of a FAT volume whose chains are known to
 // end, and how long they are. The library reads a directory as a whole, with
 // all clusters of its chain, which may be all of a sparse volume.
@@ -86,11 +93,6 @@ func (d *directories) read(at, size int64) (more bool, err error) {
 	if _, err := d.r.ReadAt(b, at); err != nil && !errors.Is(err, io.EOF) {
 		return false, fmt.Errorf("read directory: %w", err)
 	}
-	const (
-		last, deleted      = 0, 0xe5 // in place of a name's first letter
-		longName, isFolder = 0x0f, 0x10
-		firstPart          = 0x40 // of a long name, in its number
-	)
 	le := binary.LittleEndian
 	for ; len(b) >= 32; b = b[32:] {
 		switch attributes := b[11]; {

@@ -5,9 +5,15 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
+	"slices"
+	"strings"
 
+	"github.com/diskfs/go-diskfs/backend"
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/fat12"
+
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // openFAT reads FAT in user space: a third of the kernels that build images
@@ -20,13 +26,29 @@ func (v Volume) openFAT(f *os.File, access Access) (_ *Tree, err error) {
 	}
 	// The library's own way to open a volume takes some sorts for others: one with
 	// a single FAT, or whose root directory is not at cluster 2.
-	t := fatFS{FS: fat12.NewFileSystem(file.New(f, true), nil, fatTable{found}, uint32(found.data), int(found.cluster),
+	t := fatFS{FS: fat12.NewFileSystem(withoutLabels{file.New(f, true)}, nil, fatTable{found}, uint32(found.data), int(found.cluster),
 		v.Size, v.Offset, found.rootAt, int(found.entries), 0, 0), found: found, image: f, volume: v}
 	if _, err := t.ReadDir("."); err != nil {
 		return nil, fmt.Errorf("read %s (vfat): %w", v, err)
 	}
 	t.writable = access == ReadWrite
 	return &Tree{files: t}, nil
+}
+
+// withoutLabels hides the label of a volume, which is an entry of a directory without a
+// file, from the library. That reads nothing but directories here, and would take a label
+// for the file of the same name, and have it empty.
+type withoutLabels struct{ backend.Storage }
+
+// ReadAt implements [io.ReaderAt].
+func (l withoutLabels) ReadAt(b []byte, offset int64) (int, error) {
+	n, err := l.Storage.ReadAt(b, offset)
+	for e := b[:n]; len(e) >= 32 && e[0] != last; e = e[32:] {
+		if e[11]&isLabel != 0 && e[11] != longName {
+			e[0] = deleted
+		}
+	}
+	return n, err
 }
 
 // fatTable shows the library what follows each cluster. It asks for no more: all
@@ -118,7 +140,7 @@ func (f *fatFile) bytes() (c *io.SectionReader, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ranges, err := f.tree.ranges(f.name, fi.Size())
+	ranges, err := f.tree.rangesOf(f.File, f.name, fi.Size())
 	if err != nil {
 		return nil, err
 	}
@@ -233,6 +255,21 @@ func (t fatFS) ranges(name string, size int64) ([]fat12.DiskRange, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return t.rangesOf(f, name, size)
+}
+
+// rangesOf is ranges of a file that is open. Of two files of one name it is those of
+// neither: firmware and kernels take the first, the library the last.
+func (t fatFS) rangesOf(f fs.File, name string, size int64) ([]fat12.DiskRange, error) {
+	list, err := t.ReadDir(path.Dir(name))
+	if err != nil {
+		return nil, err
+	}
+	list = slices.DeleteFunc(list, func(e fs.DirEntry) bool { return !strings.EqualFold(e.Name(), path.Base(name)) })
+	if len(list) > 1 {
+		return nil, fault.New(fault.Image, "mend the volume with fsck.vfat in a copy of the image",
+			"find the bytes of %s: %d files have that name", name, len(list))
+	}
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, err

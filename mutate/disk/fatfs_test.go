@@ -1,8 +1,11 @@
 package disk_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"testing"
@@ -112,10 +115,27 @@ func moveRoot(t *testing.T, f *os.File, v disk.Volume) {
 }
 
 // TestOverwriteOutsideFAT: a chain into clusters which the volume does not have
-// leads to no write behind it.
+// leads to no write behind it, also where its partition is larger.
 func TestOverwriteOutsideFAT(t *testing.T) {
 	fixtures.Require(t, fixtures.Tools)
+	t.Run("the last that the FAT has room for", func(t *testing.T) {
+		overwriteOutside(t, 0, func(_, entries int) int { return entries - 2 })
+	})
+	t.Run("in a larger partition", func(t *testing.T) {
+		overwriteOutside(t, 1<<20, func(_, entries int) int { return entries - 2 })
+	})
+	t.Run("the first that the volume lacks", func(t *testing.T) {
+		overwriteOutside(t, 1<<20, func(behind, _ int) int { return behind })
+	})
+}
+
+// overwriteOutside has a file begin at a cluster that the volume lacks: which one is chosen
+// of the first of those and how many numbers the FAT has room for.
+func overwriteOutside(t *testing.T, larger int64, choose func(behind, entries int) int) {
+	t.Helper()
 	f, v := fat(t, "16", 16<<20, map[string]string{"file": strings.Repeat("x", 100)})
+	v.Size += larger
+	truncate(t, f.Name(), v.Offset+v.Size)
 	b := make([]byte, 1<<20)
 	if _, err := f.ReadAt(b, v.Offset); err != nil {
 		t.Fatal(err)
@@ -123,23 +143,65 @@ func TestOverwriteOutsideFAT(t *testing.T) {
 	sector, reserved := int(b[11])|int(b[12])<<8, int(b[14])|int(b[15])<<8
 	perFAT := int(b[22]) | int(b[23])<<8
 	root := (reserved + 2*perFAT) * sector
-	last := perFAT*sector/2 - 2 // which the FAT has room for, and the volume does not
+	behind := (16<<20-root-(int(b[17])|int(b[18])<<8)*32)/(int(b[13])*sector) + 2
+	last := choose(behind, perFAT*sector/2)
+	if last < behind || last >= perFAT*sector/2 {
+		t.Fatalf("cluster %d is no such one: %d, %d", last, behind, perFAT*sector/2)
+	}
 	slot := root + strings.Index(string(b[root:]), "FILE       ")
 	b[slot+26], b[slot+27] = byte(last), byte(last>>8)
 	b[reserved*sector+2*last], b[reserved*sector+2*last+1] = 0xff, 0xff
 	if _, err := f.WriteAt(b, v.Offset); err != nil {
 		t.Fatal(err)
 	}
-	before, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := sum(t, f)
 	tree := openTree(t, v, f, disk.ReadWrite)
 	if err := tree.Overwrite("file", make([]byte, 100), 0); err == nil || !strings.Contains(err.Error(), "invalid start cluster") {
 		t.Errorf("Overwrite = %v", err)
 	}
-	if after, err := os.Stat(f.Name()); err != nil || after.Size() != before.Size() {
-		t.Errorf("the image has %d bytes now, %v", after.Size(), err)
+	if _, err := tree.ReadFile("file"); err == nil {
+		t.Error("it is read")
+	}
+	if sum(t, f) != before {
+		t.Error("the image has changed")
+	}
+}
+
+// TestFileNamedAsTheLabel: the label of a volume is no file, though it lies among them, and
+// no name is taken because of it: neither at the root's own place nor in its clusters.
+func TestFileNamedAsTheLabel(t *testing.T) {
+	fixtures.Require(t, fixtures.Tools)
+	for bits, size := range map[string]int64{"12": 2 << 20, "16": 16 << 20, "32": 64 << 20} {
+		f, v := fat(t, bits, size, map[string]string{"BOOT": "text", "dir/x": "x", "other": "other"})
+		fixtures.Program(t, "", "mlabel", "-i", f.Name()+"@@1048576", "::LABEL") // it lies behind the file
+		rename(t, f, v, "LABEL      \x08", "BOOT       \x08")
+		tree := openTree(t, v, f, disk.ReadWrite)
+		if err := tree.Overwrite("BOOT", []byte("TEXT"), 0); err != nil {
+			t.Errorf("FAT%s: %v", bits, err)
+		}
+		for name, want := range map[string]string{"BOOT": "TEXT", "dir/x": "x", "other": "other"} {
+			if b, err := tree.ReadFile(name); err != nil || string(b) != want {
+				t.Errorf("FAT%s: %s holds %q, %v, want %q", bits, name, b, err, want)
+			}
+		}
+		if list, err := tree.ReadDir("."); len(list) != 3 || err != nil {
+			t.Errorf("FAT%s: its root has %d files, %v", bits, len(list), err)
+		}
+	}
+}
+
+// rename puts another name into a directory's entry, as no program would.
+func rename(t *testing.T, f *os.File, v disk.Volume, from, to string) {
+	t.Helper()
+	b := make([]byte, v.Size)
+	if _, err := f.ReadAt(b, v.Offset); err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(b, []byte(from)); n != 1 {
+		t.Fatalf("%q is there %d times", from, n)
+	}
+	if _, err := f.WriteAt([]byte(to), v.Offset+int64(bytes.Index(b, []byte(from)))); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -166,5 +228,59 @@ func TestFATModes(t *testing.T) {
 			t.Errorf("%s has mode %s, and open %s", name, fi.Mode(), again.Mode())
 		}
 		open.Close()
+	}
+}
+
+// TestFATDirectoryIsNoFile: reading one is an error and not the end of an empty file, and
+// so is writing to it, be it nothing.
+func TestFATDirectoryIsNoFile(t *testing.T) {
+	fixtures.Require(t, fixtures.Tools)
+	f, v := fat(t, "12", 2<<20, map[string]string{"EFI/file": "text"})
+	tree := openTree(t, v, f, disk.ReadWrite)
+	if b, err := tree.ReadFile("EFI"); err == nil {
+		t.Errorf("a directory holds %q", b)
+	}
+	for _, text := range []string{"", "text"} {
+		if err := tree.Overwrite("EFI", []byte(text), 0); err == nil {
+			t.Errorf("a directory takes %q", text)
+		}
+	}
+}
+
+// TestFATDirectoryInParts: a directory is given as [fs.ReadDirFile] promises, as a whole or
+// in parts, and what is left is not given twice.
+func TestFATDirectoryInParts(t *testing.T) {
+	fixtures.Require(t, fixtures.Tools)
+	f, v := fat(t, "12", 2<<20, map[string]string{"d/a": "", "d/b": "", "d/c": "", "empty/": ""})
+	tree := openTree(t, v, f, disk.ReadOnly)
+	for _, tc := range []struct {
+		dir   string
+		parts []int
+		want  string // how many of each, and a ! for the end
+	}{
+		{"d", []int{0, 0}, "3 0"},
+		{"d", []int{-1, -1, 1}, "3 0 0!"},
+		{"d", []int{2, 2, 2}, "2 1 0!"},
+		{"d", []int{1, 0, 1, 0}, "1 2 0! 0"},
+		{"d", []int{3, 3}, "3 0!"},
+		{"d", []int{9}, "3"},
+		{"empty", []int{0, 1, -1}, "0 0! 0"},
+	} {
+		dir, err := tree.Open(tc.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, n := range tc.parts {
+			list, err := dir.(fs.ReadDirFile).ReadDir(n)
+			if err != nil && err != io.EOF {
+				t.Fatal(err)
+			}
+			got = append(got, fmt.Sprint(len(list))+map[bool]string{true: "!"}[err == io.EOF])
+		}
+		if got := strings.Join(got, " "); got != tc.want {
+			t.Errorf("%s by %d: %s, want %s", tc.dir, tc.parts, got, tc.want)
+		}
+		dir.Close()
 	}
 }

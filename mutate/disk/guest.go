@@ -233,10 +233,8 @@ func (m Mounted) hides() bool {
 func (i *Image) CommandLine() string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.cmdline != nil {
-		if line := i.cmdline(); line != "" {
-			return line
-		}
+	if i.cmdline != "" {
+		return i.cmdline
 	}
 	if v, _ := i.Layout.Find(Root); v.UUID != "" {
 		return "root=UUID=" + v.UUID + " ro"

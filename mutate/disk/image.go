@@ -41,7 +41,7 @@ type Image struct {
 	system  *mount.Tree
 	loaders func() *boot.Loaders // what those of system say, nil if it was not read yet
 	guest   *GuestOptions        // nil if it is read, and not mounted for a guest
-	cmdline func() string        // the kernel's, empty if no boot loader's file says
+	cmdline string               // the kernel's, empty if no boot loader's file says
 	watch   *watch               // of what the mounts of the guest were found by
 	where   []spot               // in which those mounts are
 }

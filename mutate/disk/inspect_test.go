@@ -203,11 +203,11 @@ func TestInspectInvalid(t *testing.T) {
 	}{
 		{"empty", func(t *testing.T, path string) { truncate(t, path, 0) }, "the image is empty", "downloaded"},
 		{"zeros", func(t *testing.T, path string) { truncate(t, path, 1<<20) }, "no partition table and no filesystem",
-			"qemu-img convert"},
+			"with an operating system"},
 		{"no operating system", func(t *testing.T, path string) {
 			truncate(t, path, 16<<20)
 			fixtures.Program(t, "", "mkfs.ext4", "-q", "-F", path)
-		}, "no filesystem that holds an operating system", "qemu-img convert"},
+		}, "no filesystem that holds an operating system", "with an operating system"},
 		{"encrypted", func(t *testing.T, path string) {
 			b := make([]byte, 4096)
 			copy(b, "LUKS\xba\xbe\x00\x01")

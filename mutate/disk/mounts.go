@@ -37,7 +37,7 @@ func saidMounts(tree fs.FS, line kernelLine) ([]etc.Mount, error) {
 // and what systemd adds by the types of partitions. What is known already comes
 // first: root, and /usr. It is an error of class [fault.Image] if it cannot be known
 // which volume is meant.
-func (l *Layout) findMounts(tree fs.FS, said []etc.Mount, k kernelSays, known ...Mounted) ([]Mounted, error) {
+func (l *Layout) findMounts(tree fs.FS, said []etc.Mount, k kernelLine, known ...Mounted) ([]Mounted, error) {
 	mounts := slices.Clone(known)
 	var masked []string
 	for _, m := range said {
@@ -48,7 +48,7 @@ func (l *Layout) findMounts(tree fs.FS, said []etc.Mount, k kernelSays, known ..
 		if m.Place == "/" && strings.HasPrefix(m.From, mounts[0].From) {
 			mounts[0].From = m.From // with the line of fstab
 		}
-		if m.Place == "/" || m.FS == "swap" || slices.ContainsFunc(mounts, at(m.Place)) {
+		if m.FS == "swap" || slices.ContainsFunc(mounts, at(m.Place)) {
 			continue
 		}
 		mounted, err := l.place(m)
@@ -93,7 +93,7 @@ func inOrder(mounts []Mounted) []Mounted {
 		for k, other := range mounts {
 			_, above := Within(mounts[n].Mountpoint, other.Mountpoint)
 			_, shown := Within(mounts[n].Bind, other.Mountpoint)
-			if above || shown && mounts[n].Bind != "" {
+			if above || shown {
 				add(k)
 			}
 		}
@@ -220,11 +220,10 @@ func kept(options []string) []string {
 // usrMount is /usr if root has none: what the command line says, or else a partition
 // that has the type for it. Of two versions the one with the higher name is meant
 // (systemd.image(7)).
-func (l *Layout) usrMount(tree fs.FS, says kernelSays) (Mounted, bool, error) {
+func (l *Layout) usrMount(tree fs.FS, k kernelLine) (Mounted, bool, error) {
 	if etc.Exists(tree, "usr/lib") {
 		return Mounted{}, false, nil
 	}
-	k := says()
 	m := Mounted{Mountpoint: "/usr", From: "the kernel's command line", Options: kept(strings.Split(k.usrFlags, ","))}
 	if k.usr != "" {
 		switch found := l.resolve(k.usr); len(found) {

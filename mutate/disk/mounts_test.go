@@ -50,8 +50,8 @@ func rolesOf(l *Layout) string {
 }
 
 // findMounts is what a system mounts by the files of a tree.
-func findMounts(l *Layout, tree fs.FS, k kernelSays, known ...Mounted) ([]Mounted, error) {
-	said, err := saidMounts(tree, k())
+func findMounts(l *Layout, tree fs.FS, k kernelLine, known ...Mounted) ([]Mounted, error) {
+	said, err := saidMounts(tree, k)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func findMounts(l *Layout, tree fs.FS, k kernelSays, known ...Mounted) ([]Mounte
 }
 
 // says is a command line.
-func says(line string) kernelSays { return func() kernelLine { return parseKernelLine(line) } }
+func says(line string) kernelLine { return parseKernelLine(line) }
 
 // threeVolumes have the labels a, which is root, b and c.
 func threeVolumes() *Layout {
@@ -84,6 +84,7 @@ func TestMountsByFstab(t *testing.T) {
 		{"another place", "LABEL=b /opt ext4", "/=1 /opt=2", "1:root"},
 		{"what lies in another comes after it", "LABEL=c /var/log ext4\nLABEL=b /var ext4", "/=1 /var=2 /var/log=3", "1:root 2:var"},
 		{"root", "LABEL=a / ext4", "/=1", "1:root"},
+		{"root and another", "LABEL=a / ext4\nLABEL=b /home ext4", "/=1 /home=2", "1:root 2:home"},
 		{"another volume as root", "LABEL=b / ext4", "/=1", "1:root"},
 		{"a part of root", "LABEL=a /home btrfs subvol=home,noatime,compress=zstd:1", "/=1 /home=1(subvol=home,compress=zstd:1)", "1:root"},
 		{"a volume in two places", "LABEL=b /home ext4\nLABEL=b /mnt ext4", "/=1 /home=2 /mnt=2", "1:root 2:home"},
@@ -135,6 +136,40 @@ func TestMountsByFstab(t *testing.T) {
 		if got := rolesOf(l); got != tc.roles {
 			t.Errorf("%s: %s, want %s", tc.name, got, tc.roles)
 		}
+	}
+}
+
+// TestWhoSaysSo: what is told of a mount names the line that says so, of root as well if
+// it is fstab by which root is mounted so.
+func TestWhoSaysSo(t *testing.T) {
+	for from, want := range map[string]string{
+		"/etc/fstab": "/etc/fstab:2 /etc/fstab:1 /etc/fstab:3", "its files": "its files /etc/fstab:1 /etc/fstab:3",
+	} {
+		root := rootOne
+		root.From = from
+		mounts, err := findMounts(threeVolumes(), files(map[string]string{
+			"etc/fstab": "LABEL=b /home ext4\nLABEL=a / ext4\nLABEL=c /srv ext4\n", "usr/lib/systemd/system/local-fs.target": "[Unit]",
+		}), says(""), root)
+		var says []string
+		for _, m := range mounts {
+			says = append(says, m.From)
+		}
+		if got := strings.Join(says, " "); got != want || err != nil {
+			t.Errorf("root is found by %s: %s, %v; want %s", from, got, err, want)
+		}
+	}
+}
+
+// TestUnitThatMountsSwap: swap is mounted nowhere, whatever a unit asks for.
+func TestUnitThatMountsSwap(t *testing.T) {
+	const units = "usr/lib/systemd/system/"
+	mounts, err := findMounts(threeVolumes(), files(map[string]string{
+		units + "local-fs.target": "[Unit]\nWants=mnt.mount srv.mount\n",
+		units + "mnt.mount":       "[Mount]\nWhat=LABEL=b\nWhere=/mnt\nType=swap\n",
+		units + "srv.mount":       "[Mount]\nWhat=LABEL=c\nWhere=/srv\nType=ext4\n",
+	}), says(""), rootOne)
+	if got := told(mounts); got != "/=1 /srv=3" || err != nil {
+		t.Errorf("%s, %v", got, err)
 	}
 }
 
@@ -209,80 +244,6 @@ func TestAmbiguousVolume(t *testing.T) {
 	if _, err := findMounts(l, files(map[string]string{"etc/fstab": "LABEL=b /home ext4 noauto\n"}), says(""), rootOne); err != nil {
 		t.Errorf("of what nobody mounts: %v", err)
 	}
-}
-
-// TestMountsByType: what systemd mounts where fstab says nothing.
-func TestMountsByType(t *testing.T) {
-	const program = "usr/lib/" + generator
-	home, srv, boot, esp := gpt.TypeHome.String(), gpt.TypeSrv.String(), gpt.TypeXBOOTLDR.String(), gpt.TypeESP.String()
-	for _, tc := range []struct {
-		name    string
-		volumes []Volume
-		files   map[string]string // beside the generator
-		want    string
-	}{
-		{"each", []Volume{{Slot: 2, Type: home, FS: "ext4"}, {Slot: 3, Type: srv, FS: "xfs"}, {Slot: 4, Type: boot, FS: "ext4"}},
-			map[string]string{"home/": "", "srv/": "", "boot/": ""}, "/boot=4 /home=2 /srv=3"},
-		{"in capitals", []Volume{{Slot: 2, Type: strings.ToUpper(home), FS: "ext4"}}, map[string]string{"home/": ""}, "/home=2"},
-		{"the first of two", []Volume{{Slot: 2, Type: home, FS: "ext4"}, {Slot: 3, Type: home, FS: "ext4"}},
-			map[string]string{"home/": ""}, "/home=2"},
-		{"not where root has something", []Volume{{Slot: 2, Type: home, FS: "ext4"}}, map[string]string{"home/user/file": ""}, ""},
-		{"not where there is no directory", []Volume{{Slot: 2, Type: home, FS: "ext4"}}, nil, ""},
-		{"by fstab already", []Volume{{Slot: 2, Label: "b", Type: home, FS: "ext4"}},
-			map[string]string{"home/": "", "etc/fstab": "LABEL=b /home ext4"}, "/home=2"},
-		{"something else by fstab", []Volume{{Slot: 2, Type: home, FS: "ext4"}},
-			map[string]string{"home/": "", "etc/fstab": "tmpfs /home tmpfs"}, "/home!tmpfs"},
-		{"a unit that is masked", []Volume{{Slot: 2, Type: home, FS: "ext4"}},
-			map[string]string{"home/": "", "etc/systemd/system/home.mount": ""}, ""},
-		{"to be left alone", []Volume{{Slot: 2, Type: home, FS: "ext4", NoAuto: true}}, map[string]string{"home/": ""}, ""},
-		{"nothing in it", []Volume{{Slot: 2, Type: home}}, map[string]string{"home/": ""}, ""},
-		{"of any Linux", []Volume{{Slot: 2, Type: gpt.TypeLinuxGeneric.String(), FS: "ext4"}}, map[string]string{"home/": ""}, ""},
-		{"/var, which is of one machine", []Volume{{Slot: 2, Type: gpt.TypeVar.String(), FS: "ext4"}}, map[string]string{"var/": ""}, ""},
-
-		{"the ESP on an empty /boot", []Volume{{Slot: 2, Type: esp, FS: "vfat"}}, map[string]string{"boot/": "", "efi/": ""}, "/boot=2"},
-		{"beside a /boot with files", []Volume{{Slot: 2, Type: esp, FS: "vfat"}}, map[string]string{"boot/vmlinuz": "", "efi/": ""}, "/efi=2"},
-		{"beside a volume for /boot", []Volume{{Slot: 2, Type: esp, FS: "vfat"}, {Slot: 3, Type: boot, FS: "ext4"}},
-			map[string]string{"boot/": "", "efi/": ""}, "/boot=3 /efi=2"},
-		{"which is on /boot by fstab", []Volume{{Slot: 2, Label: "e", Type: esp, FS: "vfat"}},
-			map[string]string{"boot/": "", "efi/": "", "etc/fstab": "LABEL=e /boot vfat"}, "/boot=2"},
-		{"which is below /boot by fstab", []Volume{{Slot: 2, Label: "e", Type: esp, FS: "vfat"}},
-			map[string]string{"boot/vmlinuz": "", "efi/": "", "etc/fstab": "LABEL=e /boot/efi vfat"}, "/boot/efi=2"},
-		{"so in systemd 252, which mounts it twice", []Volume{{Slot: 2, Label: "e", Type: esp, FS: "vfat"}},
-			map[string]string{"boot/vmlinuz": "", "efi/": "", "etc/fstab": "LABEL=e /boot/efi vfat",
-				"usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-252.so": ""}, "/efi=2 /boot/efi=2"},
-		{"another place by fstab, in systemd 255", []Volume{{Slot: 2, Label: "e", Type: esp, FS: "vfat"}, {Slot: 3, Type: boot, FS: "ext4"}},
-			map[string]string{"boot/": "", "efi/": "", "etc/fstab": "LABEL=e /mnt vfat",
-				"usr/lib/systemd/libsystemd-shared-255.4-1.fc40.so": ""}, "/mnt=2 /boot=3"},
-		{"a volume for /boot by fstab", []Volume{{Slot: 2, Type: esp, FS: "vfat"}, {Slot: 3, Label: "b", Type: boot, FS: "ext4"}},
-			map[string]string{"boot/": "", "efi/": "", "etc/fstab": "LABEL=b /boot ext4"}, "/boot=3"},
-		{"and has no place", []Volume{{Slot: 2, Type: esp, FS: "vfat"}}, map[string]string{"boot/vmlinuz": ""}, ""},
-	} {
-		l := &Layout{Table: GPT, Volumes: append([]Volume{{Slot: 1, FS: "ext4"}}, tc.volumes...)}
-		with := func(program string) *Tree { return files(withDirs(tc.files, program)) }
-		mounts, err := findMounts(l, with(program), says(""), rootOne)
-		if got := strings.TrimPrefix(strings.TrimPrefix(told(mounts), "/=1"), " "); got != tc.want || err != nil {
-			t.Errorf("%s: %s, %v; want %s", tc.name, got, err, tc.want)
-		}
-		for what, got := range map[string][]Mounted{
-			"without the generator":       l.byType(with("usr/bin/true"), []Mounted{rootOne}, says("")),
-			"where it is switched off so": l.byType(with(program), []Mounted{rootOne}, says("root=x systemd.gpt_auto=N")),
-			"where it is switched off":    l.byType(with(program), []Mounted{rootOne}, says("root=x systemd.gpt_auto=0")),
-			"on a disk with a DOS table":  (&Layout{Table: MBR, Volumes: l.Volumes}).byType(with(program), []Mounted{rootOne}, says("")),
-		} {
-			if len(got) > 0 {
-				t.Errorf("%s, %s: %s", tc.name, what, told(got))
-			}
-		}
-	}
-}
-
-// withDirs adds a program to files.
-func withDirs(files map[string]string, program string) map[string]string {
-	all := map[string]string{program: ""}
-	for name, text := range files {
-		all[name] = text
-	}
-	return all
 }
 
 // TestUsrOfItsOwn: by the command line, or by its type where root has none. Of two

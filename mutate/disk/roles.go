@@ -4,7 +4,6 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/imgmut/imgmut/mutate/boot"
 	"github.com/imgmut/imgmut/mutate/mount"
@@ -49,10 +48,10 @@ func (i *Image) findMounts(root Mounted, files volumeFiles) ([]Mounted, error) {
 	if err != nil {
 		return nil, err
 	}
-	i.cmdline = sync.OnceValue(func() string { return files.commandLine(tree) })
-	k := sync.OnceValue(func() kernelLine { return parseKernelLine(i.cmdline()) })
+	i.cmdline = files.commandLine(tree)
+	k := parseKernelLine(i.cmdline)
 	known := append([]Mounted{root}, i.ostree...)
-	if i.said, err = saidMounts(tree, k()); err != nil {
+	if i.said, err = saidMounts(tree, k); err != nil {
 		return nil, err
 	}
 	mounts, err := i.Layout.findMounts(tree, i.said, k, known...)
@@ -77,7 +76,7 @@ func (i *Image) findMounts(root Mounted, files volumeFiles) ([]Mounted, error) {
 }
 
 // mountsWithUsr are the mounts by the files of root and a volume for /usr.
-func (i *Image) mountsWithUsr(tree *Tree, usr Mounted, k kernelSays, known []Mounted) ([]Mounted, error) {
+func (i *Image) mountsWithUsr(tree *Tree, usr Mounted, k kernelLine, known []Mounted) ([]Mounted, error) {
 	if i.guest == nil {
 		if err := i.mount(usr.part())[0]; err != nil {
 			return nil, err
@@ -88,7 +87,7 @@ func (i *Image) mountsWithUsr(tree *Tree, usr Mounted, k kernelSays, known []Mou
 		return nil, err
 	}
 	both := withUsr{tree, usrTree}
-	if i.said, err = saidMounts(both, k()); err != nil {
+	if i.said, err = saidMounts(both, k); err != nil {
 		return nil, err
 	}
 	return i.Layout.findMounts(both, i.said, k, append(known, usr)...)

@@ -113,6 +113,8 @@ func TestArchitecture(t *testing.T) {
 		{"init", "x86-64", map[string]string{"sbin/init": x86}},
 		{"systemd before the others", "arm64", map[string]string{"usr/lib/systemd/systemd": arm, "bin/sh": x86}},
 		{"a shell that is a script", "arm64", map[string]string{"bin/sh": "#!/bin/bash\n", "sbin/init": arm}},
+		{"a program that is cut off", "arm64", map[string]string{"bin/sh": x86[:19], "sbin/init": arm}},
+		{"what is no program for its first letter", "arm64", map[string]string{"bin/sh": "\x00" + x86[1:], "sbin/init": arm}},
 		{"another machine", "", map[string]string{"bin/sh": program(elf.EM_RISCV)}},
 		{"no program", "", map[string]string{"bin/sh": "text"}},
 		{"nothing", "", nil},
