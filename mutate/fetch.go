@@ -3,10 +3,13 @@ package mutate
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/record"
@@ -20,7 +23,8 @@ import (
 // that is to be known anew.
 func (e *Engine) fetch(ctx context.Context, of recipes.Base, anew bool) (*record.Base, error) {
 	file := remote.File{URL: of.URL, SHA256: of.SHA256, SHA512: of.SHA512}
-	if pinned := of.SHA256+of.SHA512 != ""; !pinned && !anew {
+	pinned := of.SHA256+of.SHA512 != ""
+	if !pinned && !anew {
 		if base, err := e.lastFetched(of); base != nil || err != nil {
 			return base, err
 		}
@@ -37,23 +41,46 @@ func (e *Engine) fetch(ctx context.Context, of recipes.Base, anew bool) (*record
 		return nil, err
 	}
 	defer unlock()
+	answer, err := answerTo(of)
+	if err != nil {
+		return nil, err
+	}
+	if !pinned {
+		answer.Fetched = e.Now().UTC()
+	}
 	base, err := e.withSum(file)
 	if base != nil || err != nil {
-		if err == nil {
-			err = e.foundAgain(ctx, base, of.URL)
+		if err == nil && !pinned {
+			err = e.foundAgain(ctx, base, answer)
 		}
 		return base, err
 	}
-	e.phase("fetch " + of.URL)
+	e.phase("fetch " + answer.URL)
 	part := e.Store.Download(sum)
 	if err := f.Get(ctx, file, part); err != nil {
 		return nil, err
 	}
-	base, err = e.importFetched(ctx, part, file)
+	answer.SHA256, answer.SHA512 = file.SHA256, file.SHA512
+	base, err = e.importFetched(ctx, part, of, answer)
 	if err != nil {
-		return nil, fmt.Errorf("import %s: %w", of.URL, err)
+		return nil, fmt.Errorf("import %s: %w", answer.URL, err)
 	}
-	return base, os.Remove(part)
+	return base, errors.Join(os.Remove(part), os.Remove(part+remote.MarkEnd))
+}
+
+// answerTo is what is remembered of a question: where it was asked, of which list of sums,
+// and whose signature it had to have. To another question it is no answer.
+func answerTo(of recipes.Base) (record.Origin, error) {
+	o := record.Origin{URL: remote.Shown(of.URL), Sums: remote.Shown(of.Sums)}
+	if of.Keyring != "" {
+		b, err := os.ReadFile(of.Keyring)
+		if err != nil {
+			return o, fmt.Errorf("base: keyring: %w", err)
+		}
+		sum := sha256.Sum256(b)
+		o.Keyring = hex.EncodeToString(sum[:])
+	}
+	return o, nil
 }
 
 // promised gives the file with the sum that it must have.
@@ -75,7 +102,7 @@ func (e *Engine) promised(
 }
 
 // importFetched imports what was fetched.
-func (e *Engine) importFetched(ctx context.Context, part string, file remote.File) (*record.Base, error) {
+func (e *Engine) importFetched(ctx context.Context, part string, of recipes.Base, o record.Origin) (*record.Base, error) {
 	f, err := openImage(part)
 	if err != nil {
 		return nil, err
@@ -85,25 +112,26 @@ func (e *Engine) importFetched(ctx context.Context, part string, file remote.Fil
 	if err != nil {
 		return nil, err
 	}
-	return e.importNew(ctx, f, id, false, file.URL, func(b *record.Base, is []string) {
-		b.Origins = append(b.Origins, record.Origin{
-			Is: is, SHA256: file.SHA256, SHA512: file.SHA512, URL: file.URL, Fetched: e.Now().UTC(),
-		})
-	})
+	return e.importNew(ctx, source{f: f, id: id, name: o.URL, of: of, origin: &o})
 }
 
-// lastFetched is the base that a URL had last, nil if that is too long ago.
+// lastFetched is the base that was the last answer to a question, nil if that is too long
+// ago. That somebody pins the sum of a file says nothing of what the URL has.
 func (e *Engine) lastFetched(of recipes.Base) (last *record.Base, err error) {
+	asked, err := answerTo(of)
+	if err != nil {
+		return nil, err
+	}
 	bases, err := e.Catalog().Bases()
-	var when record.Origin
+	var when time.Time
 	for _, b := range bases {
 		for _, o := range b.Origins {
-			if o.URL == of.URL && o.Fetched.After(when.Fetched) {
-				last, when = b, o
+			if o.Answers(asked) && o.Fetched.After(when) {
+				last, when = b, o.Fetched
 			}
 		}
 	}
-	if of.MaxAge > 0 && e.Now().Sub(when.Fetched) > of.MaxAge {
+	if of.MaxAge > 0 && e.Now().Sub(when) > of.MaxAge {
 		return nil, err
 	}
 	return last, err
@@ -131,16 +159,16 @@ func (e *Engine) withSum(file remote.File) (*record.Base, error) {
 	return nil, nil
 }
 
-// foundAgain writes down that a URL still has a base, or that it has it too.
-func (e *Engine) foundAgain(ctx context.Context, b *record.Base, url string) error {
+// foundAgain writes down that a question still has a base for its answer, or has it too.
+func (e *Engine) foundAgain(ctx context.Context, b *record.Base, answer record.Origin) error {
 	return e.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
 		for n := range b.Origins {
-			if b.Origins[n].URL == url {
-				b.Origins[n].Fetched = e.Now().UTC()
+			if b.Origins[n].Answers(answer) {
+				b.Origins[n].Fetched = answer.Fetched
 				return nil
 			}
 		}
-		b.Origins = append(b.Origins, record.Origin{URL: url, Fetched: e.Now().UTC()})
+		b.Origins = append(b.Origins, answer)
 		return nil
 	})
 }

@@ -79,18 +79,13 @@ func (e *Engine) importFile(ctx context.Context, of recipes.Base) (*record.Base,
 	if err != nil {
 		return nil, err
 	}
-	if base == nil {
-		base, err = e.importNew(ctx, f, id, of.AllowBacking, file, func(b *record.Base, is []string) {
-			b.Seen = append(b.Seen, id)
-			if len(is) > 0 {
-				b.Origins = append(b.Origins, record.Origin{File: id, Is: is})
-			}
-		})
-		if err != nil {
+	if base == nil || !hasSums(base, id, of) {
+		if base, err = e.importNew(ctx, source{f: f, id: id, name: file, of: of}); err != nil {
 			return nil, fmt.Errorf("import %s: %w", file, err)
 		}
+		return base, nil
 	}
-	if err := e.checkSums(ctx, base, f, id, of); err != nil {
+	if err := e.checkSums(ctx, base, id, of); err != nil {
 		return nil, fmt.Errorf("base %s: %w", file, err)
 	}
 	return base, nil
@@ -110,30 +105,47 @@ func (e *Engine) seen(id content.FileID) (*record.Base, error) {
 	return nil, nil
 }
 
-// importNew takes a file, which comes from source, into the store. remember writes down
-// what is known of the file, which is so and so.
-func (e *Engine) importNew(
-	ctx context.Context, f *os.File, id content.FileID, backing bool, source string, remember func(b *record.Base, is []string),
-) (_ *record.Base, err error) {
+// source is a file that is to become a base.
+type source struct {
+	f    *os.File
+	id   content.FileID
+	name string       // path or URL, for people
+	of   recipes.Base // what was said of it
+	// origin is what is known of it already, if it is one that was fetched: imgmut's own
+	// file, which has the right sum.
+	origin *record.Origin
+}
+
+// importNew takes a file into the store.
+func (e *Engine) importNew(ctx context.Context, s source) (_ *record.Base, err error) {
 	run, err := e.Store.Begin(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, run.Close()) }()
-	image, err := e.unpack(ctx, run, f, backing)
+	f, err := e.held(ctx, run, &s)
 	if err != nil {
 		return nil, err
 	}
+	if f != s.f {
+		defer f.Close()
+	}
+	image := &format.Image{File: f}
+	if !s.of.Raw {
+		if image, err = e.unpack(ctx, run, f, s); err != nil {
+			return nil, err
+		}
+	}
 	defer image.Close(f)
-	e.phase("import " + source)
+	e.phase("import " + s.name)
 	tmp := run.Path("base")
 	seen, sums, err := e.lookAndTake(ctx, image.File, tmp)
 	if err != nil {
 		return nil, err
 	}
-	if now, err := content.IDOf(f); err != nil {
+	if now, err := content.IDOf(s.f); err != nil {
 		return nil, err
-	} else if now != id {
+	} else if now != s.id {
 		return nil, fault.New(fault.Image, "stop what writes to it, a virtual machine perhaps",
 			"the file changed while it was read")
 	}
@@ -141,13 +153,83 @@ func (e *Engine) importNew(
 		return nil, err
 	}
 	e.note("found: " + seen.words(sums.Size(), image.Is))
-	b := &record.Base{Digest: sums.Digest(), Size: sums.Size(), Source: source, Imported: e.Now().UTC(), Layout: *seen.layout,
+	b := &record.Base{Digest: sums.Digest(), Size: sums.Size(), Source: s.name, Imported: e.Now().UTC(), Layout: *seen.layout,
 		Findings: seen.wrong(), Judged: verify.Judges(), Clean: seen.clean}
 	return b, e.publishBase(ctx, b, tmp, sums, func(b *record.Base) {
 		if !image.Backed { // or it may become another image though the file stays as it is
-			remember(b, image.Is)
+			s.remember(b, image.Is)
 		}
 	})
+}
+
+// remember writes down what is known of the file now.
+func (s source) remember(b *record.Base, is []string) {
+	if s.origin != nil {
+		o := *s.origin
+		o.Is = is
+		b.Origins = append(b.Origins, o)
+		return
+	}
+	if !slices.Contains(b.Seen, s.id) {
+		b.Seen = append(b.Seen, s.id)
+	}
+	if len(is) == 0 {
+		b.SHA256, b.SHA512 = cmp.Or(b.SHA256, s.of.SHA256), cmp.Or(b.SHA512, s.of.SHA512)
+		return
+	}
+	o := b.OriginOf(s.id)
+	if o == nil {
+		b.Origins = append(b.Origins, record.Origin{File: s.id, Is: is})
+		o = &b.Origins[len(b.Origins)-1]
+	}
+	o.SHA256, o.SHA512 = cmp.Or(s.of.SHA256, o.SHA256), cmp.Or(s.of.SHA512, o.SHA512)
+}
+
+// held gives a file that stays as it is: its owner can change that of the user at any
+// moment, and put back what the kernel says of it. What is not raw is read more than once,
+// by programs that open what it names, and a sum has to be of what is used. So those are
+// used from a copy, which is a clone where there can be one. The sums are compared before
+// anything is believed of the file.
+func (e *Engine) held(ctx context.Context, run *store.Workspace, s *source) (*os.File, error) {
+	form, err := format.Of(s.f)
+	if err != nil {
+		return nil, err
+	}
+	pinned := s.of.SHA256+s.of.SHA512 != ""
+	if s.origin != nil || !pinned && (form == "" || s.of.Raw) {
+		return s.f, nil
+	}
+	f, err := e.copyOf(ctx, run.Path("source"), s.f)
+	if err != nil {
+		return nil, err
+	}
+	s.of.SHA256, s.of.SHA512, err = e.plainSums(ctx, f, s.of)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// copyOf makes a file with the bytes of another.
+func (e *Engine) copyOf(ctx context.Context, name string, f *os.File) (*os.File, error) {
+	out, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err = reflink.Clone(out, f); errors.Is(err, reflink.ErrUnsupported) {
+		need, sizeErr := reflink.DataSize(ctx, f)
+		err = sizeErr
+		if err == nil {
+			err = e.needSpace(ctx, need)
+		}
+		if err == nil {
+			err = reflink.Copy(ctx, out, f, e.progress("copy"))
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
+	return out, nil
 }
 
 // lookAndTake looks into a raw image, and takes it meanwhile: each keeps one core busy for
@@ -168,10 +250,12 @@ func (e *Engine) lookAndTake(ctx context.Context, f *os.File, name string) (seen
 }
 
 // unpack gives the raw image in a file.
-func (e *Engine) unpack(ctx context.Context, run *store.Workspace, f *os.File, backing bool) (*format.Image, error) {
-	return format.Open(ctx, f, run.Path(""), format.Options{
-		Backing: backing, Room: e.room(ctx), Progress: e.progress("unpack"),
-	})
+func (e *Engine) unpack(ctx context.Context, run *store.Workspace, f *os.File, s source) (*format.Image, error) {
+	o := format.Options{Room: e.room(ctx), Progress: e.progress("unpack")}
+	if s.of.AllowBacking && s.origin == nil {
+		o.Beside = filepath.Dir(s.f.Name())
+	}
+	return format.Open(ctx, f, run.Path(""), o)
 }
 
 // publishBase gives a base its name, and what is known of the file that it was made of.

@@ -30,7 +30,7 @@ func withBases(t *testing.T) *world {
 		{Digest: strings.Repeat("ab", 32), Names: []string{"debian-12", "bookworm"},
 			Seen: []content.FileID{{Ino: 1}, {Ino: 2}}},
 		{Digest: strings.Repeat("cd", 32), Names: []string{"fedora"}, Seen: []content.FileID{{Ino: 3}, {Ino: 4}},
-			Origins: []record.Origin{{File: content.FileID{Ino: 4}, Is: []string{"qcow2"}}}},
+			Origins: []record.Origin{{File: content.FileID{Ino: 4}, Is: []string{"qcow2"}, SHA256: strings.Repeat("e5", 32)}}},
 	} {
 		w.publish(t, store.Bases, b.Digest, b)
 	}
@@ -52,48 +52,89 @@ func TestFilesThatWereImportedAreKnownAgain(t *testing.T) {
 	}
 }
 
-// TestPinnedSumsAreCompared with those of the file, which are made once.
+// TestPinnedSumsAreCompared with those of the file: of a raw one with the base's, which are
+// made once; of others with those that were made when it was imported.
 func TestPinnedSumsAreCompared(t *testing.T) {
 	w := withBases(t)
-	file := filepath.Join(t.TempDir(), "image.qcow2")
-	writeFile(t, file, "packed")
+	b, err := w.Catalog().FindBase("fedora")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := []byte("disk of " + b.Digest)
+	of256, of512 := sha256.Sum256(text), sha512.Sum512(text)
+	sum256, sum512 := hex.EncodeToString(of256[:]), hex.EncodeToString(of512[:])
+	raw, packed := content.FileID{Ino: 3}, content.FileID{Ino: 4}
+	other := strings.Repeat("e5", 32)
+	for _, tc := range []struct {
+		id   content.FileID
+		want recipes.Base
+		said string // of the error
+	}{
+		{raw, recipes.Base{}, ""},
+		{raw, recipes.Base{SHA256: strings.Repeat("0", 64)}, "its sha256 is " + sum256},
+		{raw, recipes.Base{SHA256: sum256}, ""},
+		{raw, recipes.Base{SHA256: strings.ToUpper(sum256)}, ""},
+		{raw, recipes.Base{SHA256: sum256[:63]}, "its sha256 is " + sum256},
+		{raw, recipes.Base{SHA256: sum256, SHA512: sum256}, "its sha512 is " + sum512},
+		{raw, recipes.Base{SHA512: sum512}, ""},
+		{packed, recipes.Base{SHA256: other}, ""},
+		{packed, recipes.Base{SHA256: sum256}, "its sha256 is " + other},
+	} {
+		if b, err = w.Catalog().FindBase("fedora"); err != nil {
+			t.Fatal(err)
+		}
+		err = w.checkSums(t.Context(), b, tc.id, tc.want)
+		if tc.said == "" && err != nil || tc.said != "" && (fault.Of(err) != fault.Image || !strings.Contains(err.Error(), tc.said)) {
+			t.Errorf("pinned %+v: error %v, want %q", tc.want, err, tc.said)
+		}
+		if tc.want == (recipes.Base{}) && b.SHA256+b.SHA512 != "" {
+			t.Error("it was summed, and nobody asked for that")
+		}
+	}
+	if !hasSums(b, packed, recipes.Base{SHA256: other}) || hasSums(b, packed, recipes.Base{SHA512: sum512}) || !hasSums(b, raw, recipes.Base{SHA512: sum512}) {
+		t.Error("sums that nobody made are taken for made, or the other way round")
+	}
+	b, err = w.Catalog().FindBase("fedora")
+	if err != nil || b.SHA256 != sum256 || b.SHA512 != sum512 || b.Origins[0].SHA256 != other {
+		t.Errorf("the record has the sums %+v: %v", b, err)
+	}
+}
+
+// TestSumsAreOfWhatIsUsed: a file that is pinned is used from a copy, and only if that has
+// the sum; its owner can change the file meanwhile, so that the kernel tells nothing of it.
+func TestSumsAreOfWhatIsUsed(t *testing.T) {
+	w := newWorld(t)
+	file := filepath.Join(t.TempDir(), "image.raw")
+	writeFile(t, file, "what was summed")
 	f, err := os.Open(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	of256, of512 := sha256.Sum256([]byte("packed")), sha512.Sum512([]byte("packed"))
-	sum256, sum512 := hex.EncodeToString(of256[:]), hex.EncodeToString(of512[:])
-	raw, packed := content.FileID{Ino: 3}, content.FileID{Ino: 4}
-	for _, tc := range []struct {
-		want recipes.Base
-		said string // of the error
-	}{
-		{recipes.Base{}, ""},
-		{recipes.Base{SHA256: strings.Repeat("0", 64)}, "its sha256 is " + sum256},
-		{recipes.Base{SHA256: sum256}, ""},
-		{recipes.Base{SHA256: strings.ToUpper(sum256)}, ""},
-		{recipes.Base{SHA256: sum256[:63]}, "its sha256 is " + sum256},
-		{recipes.Base{SHA256: sum256, SHA512: sum256}, "its sha512 is " + sum512},
-		{recipes.Base{SHA512: sum512}, ""},
-	} {
-		for _, id := range []content.FileID{raw, packed} {
-			b, err := w.Catalog().FindBase("fedora")
-			if err != nil {
-				t.Fatal(err)
-			}
-			err = w.checkSums(t.Context(), b, f, id, tc.want)
-			if tc.said == "" && err != nil || tc.said != "" && (fault.Of(err) != fault.Image || !strings.Contains(err.Error(), tc.said)) {
-				t.Errorf("pinned %+v: error %v, want %q", tc.want, err, tc.said)
-			}
-			if tc.want == (recipes.Base{}) && b.SHA256+b.SHA512+b.Origins[0].SHA256+b.Origins[0].SHA512 != "" {
-				t.Error("it was summed, and nobody asked for that")
-			}
-		}
+	run, err := w.Store.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
-	b, err := w.Catalog().FindBase("fedora")
-	if err != nil || b.SHA256 != sum256 || b.SHA512 != sum512 || b.Origins[0].SHA256 != sum256 || b.Origins[0].SHA512 != sum512 {
-		t.Errorf("the record has the sums %+v: %v", b, err)
+	defer run.Close()
+	sum := sha256.Sum256([]byte("what was summed"))
+	s := &source{f: f, of: recipes.Base{SHA256: hex.EncodeToString(sum[:])}}
+	held, err := w.held(t.Context(), run, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	writeFile(t, file, "something else!")
+	b := make([]byte, 15)
+	if _, err := held.ReadAt(b, 0); err != nil || string(b) != "what was summed" {
+		t.Errorf("it holds %q, %v", b, err)
+	}
+	other, err := w.Store.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if _, err := w.held(t.Context(), other, s); fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "the recipe wants") {
+		t.Errorf("another file: %v", err)
 	}
 }
 
@@ -189,10 +230,6 @@ func TestScatteredFilesAreRefused(t *testing.T) {
 // TestPinnedSumEndsWithTheContext: it takes as long as the image is large.
 func TestPinnedSumEndsWithTheContext(t *testing.T) {
 	w := withBases(t)
-	b, err := w.Catalog().FindBase("fedora")
-	if err != nil {
-		t.Fatal(err)
-	}
 	f, err := os.Create(filepath.Join(t.TempDir(), "image"))
 	if err == nil {
 		err = f.Truncate(4 << 40)
@@ -205,7 +242,7 @@ func TestPinnedSumEndsWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	time.AfterFunc(100*time.Millisecond, func() { cancel(cause) })
 	started := time.Now()
-	if err := w.checkSums(ctx, b, f, content.FileID{}, recipes.Base{SHA256: strings.Repeat("0", 64)}); !errors.Is(err, cause) {
+	if _, _, err := w.plainSums(ctx, f, recipes.Base{SHA256: strings.Repeat("0", 64)}); !errors.Is(err, cause) {
 		t.Errorf("error %v, want the cause", err)
 	}
 	if took := time.Since(started); took > time.Second {

@@ -70,5 +70,5 @@ func (e *Engine) imageAsBase(ctx context.Context, name string) (*record.Base, er
 	if _, err := e.Catalog().FindImage(name); err != nil {
 		return nil, fmt.Errorf("base %s: %w", name, store.ErrNotFound)
 	}
-	return e.Import(ctx, recipes.Base{Path: e.Catalog().ImageFile(name)}, "")
+	return e.Import(ctx, recipes.Base{Path: e.Catalog().ImageFile(name), Raw: true}, "")
 }

@@ -43,6 +43,7 @@ func (b *builder) base(n *node) {
 		Keyring      string   `yaml:"keyring"`
 		MaxAge       Duration `yaml:"max-age"`
 		AllowBacking bool     `yaml:"allow-backing"`
+		Format       string   `yaml:"format"`
 	}
 	fits := b.field(n, "base", &m)
 	base.SHA256 = b.sum(n, "sha256", m.SHA256, 64)
@@ -51,6 +52,10 @@ func (b *builder) base(n *node) {
 	if base.Keyring = m.Keyring; m.Keyring != "" && !filepath.IsAbs(m.Keyring) {
 		base.Keyring = filepath.Join(b.r.Dir, m.Keyring)
 	}
+	if e, ok := n.get("format"); ok && e.value.isText() && m.Format != "raw" {
+		b.add(e.value.pos, "base.format", "what else it is, its bytes say", "%q: want raw, or leave it out", shorten(m.Format))
+	}
+	base.Raw = m.Format == "raw"
 	path, hasPath := n.get("path")
 	_, hasURL := n.get("url")
 	switch {

@@ -50,7 +50,9 @@ type Base struct {
 	MaxAge time.Duration
 	// AllowBacking lets the image be the difference to another, in a file of its directory.
 	AllowBacking bool
-	Pos          Pos
+	// Raw says that the file is raw, whatever it looks like.
+	Raw bool
+	Pos Pos
 }
 
 // Step is one step.

@@ -37,6 +37,7 @@ Prints the name that was given, or else the digest of the base.`,
 		{name: "sha512", value: "SUM", help: "what sha512sum says of the file"},
 		{name: "sums", value: "URL", help: "a list of sums that has one of the file that the other URL names, as SHA256SUMS"},
 		{name: "keyring", value: "FILE", help: "the keys, one of which has signed that list, as gpgv takes them"},
+		{name: "raw", help: "take the file for a raw image, whatever it looks like"},
 		{name: "allow-backing", help: "let the image be the difference to another, in a file of its directory"},
 	},
 	store:    makesStore,
@@ -45,7 +46,7 @@ Prints the name that was given, or else the digest of the base.`,
 	run: func(ctx context.Context, s *session, a args) (result, error) {
 		of := recipes.Base{
 			SHA256: a.flags.String("sha256"), SHA512: a.flags.String("sha512"), Sums: a.flags.String("sums"),
-			Keyring: a.flags.String("keyring"), AllowBacking: a.flags.Bool("allow-backing"),
+			Keyring: a.flags.String("keyring"), AllowBacking: a.flags.Bool("allow-backing"), Raw: a.flags.Bool("raw"),
 		}
 		if of.URL = a.list[0]; !recipes.IsURL(of.URL) {
 			of.Path, of.URL = of.URL, ""

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -43,7 +44,7 @@ type Method struct {
 
 var methods = []Method{
 	{Name: "gzip", magic: "\x1f\x8b", open: openGzip},
-	{Name: "zstd", magic: "\x28\xb5\x2f\xfd", open: openZstd},
+	{Name: "zstd", magic: magicZstd, open: openZstd},
 	{Name: "xz", magic: "\xfd7zXZ\x00", open: openXZ},
 	{Name: "lz4", magic: "\x02\x21\x4c\x18", open: openLegacyLZ4, NoEnd: true},
 	{Name: "lz4", magic: "\x04\x22\x4d\x18", open: openLZ4},
@@ -59,7 +60,18 @@ func Of(head []byte) Method {
 			return m
 		}
 	}
+	if isSkippable(head) {
+		return Of([]byte(magicZstd))
+	}
 	return Method{}
+}
+
+const magicZstd = "\x28\xb5\x2f\xfd"
+
+// isSkippable says whether a frame begins here that says nothing (RFC 8878, 3.1.2), as
+// programs put them between those of zstd.
+func isSkippable(head []byte) bool {
+	return len(head) >= 4 && head[0]&0xf0 == 0x50 && string(head[1:4]) == "\x2a\x4d\x18"
 }
 
 // Open gives what one stream holds. It is to be read to its end, which leaves in at the
@@ -93,6 +105,8 @@ type Reader struct {
 	in     *bufio.Reader // over source
 	plain  io.Reader     // of the stream that is being read
 	began  int64         // where that is in the file
+	count  uint64        // of streams so far
+	out    int64         // bytes
 	end    func()
 }
 
@@ -119,6 +133,10 @@ func (m Method) NewReader(r io.Reader) (*Reader, error) {
 func (z *Reader) at() int64 { return z.source.n - int64(z.in.Buffered()) }
 
 func (z *Reader) next() (err error) {
+	z.count++
+	if err := enough(z.count, z.out); err != nil {
+		return err
+	}
 	z.began = z.at()
 	plain, end, err := z.method.Open(z.in)
 	if err != nil {
@@ -132,6 +150,7 @@ func (z *Reader) next() (err error) {
 func (z *Reader) Read(b []byte) (int, error) {
 	for {
 		n, err := z.plain.Read(b)
+		z.out += int64(n)
 		if err != io.EOF {
 			return n, err
 		}
@@ -195,6 +214,12 @@ func openLZMA(in *bufio.Reader) (io.Reader, func(), error) {
 // openZstd reads one frame (RFC 8878, 3.1.1), of which it finds the end itself:
 // the library reads on, to see whether there is another.
 func openZstd(in *bufio.Reader) (io.Reader, func(), error) {
+	if head, err := in.Peek(8); err == nil && isSkippable(head) {
+		if _, err := io.CopyN(io.Discard, in, 8+int64(binary.LittleEndian.Uint32(head[4:]))); err != nil {
+			return nil, nil, noEOF(err)
+		}
+		return strings.NewReader(""), nothing, nil
+	}
 	z, err := zstd.NewReader(&frame{in: in, next: zstdHeader},
 		zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(Window), zstd.WithDecoderLowmem(true))
 	if err != nil {

@@ -31,8 +31,9 @@ import (
 
 // Options are what the one who wants an image allows, and how it is told.
 type Options struct {
-	// Backing allows an image to be the difference to another, in a file of its own directory.
-	Backing bool
+	// Beside is the directory of the files to one of which the image may be the difference; ""
+	// allows none.
+	Beside string
 	// Room is asked before that many bytes are written to the disk.
 	Room func(bytes int64) error
 	// Progress is told the bytes done and the bytes there are to do.
@@ -121,7 +122,7 @@ func Open(ctx context.Context, src *os.File, dir string, o Options) (*Image, err
 		if err := i.become(ctx, format{name: m.Name, read: unpack(m)}, src, dir, o); err != nil {
 			return nil, err
 		}
-		o.Backing = false // it is nowhere, so nothing can be beside it
+		o.Beside = "" // it is nowhere, so nothing can be beside it
 		if head, tail, err = bothEnds(i.File); err != nil {
 			return nil, errors.Join(err, i.Close(src))
 		}

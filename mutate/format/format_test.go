@@ -113,6 +113,8 @@ func TestOpen(t *testing.T) {
 		{"zstd in frames",
 			"zstd", 3 * mib, []string{"sh", "-c",
 				"(head -c 1000000 raw | zstd; tail -c +1000001 raw | zstd --long=27) > out"}},
+		{"zstd between frames that say nothing", "zstd", 3 * mib, []string{"sh", "-c",
+			`skip() { printf '\120\052\115\030\004\000\000\000abcd'; }; (skip; zstd -c raw; skip) > out`}},
 		{"qcow2 in xz",
 			"xz qcow2", 3 * mib, []string{"sh", "-c", "qemu-img convert -O qcow2 raw q && xz -1c q > out"}},
 		{"vmdk in zstd",

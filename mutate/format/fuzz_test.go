@@ -44,7 +44,7 @@ func FuzzQcow2(f *testing.F) {
 		defer src.Close()
 		tooMuch := errors.New("too much")
 		o := allow()
-		o.Backing = true
+		o.Beside = dir
 		o.Room = func(n int64) error {
 			if n > 8<<20 {
 				return tooMuch

@@ -193,7 +193,9 @@ func TestRefused(t *testing.T) {
 				}
 			}
 			o := allow()
-			o.Backing = strings.Contains(tc.name, "guess")
+			if strings.Contains(tc.name, "guess") {
+				o.Beside = dir
+			}
 			_, err = open(t, out, o)
 			if err == nil || fault.Of(err) != fault.Image || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("Open = %v, of class %q, want %q", err, fault.Of(err), tc.want)
@@ -216,8 +218,11 @@ func TestBacking(t *testing.T) {
 		fixtures.Program(t, "", "env", "-C", dir, "sh", "-ec", script)
 		return dir
 	}
-	backing := allow()
-	backing.Backing = true
+	beside := func(file string) Options {
+		o := allow()
+		o.Beside = filepath.Dir(file)
+		return o
+	}
 	const change = "; qemu-io -c 'write -P 7 100k 300k' -c 'write -z 1M 200k' -c 'discard 2M 100k' out >&2; " +
 		"qemu-img convert -f qcow2 -O raw out want"
 	for name, script := range map[string]string{
@@ -234,7 +239,7 @@ func TestBacking(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := made(t, script)
-			i, err := open(t, filepath.Join(dir, "out"), backing)
+			i, err := open(t, filepath.Join(dir, "out"), beside(filepath.Join(dir, "out")))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -260,7 +265,7 @@ func TestBacking(t *testing.T) {
 			if name == "outside" || name == "by a link" {
 				out = filepath.Join(dir, "sub", "out")
 			}
-			_, err := open(t, out, backing)
+			_, err := open(t, out, beside(out))
 			if fault.Of(err) != fault.Image {
 				t.Errorf("Open = %v, of class %q", err, fault.Of(err))
 			}

@@ -26,7 +26,7 @@ func unpack(m compress.Method) reader {
 		if err != nil {
 			return false, damaged("it is damaged: %w", err)
 		}
-		err = errors.Join(fill(dst, plain, o), plain.Close())
+		err = errors.Join(fill(ctx, dst, plain, o), plain.Close())
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}
@@ -36,12 +36,12 @@ func unpack(m compress.Method) reader {
 
 // fill writes what is unpacked to a file. How much that is, nobody knows before: so the
 // room is asked for as it goes.
-func fill(dst *os.File, plain io.Reader, o Options) error {
+func fill(ctx context.Context, dst *os.File, plain io.Reader, o Options) error {
 	const often = 256 << 20
 	w := reflink.NewWriter(dst)
 	buf := make([]byte, 1<<20)
 	for at := int64(0); ; {
-		n, err := readPart(plain, buf)
+		n, err := readPart(ctx, plain, buf)
 		if _, writeErr := w.WriteAt(buf[:n], at); writeErr != nil {
 			return errors.Join(writeErr, w.Wait())
 		}
@@ -64,8 +64,11 @@ func fill(dst *os.File, plain io.Reader, o Options) error {
 
 // readPart fills b. Unlike with [io.ReadFull], an end that comes too soon is told from
 // the end: that is [io.EOF], whatever was read before it.
-func readPart(r io.Reader, b []byte) (n int, err error) {
+func readPart(ctx context.Context, r io.Reader, b []byte) (n int, err error) {
 	for n < len(b) && err == nil {
+		if ctx.Err() != nil { // what unpacks to much is read seldom
+			return n, context.Cause(ctx)
+		}
 		var more int
 		more, err = r.Read(b[n:])
 		n += more

@@ -50,7 +50,7 @@ func (q *qcow2) read(ctx context.Context, dst *os.File, o Options, depth int) er
 
 // readBelow makes dst what the backing file holds.
 func (q *qcow2) readBelow(ctx context.Context, dst *os.File, o Options, depth int) error {
-	if !o.Backing {
+	if o.Beside == "" {
 		return fault.New(fault.Image,
 			"--allow-backing, or allow-backing: true in a recipe, allows that; or qemu-img convert makes an image of both",
 			"it is the difference to another image, %q, which was not allowed", q.backing)
@@ -58,7 +58,7 @@ func (q *qcow2) readBelow(ctx context.Context, dst *os.File, o Options, depth in
 	if depth == maxBacking {
 		return damaged("it is the difference to another image, and that again, more than %d times", maxBacking)
 	}
-	f, err := openBeside(q.f.Name(), q.backing)
+	f, err := openBeside(o.Beside, q.backing)
 	if err != nil {
 		return err
 	}
@@ -81,9 +81,8 @@ func (q *qcow2) readBelow(ctx context.Context, dst *os.File, o Options, depth in
 	return nil
 }
 
-// openBeside opens a file in the directory of another, by no way out of that.
-func openBeside(file, name string) (*os.File, error) {
-	dir := filepath.Dir(file)
+// openBeside opens a file in a directory, by no way out of that.
+func openBeside(dir, name string) (*os.File, error) {
 	refused := func(err error) error {
 		return fault.New(fault.Image, "have both in one directory, and qemu-img rebase -u write the name down",
 			"backing file %q: it is no file in %s: %w", name, dir, err)

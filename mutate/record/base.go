@@ -40,9 +40,18 @@ type Origin struct {
 	// SHA256 and SHA512 are those of the file, in hex, if they were ever asked for.
 	SHA256 string `json:"sha256,omitempty"`
 	SHA512 string `json:"sha512,omitempty"`
-	// URL is that it was fetched from, and Fetched when that URL was last found to have it.
+	// URL is what it was fetched from, without what may be secret in that. Sums is the list
+	// of sums that was asked which file that is, and Keyring the SHA-256 of the keys that it
+	// was signed by. Fetched is when they were asked last; zero if the sum was pinned.
 	URL     string    `json:"url,omitempty"`
+	Sums    string    `json:"sums,omitempty"`
+	Keyring string    `json:"keyring,omitempty"`
 	Fetched time.Time `json:"fetched,omitzero"`
+}
+
+// Answers says whether o is an answer to the same question as another.
+func (o Origin) Answers(other Origin) bool {
+	return !o.Fetched.IsZero() && o.URL == other.URL && o.Sums == other.Sums && o.Keyring == other.Keyring
 }
 
 // OriginOf gives what is known of a file, nil if that is raw, or not of this base.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/fault"
@@ -17,6 +18,11 @@ import (
 // A body comes as it is, or parts of it would be parts of something else. It goes where it
 // is sent, but never from https to what is not.
 func (f *Fetcher) client() *http.Client {
+	f.once.Do(func() { f.http = f.newClient() })
+	return f.http
+}
+
+func (f *Fetcher) newClient() *http.Client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.Proxy, t.DisableCompression, t.ResponseHeaderTimeout = f.Proxy, true, silence
 	return &http.Client{Transport: t, CheckRedirect: func(r *http.Request, via []*http.Request) error {
@@ -33,7 +39,6 @@ func (f *Fetcher) client() *http.Client {
 // openHTTP opens an address: the end of the file alone, if it still has the mark. That is
 // the address, and the ETag or the time of the last change (RFC 9110, 13.1.5).
 func (f *Fetcher) openHTTP(address string) opener {
-	client := f.client()
 	return func(ctx context.Context, have int64, mark string) (*answer, error) {
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 		if err != nil {
@@ -43,7 +48,7 @@ func (f *Fetcher) openHTTP(address string) opener {
 			r.Header.Set("Range", fmt.Sprintf("bytes=%d-", have))
 			r.Header.Set("If-Range", validator)
 		}
-		h, err := client.Do(r)
+		h, err := f.client().Do(r)
 		if err != nil {
 			return nil, unreachable(err)
 		}
@@ -59,12 +64,24 @@ func (f *Fetcher) openHTTP(address string) opener {
 			}
 			err = final{badAnswer("it gives the part %q of the file, and was asked for all from byte %d on", part, have)}
 			return nil, errors.Join(err, h.Body.Close())
-		case http.StatusRequestedRangeNotSatisfiable: // there is more of it here than there
-			h.Body.Close()
-			return f.openHTTP(address)(ctx, 0, "")
+		case http.StatusRequestedRangeNotSatisfiable:
+			if r.Header.Get("Range") != "" { // there is more of it here than there
+				h.Body.Close()
+				return f.openHTTP(address)(ctx, 0, "")
+			}
 		}
 		return nil, errors.Join(refused(h), h.Body.Close())
 	}
+}
+
+// Shown is a URL as people may see it, and as it may be kept: what is behind its path can be
+// a secret by which it was given away for some time, and before its host a password.
+func Shown(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" {
+		return address
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
 
 // validatorOf is what says that a file is still the same, "" if nothing does. A weak one
@@ -121,7 +138,7 @@ func (f *Fetcher) text(ctx context.Context, address string, most int64) (b []byt
 		err = badAnswer("it gives more than %d bytes", most)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("fetch %s: %w", address, err)
+		return nil, fmt.Errorf("fetch %s: %w", Shown(address), err)
 	}
 	return b, nil
 }

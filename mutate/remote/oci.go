@@ -37,8 +37,10 @@ func (f *Fetcher) Artifact(ctx context.Context, reference string) (File, error) 
 	}
 	var desc ocispec.Descriptor
 	err = f.persist(ctx, func() (bool, error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, silence, errors.New("the registry does not answer"))
+		defer cancel()
 		desc, err = f.blob(ctx, repo, repo.Reference.ReferenceOrDefault(), 0)
-		return false, fromRegistry(err)
+		return false, fromRegistry(said(ctx, err))
 	})
 	if err != nil {
 		return File{}, fmt.Errorf("%s: %w", reference, err)
@@ -128,12 +130,17 @@ func isDisk(title string) bool {
 
 // one gives the only one of a list, or the only one that is it.
 func one(list []ocispec.Descriptor, what string, is func(ocispec.Descriptor) bool) (ocispec.Descriptor, error) {
-	if len(list) == 1 {
+	if len(list) == 1 && (list[0].Platform == nil || is(list[0])) {
 		return list[0], nil
 	}
+	const told = 8
 	var names []string
-	for _, d := range list {
-		names = append(names, strings.TrimSpace(d.Annotations[ocispec.AnnotationTitle]+" "+d.Digest.String()))
+	for _, d := range list[:min(told, len(list))] {
+		title := d.Annotations[ocispec.AnnotationTitle]
+		names = append(names, strings.TrimSpace(title[:min(80, len(title))]+" "+d.Digest.String()))
+	}
+	if len(list) > told {
+		names = append(names, "…")
 	}
 	fit := slices.DeleteFunc(slices.Clone(list), func(d ocispec.Descriptor) bool { return !is(d) })
 	if len(fit) == 1 {

@@ -22,6 +22,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/fault"
@@ -37,6 +38,9 @@ type Fetcher struct {
 	Progress func(done, total int64)
 	// Note is told what the user should know, a line each.
 	Note func(string)
+
+	once sync.Once
+	http *http.Client
 }
 
 // File is one to fetch, with what it must be.
@@ -72,14 +76,14 @@ func (f final) Unwrap() error { return f.error }
 
 // Get fetches a file into part, which is made, or holds the beginning of it from an
 // earlier time. It is the whole file, on the disk, when there is no error. Else part has
-// what came so far, or is gone, if that was wrong.
+// what came so far, or is gone, if that was wrong. Beside it is a file with [MarkEnd].
 func (f *Fetcher) Get(ctx context.Context, file File, part string) error {
 	out, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
 	defer out.Close()
-	t := transfer{Fetcher: f, file: file, out: out, markFile: part + ".mark"}
+	t := transfer{Fetcher: f, file: file, out: out, markFile: part + MarkEnd}
 	if t.open = file.open; t.open == nil {
 		t.open = f.openHTTP(file.URL)
 	}
@@ -87,14 +91,17 @@ func (f *Fetcher) Get(ctx context.Context, file File, part string) error {
 		err = t.run(ctx)
 	}
 	if err != nil {
-		err = fmt.Errorf("fetch %s: %w", file.URL, err)
+		err = fmt.Errorf("fetch %s: %w", Shown(file.URL), err)
 		if t.have == 0 {
 			err = errors.Join(err, remove(part), remove(t.markFile))
 		}
 		return err
 	}
-	return errors.Join(out.Sync(), remove(t.markFile))
+	return out.Sync()
 }
+
+// MarkEnd is how the name of a file ends that says of what another is a part.
+const MarkEnd = ".mark"
 
 // transfer is a file that is being fetched.
 type transfer struct {
@@ -103,6 +110,7 @@ type transfer struct {
 	open     opener
 	out      *os.File
 	have     int64
+	most     int64  // of have so far
 	resumed  bool   // of what is there, something is from an earlier run
 	mark     string // of the version of the file that it is of
 	markFile string
@@ -146,9 +154,10 @@ func (t *transfer) run(ctx context.Context) error {
 		return nil // it was all there
 	}
 	err := t.persist(ctx, func() (further bool, err error) {
-		before := t.have
+		before := t.most // a file that changes all the time begins again and again
 		err = t.piece(ctx)
-		return t.have > before, err
+		t.most = max(t.most, t.have)
+		return t.most > before, err
 	})
 	if err != nil {
 		return err
@@ -260,8 +269,8 @@ func (t *transfer) copy(body io.Reader, total int64, quiet *time.Timer) error {
 		case err != nil:
 			return fmt.Errorf("after %d bytes: %w", t.have, err)
 		case total < 0 && old/often != t.have/often:
-			if err := t.Room(often); err != nil {
-				return final{err}
+			if err := t.Room(often); err != nil { // perhaps it has no end at all: do not keep that
+				return final{errors.Join(err, t.restart())}
 			}
 		}
 	}

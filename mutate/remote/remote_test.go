@@ -161,6 +161,10 @@ func TestGet(t *testing.T) {
 			http.Redirect(w, r, r.URL.Path, http.StatusFound)
 			return true
 		}}, want: "it leads on and on", class: fault.Host},
+		{name: "always says that there is no such part", s: &served{how: func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+			w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+			return true
+		}}, want: "416", class: fault.Host},
 		{name: "always breaks off at once", s: &served{how: func(int, http.ResponseWriter, *http.Request) bool {
 			panic(http.ErrAbortHandler)
 		}}, want: "EOF", class: fault.Host},
@@ -187,9 +191,6 @@ func TestGet(t *testing.T) {
 				}
 			} else if got, readErr := os.ReadFile(part); err != nil || !bytes.Equal(got, file) {
 				t.Errorf("Get = %v, %d bytes, %v", err, len(got), readErr)
-			}
-			if _, statErr := os.Stat(part + ".mark"); err == nil && statErr == nil {
-				t.Error("the mark is still there")
 			}
 			if n := tc.s.bytes.Load(); n < tc.least || tc.most > 0 && n > tc.most+1<<20 && tc.want == "" {
 				t.Errorf("%d bytes were sent, want %d to %d", n, tc.least, tc.most)
@@ -275,6 +276,46 @@ func TestNoWayFromHTTPS(t *testing.T) {
 	}
 	if err := f.client().CheckRedirect(via[0], via); err != nil {
 		t.Errorf("from https to https: %v", err)
+	}
+}
+
+// TestShown: what may be a secret in a URL is shown to nobody.
+func TestShown(t *testing.T) {
+	for address, want := range map[string]string{
+		"https://me:secret@x.org/a/b.raw?token=secret#x": "https://x.org/a/b.raw",
+		"https://x.org/a b.raw":                          "https://x.org/a%20b.raw",
+		"oci:x.org/a:b":                                  "oci:x.org/a:b",
+	} {
+		if got := Shown(address); got != want {
+			t.Errorf("%s is shown as %s, want %s", address, got, want)
+		}
+	}
+}
+
+// TestEndlessBody: what has no end is given up when there is no room for more, and none of
+// it is kept.
+func TestEndlessBody(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for b := make([]byte, 1<<20); r.Context().Err() == nil; {
+			if _, err := w.Write(b); err != nil {
+				return
+			}
+		}
+	}))
+	defer server.Close()
+	full, f := errors.New("full"), fetcher(t)
+	f.Room = func(n int64) error {
+		if n > 0 {
+			return full
+		}
+		return nil
+	}
+	part := filepath.Join(t.TempDir(), "part")
+	if err := f.Get(t.Context(), File{URL: server.URL, SHA256: "x"}, part); !errors.Is(err, full) {
+		t.Errorf("Get = %v", err)
+	}
+	if _, err := os.Stat(part); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("some of it is kept: %v", err)
 	}
 }
 

@@ -141,16 +141,36 @@ func (f *Fetcher) signature(ctx context.Context, list string) ([]byte, error) {
 	return nil, errors.Join(all...)
 }
 
-// gpgv is the program that checks signatures. It takes only what was signed by a key of
-// the keyring, which is valid today.
+// gpgv is the program that checks signatures. It takes what was signed by a key of the
+// keyring, also by one that has expired since, or that its owner has revoked: those are
+// refused here, by what it says of them (DETAILS of GnuPG).
 func gpgv(ctx context.Context, home, keyring string, args ...string) error {
-	_, err := tool.Run(ctx, tool.Call{
+	status, err := tool.Run(ctx, tool.Call{
 		Program: "gpgv", What: "check the signature", Limits: tool.Limits{Memory: 1 << 30, CPU: 30},
-		Args: append([]string{"--homedir", home, "--keyring", keyring}, args...),
+		Args: append([]string{"--status-fd=1", "--homedir", home, "--keyring", keyring}, args...),
 	})
 	var exit *tool.ExitError
-	if errors.As(err, &exit) {
+	if err != nil && !errors.As(err, &exit) {
+		return err
+	}
+	good := false
+	for line := range strings.Lines(string(status)) {
+		f := strings.Fields(line)
+		if len(f) < 2 || f[0] != "[GNUPG:]" {
+			continue
+		}
+		switch f[1] {
+		case "GOODSIG":
+			good = true
+		case "EXPSIG", "EXPKEYSIG", "REVKEYSIG", "BADSIG", "ERRSIG":
+			err = errors.Join(err, fmt.Errorf("gpgv says %s", strings.Join(f[1:], " ")))
+		}
+	}
+	if err == nil && !good {
+		err = errors.New("nobody has signed it")
+	}
+	if err != nil {
 		return fault.New(fault.Image, "have the right keyring of its publisher, in binary form (gpg --dearmor makes it of text)", "%w", err)
 	}
-	return err
+	return nil
 }

@@ -71,6 +71,9 @@ func TestSums(t *testing.T) {
 	gpg("--local-user", "publisher", "--output", "list.gpg", "--detach-sign", "list")
 	gpg("--local-user", "publisher", "--output", "list.asc", "--armor", "--detach-sign", "list")
 	gpg("--local-user", "publisher", "--output", "inside", "--clearsign", "list")
+	gpg("--faked-system-time=20200101T000000", "--quick-generate-key", "formerly", "rsa2048", "sign", "1d")
+	gpg("--output", "formerly.gpg", "--export", "formerly")
+	gpg("--faked-system-time=20200101T100000", "--local-user", "formerly", "--output", "expired.gpg", "--detach-sign", "list")
 	gpg("--local-user", "somebody", "--output", "other.gpg", "--detach-sign", "list")
 	read := func(name string) []byte {
 		b, err := os.ReadFile(filepath.Join(dir, name))
@@ -93,6 +96,7 @@ func TestSums(t *testing.T) {
 		{"inside, and more around it", map[string][]byte{"/S": append(read("inside"), evil...)}, "publisher.gpg", "", ""},
 		{"before what is inside", map[string][]byte{"/S": append(evil, read("inside")...)}, "publisher.gpg", "404", fault.NotFound},
 		{"by somebody else", map[string][]byte{"/S": read("list"), "/S.gpg": read("other.gpg")}, "publisher.gpg", "gpgv", fault.Image},
+		{"by a key that has expired", map[string][]byte{"/S": read("list"), "/S.gpg": read("expired.gpg")}, "formerly.gpg", "EXPKEYSIG", fault.Image},
 		{"of something else", map[string][]byte{"/S": evil, "/S.gpg": read("list.gpg")}, "publisher.gpg", "gpgv", fault.Image},
 		{"by nobody", map[string][]byte{"/S": read("list")}, "publisher.gpg", "404 Not Found", fault.NotFound},
 		{"no signature", map[string][]byte{"/S": read("list"), "/S.gpg": []byte("x")}, "publisher.gpg", "gpgv", fault.Image},
