@@ -91,7 +91,8 @@ func TestPinnedSumsAreCompared(t *testing.T) {
 			t.Error("it was summed, and nobody asked for that")
 		}
 	}
-	if !hasSums(b, packed, recipes.Base{SHA256: other}) || hasSums(b, packed, recipes.Base{SHA512: sum512}) || !hasSums(b, raw, recipes.Base{SHA512: sum512}) {
+	if !hasSums(b, packed, recipes.Base{SHA256: other}) || hasSums(b, packed, recipes.Base{SHA512: sum512}) ||
+		!hasSums(b, raw, recipes.Base{SHA512: sum512}) {
 		t.Error("sums that nobody made are taken for made, or the other way round")
 	}
 	b, err = w.Catalog().FindBase("fedora")

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"os"
 	"slices"
@@ -17,8 +18,8 @@ func (i *Image) Replay(volumes []Volume) error {
 
 // Grow has the kernel make the filesystem of a volume as large as the volume, as
 // [mount.Grow] does. The image is a fork, as that of [Image.Replay].
-func (i *Image) Grow(v Volume) error {
-	return i.mountWritable([]Volume{v}, func(v Volume, m *os.File) error { return mount.Grow(m, v.FS, v.Size) })
+func (i *Image) Grow(ctx context.Context, v Volume) error {
+	return i.mountWritable([]Volume{v}, func(v Volume, m *os.File) error { return mount.Grow(ctx, m, v.FS, v.Size) })
 }
 
 // mountWritable mounts volumes for writing, and calls use with each of those that were.

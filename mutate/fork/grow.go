@@ -59,7 +59,7 @@ func growFilesystem(ctx context.Context, f *os.File, l *disk.Layout, v disk.Volu
 	}
 	program := growers[v.FS]
 	if program == "" {
-		err = i.Grow(v)
+		err = i.Grow(ctx, v)
 	} else {
 		err = i.Replay([]disk.Volume{v}) // the program wants nothing left in the journal
 	}

@@ -7,7 +7,7 @@
 // which the image then holds a copy (a backing file, an external data file, an extent),
 // and claim any size. So nothing is believed before the gate: the file names no other,
 // or one that was allowed in its own directory; its tables lie in it, and give no more
-// clusters than it has; and whoever wants the image is asked for the room before it is
+// plain clusters than it has; and whoever wants the image is asked for the room before it is
 // taken.
 //
 // qcow2 is read here. Clusters that are not compressed are shared with the file, where

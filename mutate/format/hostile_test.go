@@ -148,6 +148,12 @@ func TestRefused(t *testing.T) {
 		{"a stream without its end",
 			"qemu-img convert -O vmdk -o subformat=streamOptimized raw out", cut(70_000), "vmdk"},
 		{"a vdi without its last sector", "qemu-img convert -O vdi raw out", cut(512), "in the middle of its data"},
+		{"a vpc that is the difference to another", "qemu-img convert -O vpc raw out", func(b []byte) []byte {
+			return put32(len(b)-512+60, 4)(b)
+		}, "its bytes are in another file"},
+		{"a size between sectors", convert, put64(24, 300_000), "it says that it has 300000 bytes"},
+		{"zeros of the future", "qemu-img convert -o compat=0.10 -O qcow2 raw out",
+			inL2(func(_ int, e uint64) uint64 { return e | 1 }), "a mark that its version does not know"},
 		{"a vpc without its last sector", "qemu-img convert -O vpc raw out", cut(1024), ""},
 		{"a vhdx that is cut off",
 			"qemu-img convert -O vhdx raw out", func(b []byte) []byte { return b[:8<<20+1<<19] }, "vhdx"},

@@ -28,6 +28,7 @@ type qcow2 struct {
 	bits     uint   // log2 of cluster
 	l1       int64  // offset of the first table
 	zstd     bool   // is how clusters are compressed; else by deflate
+	zeros    bool   // an entry can say that a cluster is zeros: not in version 2
 	sub      int64  // parts of a cluster that are there or not by themselves
 	backing  string // name of the file that it is the difference to, or ""
 	raw      bool   // is what that is; else qcow2
@@ -68,12 +69,12 @@ func parseQcow2(f *os.File) (*qcow2, error) {
 		return nil, damaged("its clusters are of 2^%d bytes", q.bits)
 	case be.Uint32(h[32:]) != 0:
 		return nil, fault.New(fault.Image, "decrypt it with qemu-img convert", "it is encrypted")
-	case q.size < 0 || q.size > maxSize:
+	case q.size < 0 || q.size > maxSize || q.size%512 != 0:
 		return nil, damaged("it says that it has %d bytes", be.Uint64(h[24:]))
 	}
 	q.cluster = 1 << q.bits
 	header := int64(72)
-	if version == 3 {
+	if q.zeros = version == 3; q.zeros {
 		header = int64(be.Uint32(h[100:]))
 		if err := q.features(be.Uint64(h[72:]), h, header); err != nil {
 			return nil, err
@@ -260,10 +261,16 @@ func (w *walk) entry(guest int64, e []byte) error {
 			return damaged("it has more clusters than it has room for")
 		}
 	}
+	if v&zero != 0 && !w.zeros {
+		return damaged("a cluster has a mark that its version does not know")
+	}
 	if w.sub == 1 {
 		return w.part(guest, host, w.cluster, host != 0, v&zero != 0)
 	}
 	has, zeros, size := be.Uint32(e[12:]), be.Uint32(e[8:]), w.cluster/w.sub
+	if has&zeros != 0 {
+		return damaged("a part of a cluster is both there and zeros")
+	}
 	for n := range w.sub {
 		if err := w.part(guest+n*size, host+n*size, size, has>>n&1 != 0, zeros>>n&1 != 0); err != nil {
 			return err

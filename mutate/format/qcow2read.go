@@ -137,16 +137,19 @@ func (c *copier) measure(ctx context.Context, room func(int64) error) error {
 		}
 	}
 	c.total = plain + packed
-	if shares(c.dst, c.f) {
+	if c.shares() {
 		plain = 0
 	}
 	return room(plain + packed)
 }
 
-// shares says whether two files are on one filesystem.
-func shares(a, b *os.File) bool {
-	var first, second unix.Stat_t
-	return unix.Fstat(int(a.Fd()), &first) == nil && unix.Fstat(int(b.Fd()), &second) == nil && first.Dev == second.Dev
+// shares says whether clusters can be shared: on one filesystem, in whole blocks of it.
+func (c *copier) shares() bool {
+	var from, to unix.Stat_t
+	if unix.Fstat(int(c.f.Fd()), &from) != nil || unix.Fstat(int(c.dst.Fd()), &to) != nil {
+		return false
+	}
+	return from.Dev == to.Dev && c.cluster/c.sub%int64(to.Blksize) == 0
 }
 
 // copy takes all runs, on all cores.
@@ -230,8 +233,14 @@ type unpacker struct {
 	zstd    *zstd.Decoder
 }
 
-// unpack gives what a cluster holds, until it is called again.
-func (u *unpacker) unpack(r run) ([]byte, error) {
+// unpack gives what a cluster holds, until it is called again. That a library panics is
+// the cluster's fault.
+func (u *unpacker) unpack(r run) (b []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = damaged("the cluster at byte %d of the image cannot be unpacked: %v", r.guest, p)
+		}
+	}()
 	if u.out == nil {
 		u.in, u.out = make([]byte, 2*u.cluster+512), make([]byte, u.cluster)
 	}

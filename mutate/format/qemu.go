@@ -120,14 +120,17 @@ func elsewhere(format string) error {
 const magicVMDK = "KDMV"
 
 // onItsOwn says whether qemu-img can be let open the file. It would take a vmdk
-// without a size for a text, and open all files that this names.
+// without a size for a text, and open all files that this names; and what a vpc does
+// not say because another file does, for zeros.
 func (q qemu) onItsOwn() error {
-	head, _, err := bothEnds(q.f)
-	if err != nil || q.format != "vmdk" {
+	head, tail, err := bothEnds(q.f)
+	if err != nil {
 		return err
 	}
-	const capacity = 12
-	if len(head) < capacity+8 || binary.LittleEndian.Uint64(head[capacity:]) == 0 {
+	const capacity, sort, difference = 12, 60, 4
+	switch {
+	case q.format == "vmdk" && (len(head) < capacity+8 || binary.LittleEndian.Uint64(head[capacity:]) == 0),
+		q.format == "vpc" && (len(tail) < sort+4 || be.Uint32(tail[sort:]) == difference):
 		return elsewhere(q.format)
 	}
 	return nil

@@ -1,18 +1,22 @@
 package mount
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // Grow has the kernel make a filesystem as large as the device it is on, which has size
 // bytes. m is the mount, which can be written to. It is for those that grow only while
 // they are mounted: XFS and btrfs. Their own programs do the same, but look for the
 // mount in a table that has no detached ones.
-func Grow(m *os.File, fs string, size int64) error {
+func Grow(ctx context.Context, m *os.File, fs string, size int64) error {
 	// m is an O_PATH descriptor, and ioctls need another.
 	fd, err := unix.Openat(int(m.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -21,7 +25,7 @@ func Grow(m *os.File, fs string, size int64) error {
 	defer unix.Close(fd)
 	switch fs {
 	case "xfs":
-		return growXFS(fd, size)
+		return growXFS(ctx, fd, size)
 	case "btrfs":
 		return growBtrfs(fd)
 	}
@@ -36,8 +40,9 @@ const (
 
 // xfsGeom is struct xfs_fsop_geom_v1.
 type xfsGeom struct {
-	BlockSize, _, _, _, _, _, _, InodePercent uint32
-	_                                         [80]byte
+	BlockSize, _, GroupBlocks, Groups, _, _, _, InodePercent uint32
+	Blocks                                                   uint64
+	_                                                        [72]byte
 }
 
 // xfsGrow is struct xfs_growfs_data.
@@ -47,13 +52,39 @@ type xfsGrow struct {
 	_            uint32
 }
 
-func growXFS(fd int, size int64) error {
+// An XFS grows by groups as large as its first ones. Each costs a moment and some blocks,
+// and a filesystem that was made small has small ones. The kernel hears no signal while it
+// makes them, so it makes some at a time.
+const (
+	groupsAtOnce = 64
+	maxGroups    = 4096
+)
+
+func growXFS(ctx context.Context, fd int, size int64) error {
 	var is xfsGeom
 	if err := call(fd, xfsGeometry, unsafe.Pointer(&is)); err != nil {
 		return err
 	}
-	want := xfsGrow{Blocks: uint64(size / int64(is.BlockSize)), InodePercent: is.InodePercent}
-	return call(fd, xfsGrowData, unsafe.Pointer(&want))
+	if is.GroupBlocks == 0 || is.BlockSize == 0 {
+		return errors.New("the kernel does not say how large its groups are")
+	}
+	all := uint64(size / int64(is.BlockSize))
+	if groups := all / uint64(is.GroupBlocks); groups > maxGroups {
+		return fault.New(fault.Image, fmt.Sprintf("make it no larger than %d GiB, or use a base whose XFS was made for more",
+			maxGroups*int64(is.GroupBlocks)*int64(is.BlockSize)>>30),
+			"the XFS was made so small that it would be of %d allocation groups", groups)
+	}
+	for has := is.Blocks; has < all; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		has = min(all, has+groupsAtOnce*uint64(is.GroupBlocks))
+		want := xfsGrow{Blocks: has, InodePercent: is.InodePercent}
+		if err := call(fd, xfsGrowData, unsafe.Pointer(&want)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Calls of linux/btrfs.h.

@@ -1,6 +1,8 @@
 package mount_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/fixtures"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/mount"
 )
 
@@ -52,7 +55,7 @@ func TestGrow(t *testing.T) {
 			defer f.Close()
 			m := mounted(t, attached(t, f, mount.DiskOptions{}), mount.Request{FS: tc.fs})[0]
 			was := sizeOf(t, m)
-			err = mount.Grow(m, tc.fs, large)
+			err = mount.Grow(t.Context(), m, tc.fs, large)
 			if tc.want != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.want) || sizeOf(t, m) != was {
 					t.Errorf("Grow() = %v, want %s", err, tc.want)
@@ -64,6 +67,37 @@ func TestGrow(t *testing.T) {
 				t.Errorf("Grow() = %v, %d bytes became %d", err, was, now)
 			}
 		})
+	}
+}
+
+// TestGrowXFSThatWasMadeSmall: it would be of more groups than make sense, and whoever waits
+// for it can end that.
+func TestGrowXFSThatWasMadeSmall(t *testing.T) {
+	fixtures.Require(t, fixtures.Root, fixtures.Tools)
+	const small, large = 320 << 20, 20 << 30
+	file := filepath.Join(t.TempDir(), "volume")
+	sparse(t, file, small)
+	program(t, "mkfs.xfs", "-q", file)
+	sparse(t, file, large)
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m := mounted(t, attached(t, f, mount.DiskOptions{}), mount.Request{FS: "xfs"})[0]
+	was := sizeOf(t, m)
+	err = mount.Grow(t.Context(), m, "xfs", 100<<40)
+	if fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "allocation groups") || sizeOf(t, m) != was {
+		t.Errorf("to 100 TiB: %v", err)
+	}
+	cause := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	if err := mount.Grow(ctx, m, "xfs", large); !errors.Is(err, cause) || sizeOf(t, m) != was {
+		t.Errorf("with an end: %v", err)
+	}
+	if err := mount.Grow(t.Context(), m, "xfs", large); err != nil || sizeOf(t, m) < large-1<<30 {
+		t.Errorf("to 20 GiB: %v, %d bytes", err, sizeOf(t, m))
 	}
 }
 

@@ -160,7 +160,7 @@ func (s *Store) growPool(ctx context.Context) error {
 		return err
 	}
 	defer pool.Close()
-	if err := mount.Grow(pool, "xfs", fi.Size()+more); err != nil {
+	if err := mount.Grow(ctx, pool, "xfs", fi.Size()+more); err != nil {
 		return fmt.Errorf("grow pool: %w", err)
 	}
 	s.note(fmt.Sprintf("%s may grow to %d GiB now", s.poolFile(), (fi.Size()+more)>>30))

@@ -14,7 +14,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -102,6 +104,11 @@ func Run(ctx context.Context, c Call) ([]byte, error) {
 	if c.Stdout != nil {
 		cmd.Stdout = c.Stdout
 	}
+	// It ends with imgmut, however that ends. The kernel counts by the thread that has
+	// started it, which is to stay.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	err := cmd.Start()
 	if err == nil {
 		if err = c.Limits.put(cmd.Process.Pid); err != nil {
