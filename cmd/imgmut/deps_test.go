@@ -65,7 +65,7 @@ var ourImports = map[string][]string{
 	"machined":          {},
 	"recipes":           {},
 	"fixtures":          {}, // for _test.go files, whose imports are not checked
-	"fixtures/bench":    {"machined", "mutate/gpt", "mutate/reflink", "mutate/store"},
+	"fixtures/bench":    {"machined", "mutate/format", "mutate/gpt", "mutate/reflink", "mutate/store"},
 }
 
 // anywhere is what each of them may import: it is like a part of the language.
