@@ -84,18 +84,19 @@ func compareSums(want recipes.Base, digest, of256, of512 string) error {
 // are read as well, so it takes as long as the file is large.
 func (e *Engine) sumsOf(ctx context.Context, f *os.File, want recipes.Base) (of256, of512 string, err error) {
 	var all []io.Writer
-	sum := func(wanted string, h hash.Hash) func() string {
+	var names []string
+	sum := func(name, wanted string, h hash.Hash) func() string {
 		if wanted == "" {
 			return func() string { return "" }
 		}
-		all = append(all, h)
+		all, names = append(all, h), append(names, name)
 		return func() string { return hex.EncodeToString(h.Sum(nil)) }
 	}
-	sum256, sum512 := sum(want.SHA256, sha256.New()), sum(want.SHA512, sha512.New())
+	sum256, sum512 := sum("sha256", want.SHA256, sha256.New()), sum("sha512", want.SHA512, sha512.New())
 	if len(all) == 0 {
 		return "", "", nil
 	}
-	e.phase("sum of the base")
+	e.phase(strings.Join(names, " and ") + " of the base")
 	fi, err := f.Stat()
 	if err != nil {
 		return "", "", err
