@@ -64,7 +64,7 @@ var formats = []format{
 	{"vhdx", begins(0, "vhdxfile"), byQemu("vhdx")},
 	{"vdi", begins(0x40, "\x7f\x10\xda\xbe"), byQemu("vdi")},
 	{"vpc", begins(0, magicVPC), byQemu("vpc")},
-	{"vpc", ends(magicVPC), byQemu("vpc")}, // of a fixed size
+	{"vpc", endsVPC, byQemu("vpc")}, // of a fixed size
 	{"qed", begins(0, "QED\x00"), refuse("of a format that was given up", convert("qed"))},
 	{"tar", begins(257, "ustar"), refuse("an archive of files",
 		"unpack it with tar -x, and import the image that is in it")},
@@ -82,9 +82,21 @@ func begins(at int, magic string) func(head, tail []byte) bool {
 	return func(head, _ []byte) bool { return len(head) >= at && bytes.HasPrefix(head[at:], []byte(magic)) }
 }
 
-// ends says whether the last sector of a file begins so.
-func ends(magic string) func(head, tail []byte) bool {
-	return func(_, tail []byte) bool { return bytes.HasPrefix(tail, []byte(magic)) }
+// endsVPC says whether the last sector of a file is the footer of a vpc: raw disks can end
+// in some remains of one. Its sum is the complement of that of all other bytes (Virtual
+// Hard Disk Image Format Specification).
+func endsVPC(_, tail []byte) bool {
+	const sum = 64
+	if len(tail) < tailSize || !bytes.HasPrefix(tail, []byte(magicVPC)) {
+		return false
+	}
+	want := ^be.Uint32(tail[sum:])
+	for n, b := range tail {
+		if n < sum || n >= sum+4 {
+			want -= uint32(b)
+		}
+	}
+	return want == 0
 }
 
 // Image is what a file holds.

@@ -101,6 +101,7 @@ func TestOpen(t *testing.T) {
 	}
 	tests := []test{
 		{"raw", "", 3 * mib, []string{"cp", "raw", "out"}},
+		{"raw that ends in some remains", "", 3 * mib, []string{"sh", "-c", "printf conectix >> raw; truncate -s +504 raw; cp raw out"}},
 		{"gzip", "gzip", 3 * mib, []string{"sh", "-c", "gzip -c raw > out"}},
 		{"gzip in parts",
 			"gzip", 3 * mib, []string{"sh", "-c", "(head -c 1000000 raw | gzip; tail -c +1000001 raw | gzip) > out"}},

@@ -151,6 +151,10 @@ func TestRefused(t *testing.T) {
 		{"a vpc that is the difference to another", "qemu-img convert -O vpc raw out", func(b []byte) []byte {
 			return put32(len(b)-512+60, 4)(b)
 		}, "its bytes are in another file"},
+		{"a fixed vpc that says so", "qemu-img convert -O vpc -o subformat=fixed raw out", func(b []byte) []byte {
+			footer := len(b) - 512
+			return put32(footer+64, be.Uint32(b[footer+64:])-2)(put32(footer+60, 4)(b)) // the sort was 2
+		}, "its bytes are in another file"},
 		{"a size between sectors", convert, put64(24, 300_000), "it says that it has 300000 bytes"},
 		{"zeros of the future", "qemu-img convert -o compat=0.10 -O qcow2 raw out",
 			inL2(func(_ int, e uint64) uint64 { return e | 1 }), "a mark that its version does not know"},

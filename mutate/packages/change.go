@@ -34,12 +34,22 @@ const aside = "/var/cache/imgmut"
 //	use_lists       use the lists that the image has, and leave them as they are; fails if it has none
 //	installed NAME  whether it is: managers differ in what they do if it is not
 //	remove NAME…    and upgrade NAME…, install NAME-OR-FILE…, upgrade_all
-//	finish          leave nothing behind
+//	finish          leave nothing behind elsewhere
 const common = `#!/bin/sh
 set -e
 aside=` + aside + `
+above=/var/cache
+: >/run/imgmut-before
+[ ! -d $above ] || touch -r $above /run/imgmut-before
 mkdir -p $aside
-finish() { rm -rf $aside; }
+touch -r $above /run/imgmut-made
+# clear leaves nothing of it, not even the time of a directory that nobody else has changed.
+clear() {
+	[ ! $above -nt /run/imgmut-made ] || touch -r $above /run/imgmut-before
+	rm -rf $aside
+	touch -r /run/imgmut-before $above
+}
+finish() { :; }
 # only_installed WORD NAME...: do it to those of the names that are installed, if any is.
 only_installed() {
 	word=$1
@@ -92,6 +102,6 @@ func (c Change) script() string {
 	}
 	do("only_installed upgrade", c.Upgrade)
 	do("install", c.Install)
-	s.WriteString("finish\n")
+	s.WriteString("finish\nclear\n")
 	return s.String()
 }

@@ -111,13 +111,13 @@ func TestCommand(t *testing.T) {
 		change packages.Change
 		want   string // the end of the script
 	}{
-		{packages.Change{Install: []string{"a", "b"}}, "use_lists || fetch_aside\ninstall 'a' 'b'\nfinish\n"},
+		{packages.Change{Install: []string{"a", "b"}}, "use_lists || fetch_aside\ninstall 'a' 'b'\nfinish\nclear\n"},
 		{packages.Change{Update: true, Remove: []string{"c"}, Install: []string{"a"}},
-			"}\nfetch_aside\nonly_installed remove 'c'\ninstall 'a'\nfinish\n"},
-		{packages.Change{Remove: []string{"c"}}, "}\nonly_installed remove 'c'\nfinish\n"},
-		{packages.Change{UpgradeAll: true}, "}\nfetch_aside\nupgrade_all\nfinish\n"},
-		{packages.Change{Upgrade: []string{"a"}}, "}\nfetch_aside\nonly_installed upgrade 'a'\nfinish\n"},
-		{packages.Change{KeepLists: true, Install: []string{"a"}}, "}\nfetch\ninstall 'a'\nfinish\n"},
+			"}\nfetch_aside\nonly_installed remove 'c'\ninstall 'a'\nfinish\nclear\n"},
+		{packages.Change{Remove: []string{"c"}}, "}\nonly_installed remove 'c'\nfinish\nclear\n"},
+		{packages.Change{UpgradeAll: true}, "}\nfetch_aside\nupgrade_all\nfinish\nclear\n"},
+		{packages.Change{Upgrade: []string{"a"}}, "}\nfetch_aside\nonly_installed upgrade 'a'\nfinish\nclear\n"},
+		{packages.Change{KeepLists: true, Install: []string{"a"}}, "}\nfetch\ninstall 'a'\nfinish\nclear\n"},
 	} {
 		for _, program := range []string{aptGet, dnf5, dnf, microdnf, zypper, pacman, apk} {
 			m := find(t, program)

@@ -47,7 +47,6 @@ install() {
 	[ -z "$files" ] || pac --upgrade $files
 }
 finish() {
-	rm -rf $aside
 	[ -n "$fetched" ] || return 0
 	rm -rf $sync
 	if [ -e $sync.imgmut ]; then mv $sync.imgmut $sync; fi

@@ -50,7 +50,6 @@ upgrade() { zypp update --auto-agree-with-licenses "$@"; }
 upgrade_all() { zypp update --auto-agree-with-licenses; }
 install() { zypp install --auto-agree-with-licenses --allow-unsigned-rpm "$@"; }
 finish() {
-	rm -rf $aside
 	[ -n "$had_id" ] || rm -f $id
 }
 `
