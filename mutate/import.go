@@ -217,12 +217,7 @@ func (e *Engine) copyOf(ctx context.Context, name string, f *os.File) (*os.File,
 		return nil, err
 	}
 	if err = reflink.Clone(out, f); errors.Is(err, reflink.ErrUnsupported) {
-		need, sizeErr := reflink.DataSize(ctx, f)
-		err = sizeErr
-		if err == nil {
-			err = e.needSpace(ctx, need)
-		}
-		if err == nil {
+		if err = e.roomFor(ctx, f); err == nil {
 			err = reflink.Copy(ctx, out, f, e.progress("copy"))
 		}
 	}
@@ -230,6 +225,15 @@ func (e *Engine) copyOf(ctx context.Context, name string, f *os.File) (*os.File,
 		return nil, errors.Join(err, out.Close())
 	}
 	return out, nil
+}
+
+// roomFor is an error if a copy of a file has no room.
+func (e *Engine) roomFor(ctx context.Context, f *os.File) error {
+	need, err := reflink.DataSize(ctx, f)
+	if err != nil {
+		return err
+	}
+	return e.needSpace(ctx, need)
 }
 
 // lookAndTake looks into a raw image, and takes it meanwhile: each keeps one core busy for
@@ -309,11 +313,7 @@ func (e *Engine) take(ctx context.Context, name string, f *os.File) (_ *content.
 	if !errors.Is(err, reflink.ErrUnsupported) {
 		return nil, err
 	}
-	need, err := reflink.DataSize(ctx, f)
-	if err != nil {
-		return nil, err
-	}
-	if err := e.needSpace(ctx, need); err != nil {
+	if err := e.roomFor(ctx, f); err != nil {
 		return nil, err
 	}
 	sums, err := content.Copy(ctx, out, f, e.progress("copy"))

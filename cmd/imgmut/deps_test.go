@@ -42,11 +42,11 @@ var ourImports = map[string][]string{
 	"mutate/disk": {
 		"mutate/boot", "mutate/content", "mutate/etc", "mutate/fault", "mutate/gpt", "mutate/mount", "mutate/reflink", "mutate/tool",
 	},
-	"mutate/remote":     {"mutate/fault", "mutate/tool"},
+	"mutate/remote":     {"mutate/content", "mutate/fault", "mutate/tool"},
 	"mutate/refs":       {"mutate/bootfile", "mutate/etc", "mutate/fault", "mutate/uki"},
 	"mutate/bootfile":   {"mutate/compress"},
 	"mutate/compress":   {},
-	"mutate/format":     {"mutate/compress", "mutate/fault", "mutate/reflink", "mutate/tool"},
+	"mutate/format":     {"mutate/compress", "mutate/content", "mutate/fault", "mutate/reflink", "mutate/tool"},
 	"mutate/etc":        {},
 	"mutate/content":    {"mutate/fault", "mutate/reflink"},
 	"mutate/agent":      {"mutate/printable", "mutate/thread"},

@@ -217,17 +217,19 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// made is a directory with what a script makes of a raw image.
+func made(t *testing.T, script string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	rawImage(t, filepath.Join(dir, "raw"), 3<<20)
+	fixtures.Program(t, "", "env", "-C", dir, "sh", "-ec", script)
+	return dir
+}
+
 // TestBacking: an image that is the difference to others is one with them, if that is
 // allowed, and if they are in its directory.
 func TestBacking(t *testing.T) {
 	fixtures.Require(t, fixtures.Tools)
-	made := func(t *testing.T, script string) (dir string) {
-		t.Helper()
-		dir = t.TempDir()
-		rawImage(t, filepath.Join(dir, "raw"), 3<<20)
-		fixtures.Program(t, "", "env", "-C", dir, "sh", "-ec", script)
-		return dir
-	}
 	beside := func(file string) Options {
 		o := allow()
 		o.Beside = filepath.Dir(file)
@@ -293,9 +295,7 @@ func TestNoRoom(t *testing.T) {
 		"vdi":   "qemu-img convert -O vdi raw out",
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			rawImage(t, filepath.Join(dir, "raw"), 3<<20)
-			fixtures.Program(t, "", "env", "-C", dir, "sh", "-ec", script)
+			dir := made(t, script)
 			o := allow()
 			o.Room = func(n int64) error {
 				if n < 1<<20 {
@@ -320,9 +320,7 @@ func TestInterrupted(t *testing.T) {
 		"vdi":   "qemu-img convert -O vdi raw out",
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			rawImage(t, filepath.Join(dir, "raw"), 3<<20)
-			fixtures.Program(t, "", "env", "-C", dir, "sh", "-ec", script)
+			dir := made(t, script)
 			f, err := os.Open(filepath.Join(dir, "out"))
 			if err != nil {
 				t.Fatal(err)

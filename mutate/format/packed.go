@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/imgmut/imgmut/mutate/compress"
+	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/reflink"
 )
@@ -18,7 +19,11 @@ func unpack(m compress.Method) reader {
 		if err != nil {
 			return false, err
 		}
-		in := &counted{ctx: ctx, r: io.NewSectionReader(src, 0, fi.Size()), total: fi.Size(), progress: o.Progress}
+		done := int64(0)
+		in := content.Reader(ctx, io.NewSectionReader(src, 0, fi.Size()), func(n int) {
+			done += int64(n)
+			o.Progress(done, fi.Size())
+		})
 		plain, err := m.NewReader(in)
 		if errors.Is(err, compress.ErrUnknown) {
 			return false, fault.New(fault.Image, "unpack it, and import what it holds", "%w", err)
@@ -73,23 +78,5 @@ func readPart(ctx context.Context, r io.Reader, b []byte) (n int, err error) {
 		more, err = r.Read(b[n:])
 		n += more
 	}
-	return n, err
-}
-
-// counted tells how much of a file was read, and ends with the context.
-type counted struct {
-	ctx         context.Context
-	r           io.Reader
-	done, total int64
-	progress    func(done, total int64)
-}
-
-func (c *counted) Read(b []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
-	}
-	n, err := c.r.Read(b)
-	c.done += int64(n)
-	c.progress(c.done, c.total)
 	return n, err
 }

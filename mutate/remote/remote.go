@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/fault"
 )
 
@@ -133,7 +134,7 @@ func (t *transfer) begin(ctx context.Context) error {
 		return t.restart() // nobody knows what it is of
 	}
 	in := io.NewSectionReader(t.out, 0, fi.Size())
-	if t.have, err = io.Copy(io.MultiWriter(t.of256, t.of512), withContext{ctx, in}); err != nil {
+	if t.have, err = io.Copy(io.MultiWriter(t.of256, t.of512), content.Reader(ctx, in, func(int) {})); err != nil {
 		return err
 	}
 	t.resumed = t.have > 0
@@ -282,19 +283,6 @@ func said(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	}
 	return err
-}
-
-// withContext is a reader that ends with a context.
-type withContext struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (w withContext) Read(b []byte) (int, error) {
-	if w.ctx.Err() != nil {
-		return 0, context.Cause(w.ctx)
-	}
-	return w.r.Read(b)
 }
 
 // remove removes a file that may not be there.
