@@ -43,7 +43,6 @@ func checkIdentity(r *recipes.Recipe, l *disk.Layout) error {
 func (b *build) makeImage(ctx context.Context, id record.Identity) error {
 	layout := b.plan.layout
 	b.phase("identity")
-	b.beginSums(ctx)
 	if err := b.forkLast(b.imageFile()); err != nil {
 		return err
 	}
@@ -97,7 +96,7 @@ func (b *build) identifyAlone(ctx context.Context, f *os.File, id record.Identit
 	} else if err != nil {
 		return err
 	}
-	changes, err := fork.Find(ctx, i, b.from(), id)
+	changes, err := fork.Find(ctx, i, b.from(), id, b.everywhere)
 	if errors.Is(err, fork.ErrTooMuch) {
 		return b.unfit(err)
 	} else if err != nil {
@@ -111,7 +110,7 @@ func (b *build) identifyAlone(ctx context.Context, f *os.File, id record.Identit
 func (b *build) from() fork.Base {
 	from := fork.Base{File: b.base}
 	if b.plan.base.Judged == verify.Judges() {
-		from.Clean = b.plan.base.Clean
+		from.Clean, from.Naming = b.plan.base.Clean, b.plan.base.Naming
 	}
 	return from
 }
@@ -134,7 +133,7 @@ func (b *build) findChanges(ctx context.Context, remounted bool) {
 	b.changes = make(chan foundChanges, 1)
 	go func() {
 		defer done()
-		changes, err := fork.Find(ctx, twin, b.from(), b.plan.identity())
+		changes, err := fork.Find(ctx, twin, b.from(), b.plan.identity(), false)
 		b.changes <- foundChanges{twin.Layout, changes, err}
 	}()
 }
