@@ -32,6 +32,10 @@ bench *rows:
 boot image *text:
     sh fixtures/boot.sh {{image}} {{text}}
 
+# start one image of each kind in emulated machines and ask the systems whether they are what was asked for: half an hour
+boot-test *cases='.':
+    CGO_ENABLED=0 IMGMUT_BOOT=all IMGMUT_TEST_REQUIRE=all go test -count=1 -v -timeout 3h -run 'TestBoot/{{cases}}' ./cmd/imgmut
+
 # fuzz a parser of foreign bytes: just fuzz ./mutate/gpt FuzzRead 60s
 fuzz package='./mutate/gpt' target='FuzzRead' time='60s':
     go test -run '^$' -fuzz '^{{target}}$' -fuzztime {{time}} -fuzzminimizetime 10x {{package}}

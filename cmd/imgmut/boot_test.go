@@ -1,0 +1,125 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/imgmut/imgmut/fixtures"
+)
+
+// bootCase is an image that is made of a base and has to start by itself, in a machine that knows nothing of imgmut.
+type bootCase struct {
+	name   string
+	layout string // of the base
+	steps  string // of the recipe, beside those that all have
+	more   string // other keys of the recipe
+	checks string // a script on the booted system, which has to end well
+	// firmwares are what starts it. The first starts it in each run of the tests if it is always, and the others,
+	// like all cases, with IMGMUT_BOOT=all: an emulated machine takes minutes.
+	firmwares []fixtures.Firmware
+	always    bool
+}
+
+var bootCases = []bootCase{
+	{
+		name: "grub", layout: "debian-cloud", firmwares: []fixtures.Firmware{fixtures.BIOS, fixtures.UEFI}, always: true,
+	},
+	{
+		name: "btrfs", layout: "suse", firmwares: []fixtures.Firmware{fixtures.BIOS},
+		checks: "test $(findmnt --noheadings --types btrfs | wc -l) -ge 10",
+	},
+}
+
+// booted asks a system that has started whether it is what an image should be: nothing failed, all that fstab mounts
+// is mounted, and it is a machine of its own.
+const booted = `set -e
+test "$(systemctl is-system-running --wait)" = running || { systemctl --failed --no-legend; exit 1; }
+test -z "$(systemctl --failed --no-legend)"
+while read -r what where type options rest; do
+	case $what in ''|'#'*) continue ;; esac
+	case $type,$options in swap,*|*noauto*) continue ;; esac
+	mountpoint -q "$where" || { echo "$where is not mounted"; exit 1; }
+done </etc/fstab
+cat /etc/proof
+echo "machine $(cat /etc/machine-id)"
+`
+
+// TestBoot starts images as the machines do for which they are made, and asks the systems on their consoles.
+func TestBoot(t *testing.T) {
+	fixtures.Require(t, fixtures.Emulation)
+	all := os.Getenv("IMGMUT_BOOT") == "all"
+	l := newLab(t)
+	key := filepath.Join(t.TempDir(), "key")
+	fixtures.Program(t, "", "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
+	public, err := os.ReadFile(key + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range bootCases {
+		if !all && !tc.always {
+			continue
+		}
+		t.Run(tc.name, func(t *testing.T) {
+			l := &lab{t: t, store: l.store}
+			l.run(0, "apply", l.recipe(bootRecipe(tc, fixtures.Image(t, tc.layout), strings.TrimSpace(string(public)))))
+			machines := map[string]bool{}
+			for n, firmware := range tc.firmwares {
+				if n > 0 && !all {
+					break
+				}
+				t.Run(string(firmware), func(t *testing.T) {
+					m := fixtures.StartMachine(t, filepath.Join(l.store, "images", tc.name+".raw"), firmware)
+					m.Login("root", "proof")
+					id := askBooted(t, m, tc)
+					if machines[id] {
+						t.Errorf("two machines of one image are both %s", id)
+					}
+					machines[id] = true
+					if out := m.SSH("visitor", key, "id -un"); out != "visitor\n" {
+						t.Errorf("ssh: %q", out)
+					}
+					m.Reboot()
+					m.Login("root", "proof")
+					if again := askBooted(t, m, tc); again != id {
+						t.Errorf("machine %s is %s when it has started again", id, again)
+					}
+				})
+			}
+		})
+	}
+}
+
+// bootRecipe is that of a case: whoever has the key comes in as visitor, and root on the console.
+func bootRecipe(tc bootCase, base, public string) string {
+	return fmt.Sprintf(`version: 1
+name: %s
+base: %s
+steps:
+  - packages: {install: [openssh-server], update: true}
+  - run: |
+      useradd --create-home --shell /bin/sh visitor
+      install -d -m 700 -o visitor -g visitor /home/visitor/.ssh
+      echo '%s' > /home/visitor/.ssh/authorized_keys
+      echo root:proof | chpasswd
+  - write: {path: /etc/proof, content: "made by imgmut: %s\n"}
+%s%s`, tc.name, base, public, tc.name, tc.steps, tc.more)
+}
+
+// askBooted asks the questions of booted, and those of the case. It gives the id of the machine.
+func askBooted(t *testing.T, m *fixtures.Machine, tc bootCase) (id string) {
+	t.Helper()
+	out, status := m.Ask(booted)
+	found := regexp.MustCompile(`made by imgmut: ` + tc.name + `\nmachine ([0-9a-f]{32})\n`).FindStringSubmatch(out)
+	if status != 0 || found == nil {
+		t.Fatalf("the booted system: status %d\n%s", status, out)
+	}
+	t.Logf("nothing failed, all is mounted, machine %s", found[1])
+	if out, status := m.Ask(tc.checks); status != 0 {
+		t.Fatalf("the booted system, %s: status %d\n%s", tc.checks, status, out)
+	}
+	return found[1]
+}
