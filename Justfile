@@ -36,6 +36,10 @@ boot image *text:
 boot-test *cases='.':
     CGO_ENABLED=0 IMGMUT_BOOT=all IMGMUT_TEST_REQUIRE=all go test -count=1 -v -timeout 3h -run 'TestBoot/{{cases}}' ./cmd/imgmut
 
+# run the demo on machines that have really booted, each emulated: half an hour
+host-test *hosts='.':
+    CGO_ENABLED=0 IMGMUT_BOOT=host IMGMUT_TEST_REQUIRE=all go test -count=1 -v -timeout 3h -run 'TestBootedHost/{{hosts}}' ./cmd/imgmut
+
 # fuzz a parser of foreign bytes: just fuzz ./mutate/gpt FuzzRead 60s
 fuzz package='./mutate/gpt' target='FuzzRead' time='60s':
     go test -run '^$' -fuzz '^{{target}}$' -fuzztime {{time}} -fuzzminimizetime 10x {{package}}

@@ -269,13 +269,15 @@ func rootPlace(t *testing.T) mount.Place {
 }
 
 // TestGuestUsers: ids of any size have a place, the machine's users none, and two
-// guests differ.
+// guests differ. The group of terminals, 5, has a place that has 31 bits.
 func TestGuestUsers(t *testing.T) {
+	const lastOfDirectory = 2_000_200_000 // as sssd counts them
 	seen := map[uint32]bool{}
 	for _, name := range []string{"a", "b", "imgmut-0123456789ab", ""} {
 		u := mount.GuestUsers(name)
 		seen[u.Shift] = true
-		if u.Shift < 1<<31 || u.Shift%65536 != 0 || u.Size < 2_000_200_000 || uint64(u.Shift)+uint64(u.Size) > 1<<32-2 {
+		if u.Shift <= lastOfDirectory || u.Shift+5 >= 1<<31 || u.Shift%65536 != 0 || u.Size <= lastOfDirectory ||
+			uint64(u.Shift)+uint64(u.Size) > 1<<32-2 {
 			t.Errorf("%q: %+v", name, u)
 		}
 	}

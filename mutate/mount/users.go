@@ -17,13 +17,16 @@ type Users struct{ Shift, Size uint32 }
 // None says that nothing is translated.
 func (u Users) None() bool { return u.Size == 0 }
 
-// Ids of the machine beyond 2^31 are nobody's: many programs keep ids in 31 bits,
-// and so no user has one (systemd's "Users, Groups, UIDs and GIDs"). All of a
-// guest's ids are put there, as many as there are below 2^31: an image may have
-// owners of any number, those of a directory service have seven digits and more.
+// All of a guest's ids are put where the machine has no users, as many as there are: an
+// image may have owners of any number, those of a directory service have seven digits and
+// more. Ids beyond 2^31 are nobody's: many programs keep ids in 31 bits (systemd's "Users,
+// Groups, UIDs and GIDs"). Of those before, the last that systemd leaves unused are the
+// guests' first: Linux 6.1 reads the group of terminals, which systemd-nspawn gives it for
+// devpts, as a number with a sign.
 const (
-	firstUser  = 1 << 31
-	guestUsers = 1024 // guests that have a root of their own; beyond, two may share one
+	firstUser  = lastUnused - guestUsers*span
+	lastUnused = 0x7ffe0000 // where systemd's ids of foreign images begin
+	guestUsers = 1024       // guests that have a root of their own; beyond, two may share one
 	span       = 1 << 16
 )
 
@@ -38,7 +41,7 @@ func GuestUsers(name string) Users {
 	h := fnv.New32a()
 	h.Write([]byte(name))
 	shift := h.Sum32() % guestUsers * span
-	return Users{Shift: firstUser + shift, Size: mappedRoot - shift - 1}
+	return Users{Shift: firstUser + shift, Size: mappedRoot}
 }
 
 // Namespace makes a user namespace that translates so, for mounts: mount_setattr(2)
