@@ -83,22 +83,22 @@ func (g *Guest) Settle() error {
 		return err
 	}
 	for _, m := range slices.Backward(g.mounts) {
-		if err := makeReadOnly(m); err != nil {
+		if err := reconfigure(m, "ro"); err != nil {
 			return fmt.Errorf("make the guest's %s read-only: %w", m.Name(), err)
 		}
 	}
 	return nil
 }
 
-// makeReadOnly remounts a filesystem, not just one mount of it, from outside
-// the guest (fspick(2)).
-func makeReadOnly(m *os.File) error {
+// reconfigure remounts a filesystem, not just one mount of it, from outside the guest
+// (fspick(2)): with ro nobody can write to it, and with rw again.
+func reconfigure(m *os.File, how string) error {
 	fd, err := unix.Fspick(int(m.Fd()), "", unix.FSPICK_EMPTY_PATH|unix.FSPICK_CLOEXEC)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := unix.FsconfigSetFlag(fd, "ro"); err != nil {
+	if err := unix.FsconfigSetFlag(fd, how); err != nil {
 		return err
 	}
 	return unix.FsconfigReconfigure(fd)
@@ -113,25 +113,47 @@ func (g *Guest) Snapshot(clone func() error) error {
 	if err := g.Sync(); err != nil {
 		return err
 	}
-	var frozen []*os.File
+	var thaws []func() error
 	thaw := func() (err error) {
-		for _, m := range frozen {
-			if e := mount.Unfreeze(int(m.Fd())); e != nil {
-				err = errors.Join(err, fmt.Errorf("thaw the guest's %s: %w", m.Name(), e))
-			}
+		for _, t := range thaws {
+			err = errors.Join(err, t())
 		}
-		frozen = nil
+		thaws = nil
 		return err
 	}
 	defer thaw() // on a panic as well
 	for _, m := range g.mounts {
-		if err := freeze(m); err != nil {
+		t, err := still(m)
+		if err != nil {
 			return errors.Join(err, thaw())
 		}
-		frozen = append(frozen, m)
+		thaws = append(thaws, t)
 	}
 	err := clone()
 	return errors.Join(err, thaw())
+}
+
+// still writes out a filesystem so that nothing of it changes until thaw is called. One
+// that cannot be frozen, as FAT, is read-only meanwhile. That also takes its mark of being
+// in use off, which the kernel would not take off any more in a fork that has it.
+func still(m *os.File) (thaw func() error, err error) {
+	err = freeze(m)
+	how, undo := "thaw", func() error { return mount.Unfreeze(int(m.Fd())) }
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		if err = reconfigure(m, "ro"); err != nil {
+			err = fmt.Errorf("make the guest's %s read-only: %w", m.Name(), err)
+		}
+		how, undo = "write again to", func() error { return reconfigure(m, "rw") }
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func() error {
+		if err := undo(); err != nil {
+			return fmt.Errorf("%s the guest's %s: %w", how, m.Name(), err)
+		}
+		return nil
+	}, nil
 }
 
 // freeze writes out and stops a filesystem. A freeze that takes too long is
