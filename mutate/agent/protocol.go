@@ -111,7 +111,18 @@ type RunCall struct {
 	// has the network.
 	Resolv string
 	Covers []Cover
+	Lend   Lend
 }
+
+// Lend is what a command sees of what is lent to the guest ([LentDir]).
+type Lend struct {
+	Dev    bool              `json:",omitempty"` // the /dev there, with the image's disk in it
+	Places map[string]string `json:",omitempty"` // directories there, by name, and on which directory of the image each is
+}
+
+// LentDir is where systemd-nspawn puts what is lent to the guest. A command has a /run of
+// its own over it, and cannot go there.
+const LentDir = "/run/imgmut-lent"
 
 // Reply ends a request.
 type Reply struct {

@@ -29,6 +29,7 @@ var examples = map[string][]string{
 		`{"argv":["ldconfig","-v"]}`,
 		`{"script":"curl -fsSL https://example.org/key.asc -o /etc/apt/keyrings/example.asc",` +
 			`"env":{"http_proxy":"http://proxy:3128"},"workdir":"/etc"}`,
+		`{"script":"/usr/local/sbin/change-boot-menu"}`,
 	},
 	"write": {`{"path":"/etc/motd","content":"hello\n","mode":"0644","owner":"root:adm"}`},
 	"copy": {

@@ -41,6 +41,17 @@ type Inputter interface {
 // recipe's own word ("network: true" beside the step) comes before it.
 type Networker interface{ Network() bool }
 
+// Booter is a step that says whether it works on how the image starts: on kernels,
+// initrds, boot loaders and what these have in places of their own. Such a step sees the
+// image's disk and its EFI system partition, and may write there.
+type Booter interface{ Boot() bool }
+
+// Boots says whether a step works on how the image starts.
+func Boots(s Step) bool {
+	b, ok := s.(Booter)
+	return ok && b.Boot()
+}
+
 // Targeter is a step that says where in the image it writes. It is refused before it
 // runs if that will not be seen when the image has started.
 type Targeter interface {
