@@ -188,7 +188,7 @@ func (b *build) step(ctx context.Context, g *guest.Guest, i int, out *lineWriter
 			return false, err
 		}
 	}
-	scoped := &scopedGuest{Guest: g, env: l.spec.Env, network: l.material.Network, out: out,
+	scoped := &scopedGuest{Guest: g, image: image, env: l.spec.Env, network: l.material.Network, out: out,
 		timeout: l.spec.Timeout, deadline: time.Now().Add(l.spec.Timeout),
 		sealed: sealedIn(image, g), scratch: b.run.Path("."), note: b.note,
 		step: fmt.Sprintf("step %d (%s)", i+1, l.title())}

@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/agent"
+	"github.com/imgmut/imgmut/mutate/boot"
+	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/guest"
 )
 
@@ -16,6 +19,7 @@ import (
 // network and time, and its output going to the step's lines.
 type scopedGuest struct {
 	*guest.Guest
+	image    *disk.Image
 	env      map[string]string
 	network  bool
 	timeout  time.Duration // of the whole step; 0 for none
@@ -91,6 +95,17 @@ func (s *scopedGuest) Stat(ctx context.Context, name string) (*agent.Stat, error
 		return st, err
 	}
 	return s.Guest.Stat(ctx, name)
+}
+
+// Files implements [step.Guest].
+func (s *scopedGuest) Files() fs.FS { return disk.TreeAt(s.Root()) }
+
+// Loaders implements [step.Guest].
+func (s *scopedGuest) Loaders() (*boot.Loaders, error) {
+	if err := s.Sync(); err != nil { // a FAT volume is read from the fork
+		return nil, err
+	}
+	return s.image.Loaders()
 }
 
 // within ends what the agent cannot end, with the step's time.

@@ -33,7 +33,7 @@ var common = struct {
 	map[string][2]uint32{"null": {1, 3}, "zero": {1, 5}, "full": {1, 7}, "random": {1, 8}, "urandom": {1, 9}, "tty": {5, 0}},
 	map[string]string{
 		"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
-		"core": "/proc/kcore", "ptmx": "pts/ptmx",
+		"ptmx": "pts/ptmx",
 	},
 	[]string{"shm", "pts", "mqueue"},
 }

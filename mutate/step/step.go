@@ -15,8 +15,10 @@ package step
 import (
 	"archive/tar"
 	"context"
+	"io/fs"
 
 	"github.com/imgmut/imgmut/mutate/agent"
+	"github.com/imgmut/imgmut/mutate/boot"
 	"github.com/imgmut/imgmut/recipes"
 )
 
@@ -72,11 +74,16 @@ type Guest interface {
 	ReadFile(ctx context.Context, name string) ([]byte, error)
 	// Stat describes a file of the guest, without following a link.
 	Stat(ctx context.Context, name string) (*agent.Stat, error)
+	// Files are the image's files as its system sees them, for looking: what the kernel of
+	// the machine cannot mount is not among them.
+	Files() fs.FS
+	// Loaders is what the boot loaders of the image say now.
+	Loaders() (*boot.Loaders, error)
 }
 
 // Kinds lists every kind, in the order of the documentation.
 func Kinds() recipes.Kinds[Step] {
-	return recipes.Kinds[Step]{runKind, writeKind, copyKind, packagesKind, systemdKind}
+	return recipes.Kinds[Step]{runKind, writeKind, copyKind, packagesKind, systemdKind, kernelArgsKind, initramfsKind, bootloaderKind}
 }
 
 // Decoded is a step of a recipe with its options read.
