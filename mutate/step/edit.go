@@ -39,7 +39,10 @@ func editFile(ctx context.Context, g Guest, name string, edit func(string) (stri
 	if is == string(was) {
 		return nil
 	}
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: int64(st.Mode), Uid: max(st.UID, 0), Gid: max(st.GID, 0), Size: int64(len(is))}
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: int64(st.Mode), Uid: st.UID, Gid: st.GID, Size: int64(len(is))}
+	if st.UID < 0 { // on a volume that keeps neither
+		h.Mode, h.Uid, h.Gid = 0o644, 0, 0
+	}
 	return g.Put(ctx, func(t *tar.Writer) error {
 		if err := t.WriteHeader(h); err != nil {
 			return err
