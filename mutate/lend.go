@@ -74,6 +74,12 @@ func (b *build) lend(g *guest.Guest) (*lending, error) {
 			l.covers = append(l.covers, a.cover)
 		}
 	}
+	// What a new entry has as its command line is what the system was started with, where
+	// no file says. But since systemd 256 a container is known by its process ids, which a
+	// step cannot hide, and then kernel-install leaves it empty.
+	if !etc.Exists(tree, "etc/kernel/cmdline") && !etc.Exists(tree, "usr/lib/kernel/cmdline") {
+		l.covers = append(l.covers, agent.Cover{Path: "/etc/kernel/cmdline", Content: g.Cmdline + "\n", Mode: 0o644})
+	}
 	if token := entryToken(tree); token != "" {
 		l.covers = append(l.covers, agent.Cover{Path: "/etc/kernel/entry-token", Content: token + "\n", Mode: 0o644})
 	}
