@@ -123,7 +123,7 @@ func (b *build) leftBy(i int, err error) error {
 	if fault.Of(err) != fault.Image {
 		return fmt.Errorf("after step %d (%s): %w", i+1, l.title(), err)
 	}
-	return &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network,
+	return &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network, Boot: l.material.Boot,
 		Err: fmt.Errorf("it leaves what cannot be mounted: %w", err)}
 }
 
@@ -162,8 +162,12 @@ func (b *build) runStep(
 		b.Events(Event{Type: EventFailed, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind,
 			Took: time.Since(started)})
 		tail := lines.tail()
-		return changed, &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network,
-			Tail: tail, Err: err, Sealed: b.guests.image.Load().Sealed(), Full: b.full(g.Rooms(), saysFull(tail, err))}
+		sealed := b.guests.image.Load().Sealed()
+		if l.material.Boot {
+			sealed = nil
+		}
+		return changed, &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network, Boot: l.material.Boot,
+			Tail: tail, Err: err, Sealed: sealed, Full: b.full(g.Rooms(), saysFull(tail, err))}
 	}
 	b.made[l.key] = l.record.Made
 	b.Events(Event{Type: EventDone, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind, Took: time.Since(started)})

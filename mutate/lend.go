@@ -55,10 +55,10 @@ func (b *build) lend(g *guest.Guest) (*lending, error) {
 	if l.lent == nil {
 		return nil, errors.New("the guest was started without the disk that this step needs")
 	}
-	if err := g.Sync(); err != nil { // the disk is to have what the files are
+	if err := g.Flush(); err != nil { // the disk is to have what the files are
 		return nil, err
 	}
-	if err := l.lent.Begin(); err != nil {
+	if err := l.lent.Begin(disk.TreeAt(g.Root())); err != nil {
 		return nil, err
 	}
 	files, err := l.lent.Files()

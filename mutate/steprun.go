@@ -102,7 +102,7 @@ func (s *scopedGuest) Files() fs.FS { return disk.TreeAt(s.Root()) }
 
 // Loaders implements [step.Guest].
 func (s *scopedGuest) Loaders() (*boot.Loaders, error) {
-	if err := s.Sync(); err != nil { // a FAT volume is read from the fork
+	if err := s.Flush(); err != nil { // a FAT volume is read from the fork
 		return nil, err
 	}
 	return s.image.Loaders()

@@ -5,10 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/gpt"
 	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/reflink"
@@ -29,6 +34,8 @@ type Lent struct {
 	dev    *os.File
 	fats   []*lentFAT
 	before []region // as the step found them
+	seeds  []string // random seeds that a step may make where the kernel has mounted an ESP
+	system *Tree    // the guest's files
 }
 
 // region is a part of the disk that boot loaders write to.
@@ -121,12 +128,20 @@ func (l *Lent) Devices() ([]string, error) {
 
 // Begin gets ready for a step, for which the disk is what it is now: nothing is left of
 // what others wrote to the clone. Before, the guest has to have written out what it holds.
-func (l *Lent) Begin() error {
+// system are the guest's files.
+func (l *Lent) Begin(system *Tree) error {
 	if err := reflink.Clone(l.clone, l.image.File); err != nil {
 		return fmt.Errorf("lend the disk: %w", err)
 	}
 	if err := l.disk.Reread(); err != nil {
 		return err
+	}
+	l.system, l.seeds = system, nil
+	for _, m := range l.image.Layout.Mounts {
+		seed := path.Join(m.Mountpoint, randomSeed)
+		if v, _ := l.image.Layout.Slot(m.Slot); v.FS == "vfat" && l.image.mountable(m) && !etc.Exists(system, seed[1:]) {
+			l.seeds = append(l.seeds, seed[1:])
+		}
 	}
 	l.before = l.image.Layout.bootRegions()
 	for n := range l.before {
@@ -140,6 +155,11 @@ func (l *Lent) Begin() error {
 // Keep takes over what a step has written to where boot loaders are. lost says that it
 // has also changed what it may not, as the partition table: that is not taken over.
 func (l *Lent) Keep() (lost bool, err error) {
+	for _, seed := range l.seeds {
+		if err := l.system.remove(seed); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+	}
 	if err := l.disk.Sync(); err != nil {
 		return false, fmt.Errorf("read what the step wrote to the disk: %w", err)
 	}
@@ -341,6 +361,23 @@ func (l *Lent) Unstage(ctx context.Context, scratch string) error {
 		if err := f.unstage(ctx, scratch); err != nil {
 			return fmt.Errorf("write what the step left in %s: %w", f.at, err)
 		}
+	}
+	return nil
+}
+
+// remove removes a file of a mounted tree.
+func (t *Tree) remove(name string) error {
+	m, ok := t.files.(mountedTree)
+	if !ok {
+		return &fs.PathError{Op: "remove", Path: name, Err: errors.ErrUnsupported}
+	}
+	dir, err := m.open(path.Dir(name), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := unix.Unlinkat(int(dir.Fd()), path.Base(name), 0); err != nil {
+		return &fs.PathError{Op: "remove", Path: name, Err: err}
 	}
 	return nil
 }
