@@ -163,6 +163,10 @@ func (l *Lent) Keep() (lost bool, err error) {
 	if err := l.disk.Sync(); err != nil {
 		return false, fmt.Errorf("read what the step wrote to the disk: %w", err)
 	}
+	return l.keep()
+}
+
+func (l *Lent) keep() (lost bool, err error) {
 	for _, was := range l.before {
 		is := was
 		if err := is.read(l.clone); err != nil {

@@ -75,7 +75,7 @@ func (k *KernelArgs) edit(line string) string {
 	words := strings.Fields(line)
 	var init []string
 	if n := slices.Index(words, "--"); n >= 0 {
-		words, init = words[:n], words[n:]
+		words, init = words[:n:n], words[n:]
 	}
 	words = slices.DeleteFunc(words, k.removes)
 	for _, word := range k.Set {
@@ -116,6 +116,9 @@ func sameName(word string) func(string) bool {
 // done says what a command line still has, or has not, "" if it is as it should be.
 func (k *KernelArgs) done(line string) string {
 	words := etc.KernelWords(line)
+	if n := slices.Index(words, "--"); n >= 0 {
+		words = words[:n]
+	}
 	for _, word := range slices.Concat(k.Add, k.Set) {
 		if !slices.Contains(words, word) {
 			return "has no " + word
