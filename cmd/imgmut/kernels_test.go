@@ -139,25 +139,66 @@ func TestBootCode(t *testing.T) {
 	l.wantClean()
 }
 
-// TestKernelPackages installs a kernel beside the one there is, by packages or a script,
-// and purges it again: initrd and menu follow.
+// otherKernel is a kernel that is not installed in a base, and can be had.
+func (l *lab) otherKernel(base string) string {
+	l.t.Helper()
+	_, said := l.apply(base, `  - network: true
+    run: |
+      apt-get update -qq
+      apt-cache search --names-only '^linux-image-6\.[0-9.]+[-+].*cloud-amd64$' | sort | while read -r name _; do
+        dpkg -s "$name" >/dev/null 2>&1 || { echo "other: ${name#linux-image-}"; break; }
+      done
+`)
+	_, name, ok := strings.Cut(said, "| other: ")
+	if !ok {
+		l.t.Fatalf("the mirror has no kernel:\n%s", said)
+	}
+	name, _, _ = strings.Cut(name, "\n")
+	return name
+}
+
+// TestKernelPackages installs a kernel beside the one there is, and purges that again:
+// initrd and menu, or entries, follow.
 func TestKernelPackages(t *testing.T) {
 	l := newLab(t)
-	base := fixtures.Image(t, "debian-cloud")
-	const kernel = "6.1.0-50-cloud-amd64"
-	image, _ := l.apply(base, "  - packages: {install: [linux-image-"+kernel+"], update: true}\n")
-	menu := readOutside(t, image, 1, "", "boot/grub/grub.cfg")
-	if n := strings.Count(menu, "/boot/vmlinuz-"+kernel+" root=PARTUUID="); n < 2 {
-		t.Errorf("the menu starts the new kernel %d times:\n%s", n, menu)
-	}
-	initrd := readOutside(t, image, 1, "", "boot/initrd.img-"+kernel)
-	if len(initrd) < 4<<20 {
-		t.Errorf("its initrd has %d bytes", len(initrd))
-	}
-	l.run(0, "import", image, "with-kernel")
-	image, _ = l.apply("with-kernel", "  - run: DEBIAN_FRONTEND=noninteractive apt-get purge -y linux-image-"+kernel+"\n")
-	if menu = readOutside(t, image, 1, "", "boot/grub/grub.cfg"); strings.Contains(menu, kernel) || !strings.Contains(menu, " root=PARTUUID=") {
-		t.Errorf("the menu after the kernel is gone:\n%s", menu)
+	for _, tc := range []struct {
+		layout string
+		starts func(t *testing.T, image string) string // what its boot loader says
+		want   string                                  // of it, with the kernel in place of KERNEL
+		initrd func(t *testing.T, image, kernel string) string
+	}{
+		{"debian-cloud", func(t *testing.T, image string) string {
+			return readOutside(t, image, 1, "", "boot/grub/grub.cfg")
+		}, "/boot/vmlinuz-KERNEL root=PARTUUID=", func(t *testing.T, image, kernel string) string {
+			return readOutside(t, image, 1, "", "boot/initrd.img-"+kernel)
+		}},
+		{"debian-13", func(t *testing.T, image string) string {
+			return fixtures.Program(t, "", "sh", "-euc", `mdir -b -i "$1@@1M" ::/loader/entries | while read -r f; do mtype -i "$1@@1M" "$f"; done`,
+				"sh", image)
+		}, "options    root=UUID=" + rootUUID + " ro console=ttyS0\nlinux      /debian/KERNEL/linux\n", func(t *testing.T, image, kernel string) string {
+			return onFAT(t, image, 1, "/debian/"+kernel+"/initrd.img-"+kernel)
+		}},
+	} {
+		t.Run(tc.layout, func(t *testing.T) {
+			l := &lab{t: t, store: l.store}
+			base := fixtures.Image(t, tc.layout)
+			kernel := l.otherKernel(base)
+			image, said := l.apply(base, "  - packages: {install: [linux-image-"+kernel+"], update: true}\n")
+			if text := tc.starts(t, image); !strings.Contains(text, strings.ReplaceAll(tc.want, "KERNEL", kernel)) {
+				t.Errorf("the boot loader does not start %s:\n%s\n%s", kernel, text, said)
+			}
+			if t.Failed() {
+				return
+			}
+			if initrd := tc.initrd(t, image, kernel); len(initrd) < 4<<20 {
+				t.Errorf("its initrd has %d bytes", len(initrd))
+			}
+			l.run(0, "import", image, "with-"+tc.layout)
+			image, said = l.apply("with-"+tc.layout, "  - run: DEBIAN_FRONTEND=noninteractive apt-get purge -y linux-image-"+kernel+"\n")
+			if text := tc.starts(t, image); strings.Contains(text, kernel) || !strings.Contains(text, "root=") {
+				t.Errorf("the boot loader after %s is gone:\n%s\n%s", kernel, text, said)
+			}
+		})
 	}
 	l.wantClean()
 }
