@@ -90,7 +90,7 @@ func (e *StepError) Hint() string {
 	}
 	if len(e.Sealed) > 0 && slices.ContainsFunc(e.Tail, readOnly().MatchString) {
 		return fmt.Sprintf("commands cannot write below %s, because the kernel of this machine has no vfat: "+
-			"steps of the kinds write and copy can", e.Sealed[0].Mountpoint)
+			"steps of the kinds write and copy can, and one that says boot: true", e.Sealed[0].Mountpoint)
 	}
 	var exit *agent.ExitError
 	if len(e.Tail) == 0 && errors.As(e.Err, &exit) && exit.Command == "script" && exit.Code > 0 {
