@@ -25,18 +25,17 @@ func TestKernelArgs(t *testing.T) {
 		layout    string
 		partition int
 		options   string
-		files     []string // patterns; of a FAT volume without them, and with :: before
-		remote    bool     // it takes a mirror
+		files     []string // patterns, or :: before the path in a FAT volume
 	}{
-		{"debian-cloud", 1, "", []string{"boot/grub/grub.cfg", "etc/default/grub"}, false},
-		{"ubuntu-cloud", 16, "", []string{"grub/grub.cfg"}, false},
-		{"mbr-boot", 1, "", []string{"grub/grub.cfg"}, false},
-		{"fedora", 3, "", []string{"loader/entries/*.conf"}, false},
-		{"rhel", 3, "", []string{"loader/entries/*.conf"}, false},
-		{"bootc-new", 3, "", []string{"loader/entries/*.conf"}, false},
-		{"debian-12", 1, "", []string{"::/loader/entries/debian.conf"}, false},
-		{"debian-13", 1, "", []string{"::/loader/entries/debian.conf"}, false},
-		{"raspberry", 1, "", []string{"::/cmdline.txt"}, false},
+		{"debian-cloud", 1, "", []string{"boot/grub/grub.cfg", "etc/default/grub"}},
+		{"ubuntu-cloud", 16, "", []string{"grub/grub.cfg"}},
+		{"mbr-boot", 1, "", []string{"grub/grub.cfg"}},
+		{"fedora", 3, "", []string{"loader/entries/*.conf"}},
+		{"rhel", 3, "", []string{"loader/entries/*.conf"}},
+		{"bootc-new", 3, "", []string{"loader/entries/*.conf"}},
+		{"debian-12", 1, "", []string{"::/loader/entries/debian.conf"}},
+		{"debian-13", 1, "", []string{"::/loader/entries/debian.conf"}},
+		{"raspberry", 1, "", []string{"::/cmdline.txt"}},
 	} {
 		t.Run(tc.layout, func(t *testing.T) {
 			l := &lab{t: t, store: l.store}
@@ -81,7 +80,8 @@ func TestKernelArgs(t *testing.T) {
 // TestInitramfs makes initrds anew where the image wants them for one machine only.
 func TestInitramfs(t *testing.T) {
 	l := newLab(t)
-	_, said := l.apply(fixtures.Image(t, "debian-12"), `  - run: sed -i 's/^MODULES=.*/MODULES=dep/; s/^COMPRESS=.*/COMPRESS=gzip/' /etc/initramfs-tools/initramfs.conf
+	_, said := l.apply(fixtures.Image(t, "debian-12"), `  - run: |
+      sed -i 's/^MODULES=.*/MODULES=dep/; s/^COMPRESS=.*/COMPRESS=gzip/' /etc/initramfs-tools/initramfs.conf
   - initramfs: all
   - run: |
       lsinitramfs /boot/initrd.img-* | grep -c '/virtio_\(blk\|pci\|net\|scsi\).ko'

@@ -175,7 +175,9 @@ func TestKernelPackages(t *testing.T) {
 		{"debian-13", func(t *testing.T, image string) string {
 			return fixtures.Program(t, "", "sh", "-euc", `mdir -b -i "$1@@1M" ::/loader/entries | while read -r f; do mtype -i "$1@@1M" "$f"; done`,
 				"sh", image)
-		}, "options    root=UUID=" + rootUUID + " ro console=ttyS0\nlinux      /debian/KERNEL/linux\n", func(t *testing.T, image, kernel string) string {
+		}, "options    root=UUID=" + rootUUID + " ro console=ttyS0\nlinux      /debian/KERNEL/linux\n", func(
+			t *testing.T, image, kernel string,
+		) string {
 			return onFAT(t, image, 1, "/debian/"+kernel+"/initrd.img-"+kernel)
 		}},
 	} {

@@ -25,7 +25,8 @@ func TestBootRegions(t *testing.T) {
 		want   []string // of those that may
 		watch  []string
 	}{
-		{"GPT", Layout{Table: GPT, Volumes: []Volume{{Slot: 14, Offset: 1 << 20, Size: 3 << 20, Type: bios}, {Slot: 1, Offset: 8 << 20, Size: 1 << 30}}},
+		{"GPT", Layout{Table: GPT, Volumes: []Volume{
+			{Slot: 14, Offset: 1 << 20, Size: 3 << 20, Type: bios}, {Slot: 1, Offset: 8 << 20, Size: 1 << 30}}},
 			[]string{"0+440", "1048576+3145728"}, []string{"440+72", "512+16896"}},
 		{"a large BIOS boot partition", Layout{Table: GPT, Volumes: []Volume{{Slot: 1, Offset: 1 << 20, Size: 1 << 40, Type: bios}}},
 			[]string{"0+440", "1048576+16777216"}, []string{"440+72", "512+16896"}},

@@ -52,7 +52,8 @@ func TestKernelArgsOfLoaders(t *testing.T) {
 		want  string // in what was done, or in the error
 	}{
 		{"entries", map[string]string{"/boot/loader/entries/a.conf": entryOf, "/boot/vmlinuz-6.1.0": ""},
-			`put /boot/loader/entries/a.conf 0000 0:0 "title x\nversion 6.1.0\nlinux /boot/vmlinuz-6.1.0\ninitrd /boot/initrd-6.1.0\noptions root=UUID=x a=1\n"`},
+			`put /boot/loader/entries/a.conf 0000 0:0 "title x\nversion 6.1.0\nlinux /boot/vmlinuz-6.1.0\n` +
+				`initrd /boot/initrd-6.1.0\noptions root=UUID=x a=1\n"`},
 		{"a file for entries to come", map[string]string{"/boot/loader/entries/a.conf": entryOf, "/etc/kernel/cmdline": "root=UUID=x quiet\n"},
 			`put /etc/kernel/cmdline 0000 0:0 "root=UUID=x a=1\n"`},
 		{"a menu that is not made of the defaults", map[string]string{
@@ -126,7 +127,8 @@ func TestBootloaderNeedsSomethingToStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := shown(nil)
-	if err := all[0].Value.Apply(t.Context(), g, nil); err == nil || !strings.Contains(err.Error(), "is a kernel installed?") || len(g.log) != 1 {
+	err = all[0].Value.Apply(t.Context(), g, nil)
+	if err == nil || !strings.Contains(err.Error(), "is a kernel installed?") || len(g.log) != 1 {
 		t.Errorf("Apply: %v after %q", err, g.log)
 	}
 	for _, kind := range []string{"bootloader: grub-bios", "kernel-args: [a]"} {

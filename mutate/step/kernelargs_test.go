@@ -55,7 +55,8 @@ func TestEditFiles(t *testing.T) {
 			"version 1\noptions root=UUID=x rw ostree=/ostree/boot.1/d/c/0 panic=9 made=1\nlinux /l\n"},
 		{"a line", args.editLine, "root=x quiet", "root=x panic=9 made=1 rw\n"},
 		{"extlinux", args.editExtlinux, "DEFAULT a\nLABEL a\n  LINUX /l\n  APPEND root=x quiet\nLABEL b\n\tkernel /m\nLABEL c\n  KERNEL menu.c32",
-			"DEFAULT a\nLABEL a\n  LINUX /l\n  APPEND root=x panic=9 made=1 rw\nLABEL b\n\tkernel /m\n\tappend panic=9 made=1 rw\nLABEL c\n  KERNEL menu.c32\n"},
+			"DEFAULT a\nLABEL a\n  LINUX /l\n  APPEND root=x panic=9 made=1 rw\n" +
+				"LABEL b\n\tkernel /m\n\tappend panic=9 made=1 rw\nLABEL c\n  KERNEL menu.c32\n"},
 	} {
 		got, err := tc.edit(tc.was)
 		if err != nil || got != tc.want {
@@ -77,13 +78,15 @@ func TestEditDefaults(t *testing.T) {
 			"GRUB_CMDLINE_LINUX_DEFAULT=\"\"\nGRUB_CMDLINE_LINUX=\"" + words + "\"\n", true},
 		{"single quotes and a comment", "GRUB_CMDLINE_LINUX='a quiet' # why\n", "GRUB_CMDLINE_LINUX=\"a " + words + "\" # why\n", true},
 		{"no quotes", "GRUB_CMDLINE_LINUX=quiet\n", "GRUB_CMDLINE_LINUX=\"" + words + "\"\n", true},
-		{"a variable in it", "GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX b\"\n", "GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX b " + words + "\"\n", true},
+		{"a variable in it", "GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX b\"\n",
+			"GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX b " + words + "\"\n", true},
 		{"none", "GRUB_TIMEOUT=1", "GRUB_TIMEOUT=1\nGRUB_CMDLINE_LINUX=\"" + words + "\"\n", true},
 		{"none, and another file has it", "GRUB_TIMEOUT=1\n", "GRUB_TIMEOUT=1\n", false},
 		{"set in a file before", "GRUB_CMDLINE_LINUX=\"panic=1 a\"\n", "GRUB_CMDLINE_LINUX=\"a\"\n", false},
 		{"nothing to change", "# GRUB_CMDLINE_LINUX=quiet\nGRUB_CMDLINE_LINUX=\"" + words + "\"\n",
 			"# GRUB_CMDLINE_LINUX=quiet\nGRUB_CMDLINE_LINUX=\"" + words + "\"\n", true},
-		{"the last counts", "GRUB_CMDLINE_LINUX=a\nGRUB_CMDLINE_LINUX=b\n", "GRUB_CMDLINE_LINUX=a\nGRUB_CMDLINE_LINUX=\"b " + words + "\"\n", true},
+		{"the last counts", "GRUB_CMDLINE_LINUX=a\nGRUB_CMDLINE_LINUX=b\n",
+			"GRUB_CMDLINE_LINUX=a\nGRUB_CMDLINE_LINUX=\"b " + words + "\"\n", true},
 	} {
 		got, err := args.editDefault(tc.was, tc.last)
 		if err != nil || got != tc.want {
