@@ -41,6 +41,9 @@ type Container struct {
 	// else that runs there.
 	Command []string
 	Binds   []Bind
+	// Devices are block devices that the container may open, for reading and writing, if
+	// it has a node of them: /dev/block/MAJOR:MINOR.
+	Devices []string
 	// UserShift and Users give the container a user namespace: id n in it is
 	// UserShift+n on the machine, for every n below Users. The tree's owners have to
 	// be so already, as those of an id-mapped mount are. With no Users the container's
@@ -61,13 +64,19 @@ type Container struct {
 	Stdin, Stdout, Stderr *os.File
 }
 
-// Bind makes Source, a path on the host, visible read-only as Target, an
-// absolute path in the container.
-type Bind struct{ Source, Target string }
+// Bind makes Source, a path on the host with all that is mounted below it, visible as
+// Target, an absolute path in the container.
+type Bind struct {
+	Source, Target string
+	Writable       bool
+}
 
 // machineName is systemd's hostname_is_valid(): labels of letters, digits and
 // inner dashes, joined by single dots. Stricter than a unit's name.
 var machineName = lazyregexp.New(`^` + label + `(\.` + label + `)*$`)
+
+// deviceNumber is how systemd names a device that need have no node.
+var deviceNumber = lazyregexp.New(`^/dev/block/[0-9]+:[0-9]+$`)
 
 const label = `[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?`
 
@@ -96,6 +105,11 @@ func (c *Container) check() error {
 	for _, b := range c.Binds {
 		if !filepath.IsAbs(b.Source) || !filepath.IsAbs(b.Target) {
 			errs = append(errs, fmt.Errorf("bind %s on %s: want absolute paths", b.Source, b.Target))
+		}
+	}
+	for _, d := range c.Devices {
+		if !deviceNumber().MatchString(d) {
+			errs = append(errs, fmt.Errorf("device %s: want /dev/block/MAJOR:MINOR", d))
 		}
 	}
 	return errors.Join(errs...)
@@ -136,7 +150,11 @@ func (c *Container) nspawnArgs() []string {
 		args = append(args, "--read-only")
 	}
 	for _, b := range c.Binds {
-		args = append(args, "--bind-ro="+escapeBind(b.Source)+":"+escapeBind(b.Target))
+		option := "--bind-ro="
+		if b.Writable {
+			option = "--bind="
+		}
+		args = append(args, option+escapeBind(b.Source)+":"+escapeBind(b.Target))
 	}
 	return append(append(args, "--"), c.Command...)
 }
@@ -175,6 +193,10 @@ func (c *Container) properties(nspawn string) []sd.Property {
 	if c.RuntimeDirectory != "" {
 		directories = append(directories, c.RuntimeDirectory)
 	}
+	rules := []deviceRule{{"char-pts", "rw"}, {"/dev/net/tun", "m"}}
+	for _, d := range c.Devices {
+		rules = append(rules, deviceRule{d, "rw"})
+	}
 	props := []sd.Property{
 		prop("Description", "imgmut container "+c.Name),
 		prop("Type", "notify"), // started means: registered and about to run Command
@@ -196,7 +218,7 @@ func (c *Container) properties(nspawn string) []sd.Property {
 		// network and users of its own, systemd-nspawn 257 does not start a container in
 		// which it cannot make the node of tunnels; to open that is another thing.
 		prop("DevicePolicy", "closed"),
-		prop("DeviceAllow", []deviceRule{{"char-pts", "rw"}, {"/dev/net/tun", "m"}}),
+		prop("DeviceAllow", rules),
 	}
 	for _, std := range []struct {
 		name string

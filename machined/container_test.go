@@ -15,7 +15,7 @@ import (
 
 func TestContainerCheck(t *testing.T) {
 	good := Container{Name: "a.b-1", Directory: "/x", Command: []string{"/x"}, Launcher: []string{"/y", "z"},
-		RuntimeDirectory: "a", UserShift: 1 << 31, Users: 1<<31 - 1, Binds: []Bind{{"/x", "/y"}}}
+		RuntimeDirectory: "a", UserShift: 1 << 31, Users: 1<<31 - 1, Binds: []Bind{{"/x", "/y", true}}, Devices: []string{"/dev/block/7:1"}}
 	if err := good.check(); err != nil {
 		t.Errorf("check() = %v", err)
 	}
@@ -30,6 +30,9 @@ func TestContainerCheck(t *testing.T) {
 		`runtime directory ".."`:     func(c *Container) { c.RuntimeDirectory = ".." },
 		"2147483648 users from 2147": func(c *Container) { c.Users++ },
 		"0 users from 1":             func(c *Container) { c.UserShift, c.Users = 1, 0 },
+		"device /dev/vda":            func(c *Container) { c.Devices = []string{"/dev/vda"} },
+		"device block-loop":          func(c *Container) { c.Devices = []string{"block-loop"} },
+		"device /dev/block/7:1 ":     func(c *Container) { c.Devices = []string{"/dev/block/7:1 /dev/block/8:0"} },
 		"bind x on /y":               func(c *Container) { c.Binds[0].Source = "x" },
 		"bind /x on y":               func(c *Container) { c.Binds[0].Target = "y" },
 	} {
@@ -143,27 +146,64 @@ func TestDevices(t *testing.T) {
 	if err := unix.Stat(loop, &st); err != nil {
 		t.Fatal(err)
 	}
+	own := fmt.Sprintf("/dev/block/%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
 	for name, tc := range map[string]struct {
 		kind         string
 		major, minor uint32
 		opens        bool
+		devices      []string // that it may open
 	}{
-		"null":         {"c", 1, 3, true},
-		"disk":         {"b", unix.Major(st.Rdev), unix.Minor(st.Rdev), false},
-		"partition":    {"b", 259, 0, false},
-		"loop-control": {"c", 10, 237, false},
-		"fuse":         {"c", 10, 229, false},
-		"mem":          {"c", 1, 1, false},
-		"kmsg":         {"c", 1, 11, false},
-		"tun":          {"c", 10, 200, false},
+		"null":         {"c", 1, 3, true, nil},
+		"disk":         {"b", unix.Major(st.Rdev), unix.Minor(st.Rdev), false, nil},
+		"own disk":     {"b", unix.Major(st.Rdev), unix.Minor(st.Rdev), false, []string{own}}, // it may not make a node of it
+		"partition":    {"b", 259, 0, false, []string{own}},
+		"loop-control": {"c", 10, 237, false, []string{own}},
+		"fuse":         {"c", 10, 229, false, nil},
+		"mem":          {"c", 1, 1, false, nil},
+		"kmsg":         {"c", 1, 11, false, nil},
+		"tun":          {"c", 10, 200, false, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			run := mustStart(t, h, payloadContainer(t, tree, "device", tc.kind, fmt.Sprint(tc.major), fmt.Sprint(tc.minor)))
+			c := payloadContainer(t, tree, "device", tc.kind, fmt.Sprint(tc.major), fmt.Sprint(tc.minor))
+			c.Devices = tc.devices
+			run := mustStart(t, h, c)
 			err := run.machine.Wait(t.Context())
 			if refused := strings.Contains(run.stderr.String(), "operation not permitted"); (err == nil) != tc.opens || refused == tc.opens {
 				t.Errorf("Wait() = %v, stderr %q; want it to open: %v", err, run.stderr, tc.opens)
 			}
 		})
+	}
+}
+
+// One that is given a node of a disk opens that if it may, and no other.
+func TestOwnDevices(t *testing.T) {
+	h := openTestHost(t)
+	tree := makeTree(t)
+	var numbers []string
+	for _, name := range []string{"one", "two"} {
+		disk := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(disk, []byte(strings.Repeat(name+"\n", 1024)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		loop := strings.TrimSpace(runTool(t, "", "losetup", "--find", "--show", disk))
+		defer runTool(t, "", "losetup", "--detach", loop)
+		var st unix.Stat_t
+		if err := unix.Stat(loop, &st); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mknod(filepath.Join(tree, name), unix.S_IFBLK|0o600, int(st.Rdev)); err != nil {
+			t.Fatal(err)
+		}
+		numbers = append(numbers, fmt.Sprintf("/dev/block/%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)))
+	}
+	for name, opens := range map[string]bool{"one": true, "two": false} {
+		c := payloadContainer(t, tree, "cat", "/"+name)
+		c.Devices = numbers[:1]
+		run := mustStart(t, h, c)
+		err := run.machine.Wait(t.Context())
+		if (err == nil) != opens || strings.HasPrefix(run.stdout.String(), name+"\n") != opens {
+			t.Errorf("%s: Wait() = %v, stderr %q; want it to open: %v", name, err, run.stderr, opens)
+		}
 	}
 }
 
@@ -271,7 +311,7 @@ func TestBindPaths(t *testing.T) {
 	}
 	const target = `/run/a:b\c d`
 	c := payloadContainer(t, makeTree(t), "cat", target)
-	c.Binds = append(c.Binds, Bind{source, target})
+	c.Binds = append(c.Binds, Bind{Source: source, Target: target})
 	run := mustStart(t, h, c)
 	if err := run.machine.Wait(t.Context()); err != nil {
 		t.Fatalf("Wait() = %v, stderr %q", err, run.stderr)

@@ -131,7 +131,7 @@ func holdHost(tree string) {
 	h, err := Open(context.Background(), Options{Mode: Private, Init: initCommand, Paths: []string{tree, program}})
 	fail(err)
 	c := mapped(Container{Name: "imgmut-test-" + rand.Text(), Directory: tree,
-		Command: []string{agentPath, "sleep"}, Binds: []Bind{{filepath.Join(tree, "payload"), agentPath}}}, 0x80000, 0x10000)
+		Command: []string{agentPath, "sleep"}, Binds: []Bind{{Source: filepath.Join(tree, "payload"), Target: agentPath}}}, 0x80000, 0x10000)
 	_, err = h.Start(context.Background(), c)
 	fail(err)
 	fmt.Println(h.PID(), filepath.Base(h.private.cgroup.path), c.Name)

@@ -80,7 +80,7 @@ func TestOtherHost(t *testing.T) {
 	fixtures.Require(t, fixtures.Root, fixtures.Systemd)
 	onMachine(t, "private", "tree="+fixtures.HostTree(t)+otherRoot, "^("+strings.Join([]string{
 		"TestContainerRuns", "TestExitStatus", "TestTerminate", "TestStartFailures", "TestStartCancelled", "TestImages",
-		"TestPrivateUsers", "TestPrivateNetwork", "TestNothingIsLeft", "TestLauncher", "TestDevices", "TestSystemHost",
+		"TestPrivateUsers", "TestPrivateNetwork", "TestNothingIsLeft", "TestLauncher", "TestDevices", "TestOwnDevices", "TestSystemHost",
 	}, "|")+")$")
 }
 

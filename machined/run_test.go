@@ -53,7 +53,7 @@ func payloadContainer(t *testing.T, tree string, command ...string) Container {
 		Name:      "imgmut-test-" + rand.Text(),
 		Directory: tree,
 		Command:   append([]string{agentPath}, command...),
-		Binds:     []Bind{{payload, agentPath}},
+		Binds:     []Bind{{Source: payload, Target: agentPath}},
 	}
 }
 

@@ -69,7 +69,7 @@ func runInside(t *testing.T, tests string) {
 func TestSystemHost(t *testing.T) {
 	runInside(t, "^("+strings.Join([]string{
 		"TestContainerRuns", "TestExitStatus", "TestTerminate", "TestStartFailures", "TestStartCancelled",
-		"TestImages", "TestPrivateUsers", "TestBindPaths", "TestNothingIsLeft", "TestLauncher", "TestDevices",
+		"TestImages", "TestPrivateUsers", "TestBindPaths", "TestNothingIsLeft", "TestLauncher", "TestDevices", "TestOwnDevices",
 	}, "|")+")$")
 }
 

@@ -16,6 +16,7 @@
 //	commit.go    layers get their names behind the steps
 //	guests.go    the guests of a run: one for the steps, one to verify in
 //	steprun.go   the guest as one step sees it
+//	lend.go      what a step gets beside, to work on how the image starts
 //	full.go      a filesystem of the image that a step has filled
 //	hidden.go    what steps leave where a mount will hide it
 //	remount.go   what is lost to sight by a step that changes the mounts

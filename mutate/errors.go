@@ -20,6 +20,7 @@ type StepError struct {
 	Name    string
 	Kind    string
 	Network bool           // the step had the network
+	Boot    bool           // it had the image's disk
 	Tail    []string       // the last lines it printed
 	Sealed  []disk.Mounted // FAT volumes that its guest could not see
 	Full    string         // the mend, if a filesystem of the image was full when it failed
@@ -55,11 +56,19 @@ var knownFailures = []struct {
 	hint    string
 }{
 	{func(e *StepError) bool { return !e.Network }, noNetwork, "a step has no network unless it says network: true"},
+	{func(e *StepError) bool { return !e.Boot }, noDisk,
+		"a step that works on how the image starts says so, and then has the image's disk: run: {script: …, boot: true}"},
 	{func(e *StepError) bool { return e.Kind == "packages" }, noPackage,
 		"check the name: no list of packages that the image knows of has it"},
 	{func(e *StepError) bool { return e.Kind != "packages" }, noPackage,
 		"the image has no lists of packages, or old ones: a packages step fetches them by itself"},
 }
+
+// noDisk is what programs print that work on how a system starts, and find no disk: GRUB's;
+// those of initramfs-tools; bootctl and kernel-install, which ask for the ESP.
+var noDisk = lazyregexp.New(`failed to get canonical path of|cannot find a (device|GRUB drive) for|` +
+	`failed to determine device for|Couldn't find EFI system partition|Couldn't identify type of root file system|` +
+	`doesn't look like an EFI partition`)
 
 // noPackage is what package managers print of a package that no list has: apt-get;
 // dnf in both generations; microdnf; zypper; pacman; apk.
@@ -81,7 +90,7 @@ func (e *StepError) Hint() string {
 	}
 	if len(e.Sealed) > 0 && slices.ContainsFunc(e.Tail, readOnly().MatchString) {
 		return fmt.Sprintf("commands cannot write below %s, because the kernel of this machine has no vfat: "+
-			"steps of the kinds write and copy can", e.Sealed[0].Mountpoint)
+			"steps of the kinds write and copy can, and one that says boot: true", e.Sealed[0].Mountpoint)
 	}
 	var exit *agent.ExitError
 	if len(e.Tail) == 0 && errors.As(e.Err, &exit) && exit.Command == "script" && exit.Code > 0 {

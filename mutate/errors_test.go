@@ -109,3 +109,23 @@ func TestHintOfAStepThatFailed(t *testing.T) {
 		}
 	}
 }
+
+// TestHintOfAMissingDisk: in the words of programs that look for one, and only where the
+// step had none.
+func TestHintOfAMissingDisk(t *testing.T) {
+	for program, line := range map[string]string{
+		"grub-probe":      "/usr/sbin/grub-probe: error: failed to get canonical path of `/dev/vda1'.",
+		"grub-install":    "grub-install: error: cannot find a GRUB drive for /dev/vda.  Check your device.map.",
+		"grub-install, 2": "grub-install: error: cannot find a device for /boot/grub (is /dev mounted?).",
+		"mkinitramfs":     "mkinitramfs: failed to determine device for /",
+		"bootctl":         "Couldn't find EFI system partition. It is recommended to mount it to /boot or /efi.",
+	} {
+		e := &StepError{Tail: []string{"before", line, "after"}}
+		if !strings.Contains(e.Hint(), "boot: true") {
+			t.Errorf("%s: the hint is %q", program, e.Hint())
+		}
+		if e.Boot = true; e.Hint() != "" {
+			t.Errorf("%s: it had the disk, and the hint is %q", program, e.Hint())
+		}
+	}
+}

@@ -32,27 +32,30 @@ type guests struct {
 	run     *store.Workspace
 	layout  *disk.Layout
 	unsure  bool                       // the layout's mounts are another image's, as far as is known
+	lent    *disk.Lent                 // what that guest may be lent, nil if nothing
 	image   atomic.Pointer[disk.Image] // what the last guest that was started runs in, nil if that has ended
 	looked  sync.Mutex                 // is held while the image of a guest that may end is looked into
 	closing []func() error             // ends of what was started, last first
 }
 
 // start runs a guest over a fork, which is mounted as its own files say. It ends
-// with the run, if not before.
-func (gs *guests) start(ctx context.Context, file string, readOnly, network bool) (*guest.Guest, error) {
+// with the run, if not before. want says whether it is read-only, may have the network,
+// and what steps need that work on how the image starts.
+func (gs *guests) start(ctx context.Context, file string, want guest.Spec) (*guest.Guest, error) {
 	if mountedOnce(gs.layout) { // the guest before may still end, and has the lock
 		if err := gs.close(); err != nil {
 			return nil, err
 		}
 	}
-	if gs.layout.SELinux && !readOnly {
+	if gs.layout.SELinux && !want.ReadOnly {
 		// Only real root may write labels. If an image could ask for steps to be
 		// real root, by a file in it, it could escape.
 		gs.note("the image labels its files for SELinux, which steps cannot: " +
 			"have it relabel at its first start (touch /.autorelabel)")
 	}
 	for {
-		g, current, err := gs.startOn(ctx, file, guest.Spec{Name: guestName(), ReadOnly: readOnly, Network: network})
+		want.Name = guestName()
+		g, current, err := gs.startOn(ctx, file, want)
 		if err != nil {
 			return nil, err
 		}
@@ -84,6 +87,13 @@ func (gs *guests) startOn(ctx context.Context, file string, s guest.Spec) (_ *gu
 		defer users.Close()
 		c.Places, err = image.MountGuest(disk.GuestOptions{Users: users, ReadOnly: s.ReadOnly, Unsure: gs.unsure})
 	}
+	var lent *disk.Lent
+	if err == nil && s.Lent {
+		if lent, err = gs.lend(image, &c); err == nil {
+			unlent := ended
+			ended = func() { lent.Close(); unlent() }
+		}
+	}
 	var h Host
 	if err == nil {
 		h, err = gs.Host(ctx)
@@ -111,8 +121,21 @@ func (gs *guests) startOn(ctx context.Context, file string, s guest.Spec) (_ *gu
 		return nil, false, err
 	}
 	gs.image.Store(image)
-	gs.layout, gs.unsure, g.Cmdline = image.Layout, false, line
+	gs.layout, gs.unsure, gs.lent, g.Cmdline = image.Layout, false, lent, line
 	return g, !changed, nil
+}
+
+// lend makes what steps of a guest may be lent, and has the guest get it.
+func (gs *guests) lend(image *disk.Image, c *guest.Config) (*disk.Lent, error) {
+	lent, err := image.Lend(gs.run.Path(c.Name+".raw"), c.Users)
+	if err != nil {
+		return nil, err
+	}
+	if c.Devices, err = lent.Devices(); err != nil {
+		return nil, errors.Join(err, lent.Close())
+	}
+	c.Lends = lent.Mounts()
+	return lent, nil
 }
 
 // open opens the fork of a guest. ended lets go of it, once a look into it is over that
@@ -202,7 +225,7 @@ func (gs *guests) judge(
 					return nil, err
 				}
 			}
-			if asked, err = gs.start(ctx, scratch, true, false); err != nil {
+			if asked, err = gs.start(ctx, scratch, guest.Spec{ReadOnly: true}); err != nil {
 				return nil, err
 			}
 			return askedGuest{asked, sealedIn(gs.image.Load(), asked)}, nil
@@ -217,7 +240,7 @@ func (gs *guests) judge(
 // makePlaces makes the directories that root lacks for what is mounted there, as the
 // system does at its start: a guest that can write does as well.
 func (gs *guests) makePlaces(ctx context.Context, file string) error {
-	g, err := gs.start(ctx, file, false, false)
+	g, err := gs.start(ctx, file, guest.Spec{})
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,10 @@ func (b *build) fork(ctx context.Context, work string) error {
 // runSteps runs the steps that are left and makes a layer after each.
 func (b *build) runSteps(ctx context.Context, work string) error {
 	p := b.plan
-	network := slices.ContainsFunc(p.steps[p.reused:], func(l stepLink) bool { return l.material.Network })
+	want := guest.Spec{
+		Network: slices.ContainsFunc(p.steps[p.reused:], func(l stepLink) bool { return l.material.Network }),
+		Lent:    slices.ContainsFunc(p.steps[p.reused:], func(l stepLink) bool { return l.material.Boot }),
+	}
 	parent := p.prepare.record
 	if p.reused > 0 {
 		parent = p.steps[p.reused-1].record
@@ -82,7 +85,7 @@ func (b *build) runSteps(ctx context.Context, work string) error {
 			b.guests.layout = p.layout.With(parent.Mounts)
 		}
 	}
-	g, err := b.guests.start(ctx, work, false, network)
+	g, err := b.guests.start(ctx, work, want)
 	if err != nil {
 		return b.leftBy(p.reused-1, err)
 	}
@@ -103,7 +106,7 @@ func (b *build) runSteps(ctx context.Context, work string) error {
 			continue
 		}
 		b.note("the step changed what the image mounts: the next ones see it so")
-		if g, err = b.another(ctx, g, work, network); err != nil {
+		if g, err = b.another(ctx, g, work, want); err != nil {
 			return b.leftBy(i, err)
 		}
 	}
@@ -120,17 +123,17 @@ func (b *build) leftBy(i int, err error) error {
 	if fault.Of(err) != fault.Image {
 		return fmt.Errorf("after step %d (%s): %w", i+1, l.title(), err)
 	}
-	return &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network,
+	return &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network, Boot: l.material.Boot,
 		Err: fmt.Errorf("it leaves what cannot be mounted: %w", err)}
 }
 
 // another gives the guest for the next step, where the system mounts other things than
 // when this one started.
-func (b *build) another(ctx context.Context, g *guest.Guest, work string, network bool) (*guest.Guest, error) {
+func (b *build) another(ctx context.Context, g *guest.Guest, work string, want guest.Spec) (*guest.Guest, error) {
 	if err := g.Stop(); err != nil {
 		return nil, err
 	}
-	return b.guests.start(ctx, work, false, network)
+	return b.guests.start(ctx, work, want)
 }
 
 // runStep runs step i and makes its layer, on a layer that is known. changed says that
@@ -159,8 +162,12 @@ func (b *build) runStep(
 		b.Events(Event{Type: EventFailed, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind,
 			Took: time.Since(started)})
 		tail := lines.tail()
-		return changed, &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network,
-			Tail: tail, Err: err, Sealed: b.guests.image.Load().Sealed(), Full: b.full(g.Rooms(), saysFull(tail, err))}
+		sealed := b.guests.image.Load().Sealed()
+		if l.material.Boot {
+			sealed = nil
+		}
+		return changed, &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network, Boot: l.material.Boot,
+			Tail: tail, Err: err, Sealed: sealed, Full: b.full(g.Rooms(), saysFull(tail, err))}
 	}
 	b.made[l.key] = l.record.Made
 	b.Events(Event{Type: EventDone, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind, Took: time.Since(started)})
@@ -185,10 +192,15 @@ func (b *build) step(ctx context.Context, g *guest.Guest, i int, out *lineWriter
 			return false, err
 		}
 	}
-	scoped := &scopedGuest{Guest: g, env: l.spec.Env, network: l.material.Network, out: out,
+	scoped := &scopedGuest{Guest: g, image: image, env: l.spec.Env, network: l.material.Network, out: out,
 		timeout: l.spec.Timeout, deadline: time.Now().Add(l.spec.Timeout),
 		sealed: sealedIn(image, g), scratch: b.run.Path("."), note: b.note,
 		step: fmt.Sprintf("step %d (%s)", i+1, l.title())}
+	if l.material.Boot {
+		if scoped.lending, err = b.lend(g); err != nil {
+			return false, err
+		}
+	}
 	if err := l.decoded.Value.Apply(ctx, scoped, b.plan.source); err != nil {
 		// A full store shows in a guest as anything: lost writes, I/O errors, a
 		// filesystem that turned read-only. Say what it really was.
@@ -196,6 +208,11 @@ func (b *build) step(ctx context.Context, g *guest.Guest, i int, out *lineWriter
 			err = fmt.Errorf("%w: %w", lost, err)
 		}
 		return false, err
+	}
+	if scoped.lending != nil {
+		if err := scoped.lending.keep(scoped.step, b.note); err != nil {
+			return false, err
+		}
 	}
 	changed, err = image.MountsChanged()
 	if l.spec.Hidden == recipes.HiddenAllow || err != nil {

@@ -155,6 +155,7 @@ func material(
 ) (record.Material, error) {
 	m := record.Material{
 		Parent: parent, Kind: d.Kind.Name, Version: d.Kind.Version, Env: maps.Clone(s.Env), Network: usesNetwork(s, d),
+		Boot: step.Boots(d.Value),
 	}
 	var err error
 	if m.Options, err = json.Marshal(d.Value); err != nil {

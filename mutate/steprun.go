@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/agent"
+	"github.com/imgmut/imgmut/mutate/boot"
+	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/guest"
 )
 
@@ -16,6 +19,7 @@ import (
 // network and time, and its output going to the step's lines.
 type scopedGuest struct {
 	*guest.Guest
+	image    *disk.Image
 	env      map[string]string
 	network  bool
 	timeout  time.Duration // of the whole step; 0 for none
@@ -23,6 +27,7 @@ type scopedGuest struct {
 	out      *lineWriter
 	step     string            // which it is
 	sealed   *sealed           // what the guest cannot see
+	lending  *lending          // what the step is lent, nil if nothing
 	warned   bool              // of a command that needs to see it
 	scratch  string            // a directory for files on their way there
 	note     func(text string) // told what the user should know
@@ -30,10 +35,10 @@ type scopedGuest struct {
 
 // Run implements [step.Guest].
 func (s *scopedGuest) Run(ctx context.Context, c agent.Command) error {
-	if at := s.sealed.mentioned(c); at != "" && !s.warned {
+	if at := s.sealed.mentioned(c); at != "" && !s.warned && s.lending == nil {
 		s.warned = true
 		s.note(fmt.Sprintf("%s: the kernel of this machine has no vfat, so its commands find nothing below %s and cannot "+
-			"write there; write and copy can", s.step, at))
+			"write there; write and copy can, and a step that says boot: true", s.step, at))
 	}
 	env := maps.Clone(s.env)
 	if env == nil {
@@ -48,7 +53,13 @@ func (s *scopedGuest) Run(ctx context.Context, c agent.Command) error {
 			c.Timeout = left
 		}
 	}
-	err := s.Exec(ctx, c, s.network, s.out.write)
+	exec := func(c agent.Command) error { return s.Exec(ctx, c, s.network, s.out.write) }
+	err := error(nil)
+	if s.lending != nil {
+		err = s.lending.run(ctx, c, s.scratch, exec)
+	} else {
+		err = exec(c)
+	}
 	var exit *agent.ExitError
 	if errors.As(err, &exit) && s.timeout > 0 && time.Now().After(s.deadline) {
 		exit.Reason = s.overtime()
@@ -84,6 +95,17 @@ func (s *scopedGuest) Stat(ctx context.Context, name string) (*agent.Stat, error
 		return st, err
 	}
 	return s.Guest.Stat(ctx, name)
+}
+
+// Files implements [step.Guest].
+func (s *scopedGuest) Files() fs.FS { return disk.TreeAt(s.Root()) }
+
+// Loaders implements [step.Guest].
+func (s *scopedGuest) Loaders() (*boot.Loaders, error) {
+	if err := s.Flush(); err != nil { // a FAT volume is read from the fork
+		return nil, err
+	}
+	return s.image.Loaders()
 }
 
 // within ends what the agent cannot end, with the step's time.

@@ -18,7 +18,7 @@ var ourImports = map[string][]string{
 		"mutate/printable", "mutate/record", "mutate/reflink", "mutate/store", "mutate/tool", "recipes",
 	},
 	"mutate": {
-		"mutate/agent", "mutate/catalog", "mutate/content", "mutate/deliver", "mutate/disk", "mutate/fault",
+		"mutate/agent", "mutate/boot", "mutate/catalog", "mutate/content", "mutate/deliver", "mutate/disk", "mutate/etc", "mutate/fault",
 		"mutate/fork", "mutate/format", "mutate/guest", "mutate/mount", "mutate/printable", "mutate/remote", "mutate/record", "mutate/reflink",
 		"mutate/statcache", "mutate/step", "mutate/store", "mutate/verify", "recipes",
 	},
@@ -37,7 +37,7 @@ var ourImports = map[string][]string{
 	"mutate/guest":   {"mutate/agent", "mutate/fault", "mutate/mount"},
 	"mutate/catalog": {"mutate/fault", "mutate/record", "mutate/store"},
 	"mutate/record":  {"mutate/content", "mutate/disk"},
-	"mutate/step":    {"mutate/agent", "mutate/packages", "mutate/record", "recipes"},
+	"mutate/step":    {"mutate/agent", "mutate/boot", "mutate/etc", "mutate/packages", "mutate/record", "recipes"},
 	"mutate/store":   {"mutate/fault", "mutate/lock", "mutate/mount", "mutate/reflink", "mutate/tool"},
 	"mutate/disk": {
 		"mutate/boot", "mutate/content", "mutate/etc", "mutate/fault", "mutate/gpt", "mutate/mount", "mutate/reflink", "mutate/tool",

@@ -50,6 +50,7 @@ var realLayouts = []struct {
 	{"bare", []made{{"/etc/made", 0, "", "etc/made"}}, ""},
 	{"4k", []made{{"/etc/made", 2, "", "etc/made"}}, ""},
 	{"raspberry", []made{{"/etc/made", 2, "", "etc/made"}}, "/boot/firmware/made"},
+	{"debian-13", []made{{"/etc/made", 2, "", "etc/made"}}, "/efi/made"},
 	{"live-ext4", []made{{"/etc/made", 2, "", "etc/made"}}, ""},
 	{"live-xfs", []made{{"/etc/made", 2, "", "etc/made"}}, ""},
 	{"live-btrfs", []made{{"/etc/made", 2, "", "etc/made"}}, ""},
@@ -148,9 +149,17 @@ func layoutRecipe(name, base string, files []made, sealed string) string {
 		"verify:\n  - file: %s\n%s", name, base, files[0].path, files[0].path, run.String(), files[0].path, verify.String())
 }
 
-// lookInto reads a file of an image as no part of imgmut does: by the mount program, on
-// a loop device of losetup and partx, where nobody else sees it.
+// lookInto reads a file that a step has made.
 func lookInto(t *testing.T, image string, f made) {
+	t.Helper()
+	if got := readOutside(t, image, f.partition, f.options, f.within); got != f.path+"\n" {
+		t.Errorf("%s is %q in partition %d (%s)", f.within, got, f.partition, f.options)
+	}
+}
+
+// readOutside reads files of an image as no part of imgmut does: by the mount program, on
+// a loop device of losetup and partx, where nobody else sees it.
+func readOutside(t *testing.T, image string, partition int, options, pattern string) string {
 	t.Helper()
 	const script = `
 sector=512
@@ -164,9 +173,6 @@ options=ro
 mount -o "$options${3:+,$3}" "$node" "$4"
 cat "$4"/$5
 umount "$4"`
-	got := fixtures.Program(t, "", "unshare", "--mount", "sh", "-euc", script, "sh", image, fmt.Sprint(f.partition), f.options,
-		t.TempDir(), f.within)
-	if got != f.path+"\n" {
-		t.Errorf("%s is %q in partition %d (%s)", f.within, got, f.partition, f.options)
-	}
+	return fixtures.Program(t, "", "unshare", "--mount", "sh", "-euc", script, "sh", image, fmt.Sprint(partition), options,
+		t.TempDir(), pattern)
 }

@@ -12,7 +12,9 @@ import (
 
 	"github.com/imgmut/imgmut/machined"
 	"github.com/imgmut/imgmut/mutate"
+	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/mutate/guest"
+	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/store"
 )
 
@@ -121,6 +123,9 @@ func (h host) Start(ctx context.Context, s guest.Spec) (guest.Machine, error) {
 	}
 	for target, source := range s.Binds {
 		c.Binds = append(c.Binds, machined.Bind{Source: source, Target: target})
+	}
+	if c.Devices = s.Devices; s.Lent {
+		c.Binds = append(c.Binds, machined.Bind{Source: mount.LentDir(tree), Target: agent.LentDir, Writable: true})
 	}
 	if !s.Users.None() {
 		// For the loopback interface of the steps' own network namespaces. The

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"testing"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/agent"
+	"github.com/imgmut/imgmut/mutate/boot"
 	"github.com/imgmut/imgmut/mutate/step"
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +27,8 @@ func (pipe) ReadFile(context.Context, string) ([]byte, error) { return nil, erro
 func (pipe) Stat(context.Context, string) (*agent.Stat, error) {
 	return nil, errors.ErrUnsupported
 }
+func (pipe) Files() fs.FS                    { return nil }
+func (pipe) Loaders() (*boot.Loaders, error) { return nil, errors.ErrUnsupported }
 func (pipe) Put(_ context.Context, write func(*tar.Writer) error) error {
 	r, w, err := os.Pipe()
 	if err != nil {

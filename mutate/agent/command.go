@@ -17,6 +17,7 @@ type Command struct {
 	// Covers are files that the command sees in place of the image's own.
 	// Afterwards the image's are back, or missing again.
 	Covers []Cover
+	Lend   Lend // for the engine to say
 }
 
 // Cover is a file that only one command sees.

@@ -105,7 +105,21 @@ func rulesFor(a *arch.Info) []unix.SockFilter {
 			}
 		}
 	}
-	return append(append(rules, socketRules(a)...), allow)
+	return append(slices.Concat(rules, loopRules(a), socketRules(a)), allow)
+}
+
+// loopRules refuse what is done to loop devices (linux/loop.h, LOOP_SET_FD to 0x4C0F). A
+// command may get one to write to: with these calls it could show other bytes of the file
+// behind it, or have it stay when all else has ended.
+func loopRules(a *arch.Info) []unix.SockFilter {
+	return []unix.SockFilter{
+		jump(unix.BPF_JEQ, uint32(a.SyscallNames["ioctl"]), 0, 5),
+		load(24), // the second argument
+		jump(unix.BPF_JGE, unix.LOOP_SET_FD, 0, 2),
+		jump(unix.BPF_JGT, unix.LOOP_SET_FD+0xf, 1, 0),
+		answer(unix.EPERM),
+		allow,
+	}
 }
 
 // armOwn is the first of ARM's private calls, of which all do no harm (asm/unistd.h).

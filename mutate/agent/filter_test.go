@@ -61,6 +61,10 @@ func TestFilteredCalls(t *testing.T) {
 		}
 		return nil
 	}
+	ioctl := func(request uintptr) error {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, ^uintptr(0), request, 0)
+		return errno
+	}
 	for _, tc := range []struct {
 		name string
 		got  error
@@ -71,6 +75,8 @@ func TestFilteredCalls(t *testing.T) {
 		{"io_uring", call(unix.SYS_IO_URING_SETUP), unix.ENOSYS}, {"a call of tomorrow", call(4000), unix.ENOSYS},
 		{"the hypervisor", socket(unix.AF_VSOCK, 0), unix.EAFNOSUPPORT},
 		{"the audit", socket(unix.AF_NETLINK, unix.NETLINK_AUDIT), unix.EAFNOSUPPORT},
+		{"a loop device", ioctl(unix.LOOP_CLR_FD), unix.EPERM}, {"a loop device that is set up", ioctl(unix.LOOP_CONFIGURE), unix.EPERM},
+		{"a terminal", ioctl(unix.TCGETS), unix.EBADF}, {"a disk", ioctl(unix.BLKGETSIZE64), unix.EBADF},
 		{"routes", socket(unix.AF_NETLINK, unix.NETLINK_ROUTE), nil},
 	} {
 		if tc.got != tc.want {

@@ -97,6 +97,7 @@ type launcher struct {
 type launch struct {
 	Network bool
 	Timeout time.Duration
+	Lend    Lend
 }
 
 // launched answers when the command, and all it started, is gone.
@@ -148,7 +149,7 @@ func (l *launcher) run(req launch, files []*os.File) (*ExitStatus, error) {
 	if !req.Network {
 		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWNET
 	}
-	thread.Own(func() { err = startInNamespaces(cmd, word, theirs) })
+	thread.Own(func() { err = startInNamespaces(cmd, req.Lend, word, theirs) })
 	if err != nil {
 		return nil, err
 	}
@@ -158,8 +159,8 @@ func (l *launcher) run(req launch, files []*os.File) (*ExitStatus, error) {
 
 // startInNamespaces starts an init in a mount namespace in which nothing is
 // that a command may not see. The calling thread stays in that namespace.
-func startInNamespaces(cmd *exec.Cmd, word, theirs *os.File) error {
-	if err := makeMounts(); err != nil {
+func startInNamespaces(cmd *exec.Cmd, l Lend, word, theirs *os.File) error {
+	if err := makeMounts(l); err != nil {
 		theirs.Close()
 		return err
 	}

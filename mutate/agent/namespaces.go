@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -157,12 +158,15 @@ func makeSys() error {
 
 // makeMounts gives the calling thread a mount namespace of its own with fresh
 // filesystems.
-func makeMounts() error {
+func makeMounts(l Lend) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("unshare mounts: %w", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := l.show(); err != nil { // before /run covers it
+		return err
 	}
 	for _, f := range fresh {
 		if !isDir(f.dir) {
@@ -182,6 +186,24 @@ func makeMounts() error {
 	// they are not files of it.
 	if err := unix.MountSetattr(unix.AT_FDCWD, "/dev", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
 		return fmt.Errorf("make /dev read-only: %w", err)
+	}
+	return nil
+}
+
+// show shows what is lent.
+func (l Lend) show() error {
+	if l.Dev {
+		if err := unix.Mount(filepath.Join(LentDir, "dev"), "/dev", "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("lend /dev: %w", err)
+		}
+	}
+	for name, place := range l.Places {
+		if !isDir(place) {
+			return fmt.Errorf("lend %s: it is no directory any more", place)
+		}
+		if err := unix.Mount(filepath.Join(LentDir, name), place, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("lend %s: %w", place, err)
+		}
 	}
 	return nil
 }

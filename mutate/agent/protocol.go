@@ -47,6 +47,10 @@
 // with the command, and what it left running with it, so that a step sees the
 // same whether the one before it ran just now or came from a layer.
 //
+// A command that works on how the image starts is lent more ([Lend]): a /dev with a clone
+// of the image's disk, and directories in place of volumes that the kernel cannot mount.
+// The launcher shows it in that command's mounts alone; in those of others /run is over it.
+//
 // What remains: a command with the network is in the machine's network namespace,
 // and so reaches what listens on the machine's loopback and abstract sockets. It
 // can hand descriptors over to a process there that helps it: with one of a
@@ -111,7 +115,18 @@ type RunCall struct {
 	// has the network.
 	Resolv string
 	Covers []Cover
+	Lend   Lend
 }
+
+// Lend is what a command sees of what is lent to the guest ([LentDir]).
+type Lend struct {
+	Dev    bool              `json:",omitempty"` // the /dev there, with the image's disk in it
+	Places map[string]string `json:",omitempty"` // directories there, by name, and on which directory of the image each is
+}
+
+// LentDir is where systemd-nspawn puts what is lent to the guest. A command has a /run of
+// its own over it, and cannot go there.
+const LentDir = "/run/imgmut-lent"
 
 // Reply ends a request.
 type Reply struct {

@@ -50,7 +50,7 @@ func (s *server) run(ctx context.Context, c *RunCall) (*ExitStatus, error) {
 			return nil, errors.Join(fmt.Errorf("cover %s: %w", c.Path, err), put.restore())
 		}
 	}
-	status, err := s.runJob(ctx, j, launch{Network: c.Network, Timeout: c.Timeout})
+	status, err := s.runJob(ctx, j, launch{Network: c.Network, Timeout: c.Timeout, Lend: c.Lend})
 	return status, errors.Join(err, put.restore())
 }
 

@@ -53,6 +53,8 @@ type Entry struct {
 	// Options is the kernel's command line. Words with a variable that is not
 	// known are left out.
 	Options string
+	// OptionsFile is the file that has Options, if that is not File.
+	OptionsFile string
 	// Version is the kernel's: what the kernel says of itself (the header of a
 	// bzImage, .uname of a unified kernel image), else what its name ends with,
 	// else what the entry says.

@@ -42,7 +42,8 @@ func (c *chain) readRaspberry() {
 			}
 			return all
 		}
-		e := Entry{Loader: "raspberry", Options: firstLine(c.read(p, f.prefix+f.cmdline)), Initrds: in(f.initrds...)}
+		e := Entry{Loader: "raspberry", OptionsFile: p.name(f.prefix + f.cmdline), Initrds: in(f.initrds...)}
+		e.Options = firstLine(c.read(p, f.prefix+f.cmdline))
 		byDefault := len(f.kernels) - 1
 		for i, k := range f.kernels {
 			if k.filter == "" {

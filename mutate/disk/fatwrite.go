@@ -171,8 +171,6 @@ func (w *fatWriter) copy(ctx context.Context) error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, copyTime, fmt.Errorf("write to %s: mtools still ran after %s", w.volume, copyTime))
-	defer cancel()
 	dir, err := os.Open(w.dir)
 	if err != nil {
 		return err
@@ -180,19 +178,62 @@ func (w *fatWriter) copy(ctx context.Context) error {
 	defer dir.Close()
 	// Paths of the host may hold what mtools takes for its own, so it gets descriptors.
 	// -n and -o have it ask nothing and overwrite.
-	args := []string{"-s", "-m", "-Q", "-n", "-o", "-i", fmt.Sprintf("/proc/self/fd/3@@%d", w.volume.Offset)}
+	args := []string{"-s", "-m", "-Q", "-n", "-o"}
+	var names []string
 	for _, e := range list {
-		args = append(args, "/proc/self/fd/4/"+e.Name())
+		names = append(names, "/proc/self/fd/4/"+e.Name())
 	}
-	_, err = tool.Run(ctx, tool.Call{
-		Program: "mcopy", Args: append(args, "::/"), What: fmt.Sprintf("write to %s", w.volume), Env: mtoolsEnv,
-		Files: []*os.File{w.image, dir},
-	})
+	err = mtools(ctx, w.image, w.volume, "mcopy", args, append(names, "::/"), dir)
 	var exit *tool.ExitError
 	if errors.As(err, &exit) && (strings.Contains(exit.Report, "Disk full") || strings.Contains(exit.Report, "No directory slots")) {
 		return w.full()
 	}
 	return err
+}
+
+// mtools runs a program of mtools on a volume.
+func mtools(ctx context.Context, image *os.File, v Volume, program string, options, names []string, files ...*os.File) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, copyTime, fmt.Errorf("write to %s: mtools still ran after %s", v, copyTime))
+	defer cancel()
+	args := append(options, "-i", fmt.Sprintf("/proc/self/fd/3@@%d", v.Offset))
+	_, err := tool.Run(ctx, tool.Call{
+		Program: program, Args: append(args, names...), What: fmt.Sprintf("write to %s", v), Env: mtoolsEnv,
+		Files: append([]*os.File{image}, files...),
+	})
+	return err
+}
+
+// removeFAT removes files of a FAT volume, and directories that have become empty then:
+// each comes after what is in it.
+func (i *Image) removeFAT(ctx context.Context, v Volume, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	tree, err := i.fat(v)
+	if err != nil {
+		return err
+	}
+	delete(i.fats, v.Slot)
+	for _, name := range names {
+		// What mtools takes for a pattern could be more than this.
+		if strings.ContainsAny(name, `[]\*?`) {
+			return fmt.Errorf("remove %s: mtools cannot remove a file of such a name", name)
+		}
+		fi, err := tree.Stat(name)
+		if err != nil {
+			return err
+		}
+		program := "mdel"
+		if fi.IsDir() {
+			program = "mrd"
+		}
+		if err := mtools(ctx, i.File, v, program, nil, []string{"::/" + name}); err != nil {
+			return fmt.Errorf("remove %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 func (w *fatWriter) full() error {

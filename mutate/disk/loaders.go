@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/imgmut/imgmut/mutate/boot"
+	"github.com/imgmut/imgmut/mutate/mount"
 )
 
 // Loaders is what the boot loaders of the image say. It is read once as long as nothing
@@ -16,6 +17,9 @@ func (i *Image) Loaders() (*boot.Loaders, error) {
 	}
 	i.mu.Lock()
 	read := i.loaders
+	if i.guest != nil && mount.KernelHas("vfat") {
+		clear(i.fats) // the kernel may have written to them since
+	}
 	if read == nil {
 		places, err := i.bootPlaces()
 		if err != nil {

@@ -25,6 +25,7 @@ var (
 	TypeUsrVeritySigARM64   = uuid.MustParse("c23ce4ff-44bd-4b00-b2d4-b41b3419e02a") // signature of the root hash of /usr
 
 	TypeESP          = uuid.MustParse("c12a7328-f81f-11d2-ba4b-00a0c93ec93b") // EFI system partition; UEFI 2.10, table 5.7
+	TypeBIOSBoot     = uuid.MustParse("21686148-6449-6e6f-744e-656564454649") // GRUB's image, for BIOS; not in that specification
 	TypeXBOOTLDR     = uuid.MustParse("bc13c2ff-59e6-4262-a352-b275fd6f7172") // /boot
 	TypeHome         = uuid.MustParse("933ac7e1-2eb4-4f13-b844-0e14e2aef915") // /home
 	TypeSrv          = uuid.MustParse("3b8f8425-20e0-4f3b-907f-1a25a76f98e8") // /srv

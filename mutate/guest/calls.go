@@ -133,7 +133,7 @@ const maxFile = 80 << 20
 func (g *Guest) Exec(ctx context.Context, c agent.Command, network bool, out func([]byte)) error {
 	call := &agent.RunCall{
 		Argv: c.Argv, Script: c.Script, Dir: c.Dir, Timeout: c.Timeout, Network: network, Covers: c.Covers,
-		Cmdline: g.Cmdline,
+		Cmdline: g.Cmdline, Lend: c.Lend,
 	}
 	if network && !g.network {
 		return errors.New("the guest was started without the network that this command needs")

@@ -39,6 +39,8 @@ type Spec struct {
 	Network  bool        // it may be in the machine's network; else it has nothing but loopback
 	Command  []string
 	Binds    map[string]string // read-only: path in the guest to path on the host
+	Devices  []string          // block devices that may be opened, as /dev/block/MAJOR:MINOR
+	Lent     bool              // something is lent, which appears at [agent.LentDir]
 	// Stdin gives the unit's program a [mount.Handover], with what Command is to read.
 	Stdin  *os.File
 	Stdout *os.File
@@ -59,6 +61,7 @@ type Config struct {
 	Agent  string        // path on the host of the static agent binary
 	Resolv string        // text of resolv.conf for commands that have the network
 	Places []mount.Place // what is mounted, / first
+	Lends  []mount.Lent  // what is lent beside that: see [agent.Lend]
 	// Ended is called once when nothing of the guest is left, or when it could
 	// not be started.
 	Ended func()
@@ -177,6 +180,7 @@ func Start(ctx context.Context, h Host, c Config) (_ *Guest, err error) {
 	c.Spec.Stdin, c.Spec.Stdout, c.Spec.Stderr = socket, stdout, stderr
 	c.Spec.Command = []string{agent.Path, agent.Arg}
 	c.Spec.Binds = map[string]string{agent.Path: c.Agent}
+	c.Spec.Lent = len(c.Lends) > 0
 	if g.machine, err = h.Start(ctx, c.Spec); err != nil {
 		stderr.Close()
 		if log := g.log.text(); log != "" {
@@ -203,7 +207,7 @@ func handOver(c Config, stdin *os.File) (theirs *os.File, err error) {
 	}
 	ours, theirs := os.NewFile(uintptr(fds[0]), "handover"), os.NewFile(uintptr(fds[1]), "handover")
 	defer ours.Close()
-	h := mount.Handover{Places: c.Places, Owner: c.Users.Shift, Stdin: stdin}
+	h := mount.Handover{Places: c.Places, Owner: c.Users.Shift, Stdin: stdin, Lent: c.Lends}
 	if err := h.Send(ours); err != nil {
 		theirs.Close()
 		return nil, err

@@ -64,12 +64,22 @@ func reopen(m *os.File, flags int, name string) (*os.File, error) {
 // fails with [ErrLostWrites]. Space that was given back is discarded, so that a
 // layer does not carry deleted data.
 func (g *Guest) Sync() error {
+	if err := g.Flush(); err != nil {
+		return err
+	}
+	for _, m := range g.mounts {
+		if err := trim(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Flush is Sync that discards nothing: for whoever only looks into the fork.
+func (g *Guest) Flush() error {
 	for _, m := range g.mounts {
 		if err := unix.Syncfs(int(m.Fd())); err != nil {
 			return fmt.Errorf("sync the guest's %s: %w: %w", m.Name(), ErrLostWrites, err)
-		}
-		if err := trim(m); err != nil {
-			return err
 		}
 	}
 	return nil

@@ -165,6 +165,42 @@ func (d *Disk) number(slot int) (uint64, error) {
 	return unix.Mkdev(uint32(m), uint32(n)), nil
 }
 
+// Number is the device number of a partition; slot 0 is the whole disk.
+func (d *Disk) Number(slot int) (major, minor uint32, err error) {
+	number, err := d.number(slot)
+	return unix.Major(number), unix.Minor(number), err
+}
+
+// KernelName is what the kernel of the machine calls a partition, as loop3p1.
+func (d *Disk) KernelName(slot int) string {
+	if slot == 0 {
+		return fmt.Sprintf("loop%d", d.loop.number)
+	}
+	return fmt.Sprintf("loop%dp%d", d.loop.number, slot)
+}
+
+// Reread has the kernel forget what it keeps of the disk, of which the file has changed.
+// No partition may be in use.
+func (d *Disk) Reread() error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, d.loop.Fd(), unix.BLKFLSBUF, 0); errno != 0 {
+		return fmt.Errorf("read %s anew: %w", d.loop.Name(), errno)
+	}
+	return nil
+}
+
+// Sync makes what was written to the disk be in the file, as far as others see that.
+func (d *Disk) Sync() error { return d.loop.Sync() }
+
+// Detach ends the disk, also if whoever could write to it had it stay.
+func (d *Disk) Detach() error {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, d.loop.Fd(), unix.LOOP_CLR_FD, 0)
+	err := d.loop.Close()
+	if errno != 0 && errno != unix.ENXIO { // it has none any more
+		return errors.Join(fmt.Errorf("detach %s: %w", d.loop.Name(), errno), err)
+	}
+	return err
+}
+
 // attribute is what sysfs tells of a partition.
 func (d *Disk) attribute(slot int, name string) (string, error) {
 	var st unix.Stat_t

@@ -1,6 +1,7 @@
 package mount_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -124,6 +125,83 @@ func TestNamesOfADisk(t *testing.T) {
 	if table := mountTable(t, tree); !strings.Contains(table, " - ext4 /dev/vda15 ") || !strings.Contains(table, " /inner ") ||
 		!strings.Contains(table, " - ext4 /dev/vda1 ") {
 		t.Errorf("the mounts of the tree are:\n%s", table)
+	}
+}
+
+// TestNewLent: a /dev has the disk, under its names, which are devices to whoever may use
+// them, and no other disk.
+func TestNewLent(t *testing.T) {
+	f, o := partitioned(t, 0)
+	d := attached(t, f, o)
+	m, err := d.NewLent(12, map[string]string{"disk/by-label/a": "../../vda1", "loop9p1": "vda1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	dir := fmt.Sprintf("/proc/self/fd/%d/dev", m.Fd())
+	disks := map[string]int{"vda": 0, "vda1": 1, "vda15": 15}
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list {
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(dir, e.Name()), &st); err != nil || st.Uid != 12 || st.Gid != 12 {
+			t.Errorf("%s belongs to %d, %v", e.Name(), st.Uid, err)
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+			continue
+		}
+		slot, ok := disks[e.Name()]
+		major, minor, err := d.Number(slot)
+		if !ok || err != nil || st.Rdev != unix.Mkdev(major, minor) || st.Mode&0o777 != 0o660 {
+			t.Errorf("%s is %d:%d, %o, %v", e.Name(), unix.Major(st.Rdev), unix.Minor(st.Rdev), st.Mode, err)
+		}
+		delete(disks, e.Name())
+	}
+	if len(disks) > 0 {
+		t.Errorf("it lacks %v", disks)
+	}
+	for _, name := range []string{"disk/by-label/a", "loop9p1"} {
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join(dir, name), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
+			t.Errorf("%s leads to a file of mode %o, %v", name, st.Mode, err)
+		}
+	}
+	node, err := os.OpenFile(filepath.Join(dir, "vda1"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := make([]byte, 2)
+	if _, err := node.ReadAt(text, 1024+0x38); err != nil || text[0] != 0x53 || text[1] != 0xef { // the magic of ext4
+		t.Errorf("the node reads %x, %v", text, err)
+	}
+	node.Close()
+	if err := os.WriteFile(filepath.Join(dir, "null"), []byte("x"), 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDetach: a disk goes at once, also if somebody has taken it that it goes by itself.
+func TestDetach(t *testing.T) {
+	f, o := partitioned(t, 0)
+	d, err := mount.AttachDisk(f, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node, err := os.OpenFile("/dev/"+d.KernelName(0), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlLoopSetStatus64(int(node.Fd()), &unix.LoopInfo64{}); err != nil { // with no flags
+		t.Fatal(err)
+	}
+	node.Close()
+	if err := d.Detach(); err != nil {
+		t.Error(err)
+	}
+	if err := mount.WaitReleased(t.Context(), f.Name()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 type Handover struct {
 	Places []Place
 	Owner  uint32   // id of the guest's root on the machine
+	Lent   []Lent   `json:",omitempty"` // the directory of what is lent first, if there is one
 	Stdin  *os.File `json:"-"`
 }
 
@@ -43,6 +44,9 @@ func (h Handover) Send(socket *os.File) error {
 		if p.Mount != nil {
 			fds = append(fds, int(p.Mount.Fd()))
 		}
+	}
+	for _, l := range h.Lent {
+		fds = append(fds, int(l.Mount.Fd()))
 	}
 	c, err := socket.SyscallConn()
 	if err != nil {
@@ -123,6 +127,11 @@ func (h *Handover) take(rights []byte) error {
 			}
 		}
 	}
+	for i := range h.Lent {
+		if h.Lent[i].Mount = next(); h.Lent[i].Mount == nil {
+			return errors.New("fewer descriptors than mounts")
+		}
+	}
 	if h.Stdin == nil || len(fds) > 0 {
 		return errors.New("other descriptors than mounts")
 	}
@@ -173,9 +182,30 @@ func Become(dir string, argv []string) error {
 	if err := attachAll(places[0].Mount, places[1:], h.Owner); err != nil {
 		return err
 	}
+	if err := attachLent(LentDir(dir), h.Lent); err != nil {
+		return err
+	}
 	// All other descriptors close as they are executed over.
 	if err := unix.Dup2(int(h.Stdin.Fd()), 0); err != nil {
 		return err
 	}
 	return fmt.Errorf("execute %s: %w", argv[0], unix.Exec(argv[0], argv, os.Environ()))
+}
+
+// LentDir is where what is lent to a guest is for systemd-nspawn, beside the directory of
+// its tree.
+func LentDir(dir string) string { return filepath.Join(filepath.Dir(dir), "lent") }
+
+// attachLent attaches what is lent.
+func attachLent(dir string, lent []Lent) error {
+	for _, l := range lent {
+		name := filepath.Join(dir, l.Name)
+		if err := os.Mkdir(name, 0o755); err != nil {
+			return fmt.Errorf("lend: %w", err)
+		}
+		if err := unix.MoveMount(int(l.Mount.Fd()), "", unix.AT_FDCWD, name, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fmt.Errorf("lend %s: %w", name, err)
+		}
+	}
+	return nil
 }

@@ -243,37 +243,49 @@ const sealedNote = "README.imgmut"
 
 // newSealed makes the mount of a directory that has nothing but the reason why.
 func newSealed(why string) (*os.File, error) {
-	c, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	m, err := NewTmpfs("tmpfs", unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, "mode=0755", "size=64k")
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(c)
-	for _, option := range [][2]string{{"mode", "0755"}, {"size", "64k"}} {
-		if err := unix.FsconfigSetString(c, option[0], option[1]); err != nil {
-			return nil, err
-		}
-	}
-	if err := unix.FsconfigCreate(c); err != nil {
-		return nil, err
-	}
-	fd, err := unix.Fsmount(c, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
-	if err != nil {
-		return nil, err
-	}
-	m := os.NewFile(uintptr(fd), "sealed")
-	note, err := unix.Openat(fd, sealedNote, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o444)
+	note, err := unix.Openat(int(m.Fd()), sealedNote, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o444)
 	if err == nil {
 		_, err = unix.Write(note, []byte(why+"\n"))
 		unix.Close(note)
 	}
 	if err == nil {
-		err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+		err = unix.MountSetattr(int(m.Fd()), "", unix.AT_EMPTY_PATH, &attr)
 	}
 	if err != nil {
 		m.Close()
 		return nil, err
 	}
 	return m, nil
+}
+
+// NewTmpfs makes a detached mount of memory, in which no file gives rights. The table of
+// mounts shows source as what is mounted; attributes are those of fsmount(2), options
+// those of tmpfs(5).
+func NewTmpfs(source string, attributes int, options ...string) (*os.File, error) {
+	c, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(c)
+	for _, option := range append(options, "source="+source) {
+		key, value, _ := strings.Cut(option, "=")
+		if err := unix.FsconfigSetString(c, key, value); err != nil {
+			return nil, fmt.Errorf("option %s: %w", option, err)
+		}
+	}
+	if err := unix.FsconfigCreate(c); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Fsmount(c, unix.FSMOUNT_CLOEXEC, attributes|unix.MOUNT_ATTR_NOSUID)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), source), nil
 }
 
 // OpenRoot opens the root directory of what places will be a tree of: an O_PATH

@@ -26,6 +26,7 @@ type Material struct {
 	Options json.RawMessage
 	Env     map[string]string `json:",omitempty"`
 	Network bool              `json:",omitempty"`
+	Boot    bool              `json:",omitempty"` // what works on how the image starts is lent to it
 	Inputs  []Input           `json:",omitempty"`
 }
 
@@ -89,6 +90,9 @@ func (m *Material) Difference(old *Material) string {
 	}
 	if m.Network != old.Network {
 		parts = append(parts, "network")
+	}
+	if m.Boot != old.Boot {
+		parts = append(parts, "boot")
 	}
 	if input := inputDifference(m.Inputs, old.Inputs); input != "" {
 		parts = append(parts, input)

@@ -40,6 +40,8 @@ func TestKeyIsGolden(t *testing.T) {
 		{"every field", full(), "cb5cdf09a0d0cd9167c5c965f425dc5fa39c2be7f9993f49b2f3af6c7dfaf4e3"},
 		{"few fields", &record.Material{Parent: "p", Kind: "prepare", Version: 1},
 			"1e3b6c750b762093a7fe8fa409f690db5fe2401d5c68b43840a89beebcf5f12e"},
+		{"of a step that has the disk", with(func(m *record.Material) { m.Boot = true }),
+			"658219fb5ffc07d3ed965d43a86eba228078ef54efa286fc4649ff18c75e461f"},
 	} {
 		if got := key(t, c.m); got != c.want {
 			t.Errorf("%s: key %s, want %s", c.name, got, c.want)
@@ -63,6 +65,7 @@ func TestKeyChangesWithEveryField(t *testing.T) {
 			func(m *record.Material) { m.Env = nil },
 		},
 		"Network": {func(m *record.Material) { m.Network = false }},
+		"Boot":    {func(m *record.Material) { m.Boot = true }},
 		"Inputs": {
 			func(m *record.Material) { m.Inputs[1].Digest = "d3" },
 			func(m *record.Material) { m.Inputs[1].Path = "moved" },
@@ -154,6 +157,7 @@ func TestDifference(t *testing.T) {
 		{"env", func(m *record.Material) { m.Env["A"] = "2" }, "changed: env"},
 		{"no env", func(m *record.Material) { m.Env = nil }, "changed: env"},
 		{"network", func(m *record.Material) { m.Network = false }, "changed: network"},
+		{"boot", func(m *record.Material) { m.Boot = true }, "changed: boot"},
 		{"an input", func(m *record.Material) { m.Inputs[1].Digest = "x" }, "changed: input files"},
 		{"one more input", func(m *record.Material) { m.Inputs = append(m.Inputs, record.Input{Path: "new", Digest: "x"}) },
 			"changed: input new"},

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/agent"
+	"github.com/imgmut/imgmut/mutate/boot"
 	"github.com/imgmut/imgmut/mutate/step"
 )
 
@@ -30,6 +32,7 @@ type recorder struct {
 	fail  string // a command that contains this fails
 	times []time.Time
 	log   []string
+	keeps bool // what is put becomes part of files
 }
 
 // debian is what says that the package manager is apt.
@@ -82,6 +85,9 @@ func (g *recorder) Put(_ context.Context, write func(*tar.Writer) error) error {
 		if err != nil {
 			return err
 		}
+		if g.keeps {
+			g.files[h.Name] = string(content)
+		}
 		line := fmt.Sprintf("put %s %04o %s", h.Name, h.Mode, agent.Owner(h))
 		switch h.Typeflag {
 		case tar.TypeReg:
@@ -123,6 +129,18 @@ func (g *recorder) Stat(_ context.Context, name string) (*agent.Stat, error) {
 		return &agent.Stat{}, nil
 	}
 	return nil, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrNotExist}
+}
+
+func (g *recorder) Files() fs.FS {
+	files := fstest.MapFS{}
+	for name, text := range g.files {
+		files[strings.TrimPrefix(name, "/")] = &fstest.MapFile{Data: []byte(text), Mode: 0o644}
+	}
+	return files
+}
+
+func (g *recorder) Loaders() (*boot.Loaders, error) {
+	return boot.Read([]boot.Place{{At: "/", FS: g.Files()}}), nil
 }
 
 // source is a recipe's directory with files of every sort.

@@ -29,6 +29,7 @@ var examples = map[string][]string{
 		`{"argv":["ldconfig","-v"]}`,
 		`{"script":"curl -fsSL https://example.org/key.asc -o /etc/apt/keyrings/example.asc",` +
 			`"env":{"http_proxy":"http://proxy:3128"},"workdir":"/etc"}`,
+		`{"script":"/usr/local/sbin/change-boot-menu"}`,
 	},
 	"write": {`{"path":"/etc/motd","content":"hello\n","mode":"0644","owner":"root:adm"}`},
 	"copy": {
@@ -43,6 +44,9 @@ var examples = map[string][]string{
 	},
 	"systemd": {`{"enable":["nginx.service"],"disable":["apt-daily.timer"],"mask":["getty@tty1.service"],` +
 		`"default-target":"multi-user.target"}`},
+	"kernel-args": {`{"add":["console=ttyS0"],"remove":["quiet","splash"],"set":["panic=10"]}`, `{"add":["mitigations=auto"]}`},
+	"initramfs":   {`{}`, `{"kernels":["6.1.0-37-cloud-amd64"]}`},
+	"bootloader":  {`{"install":"grub-bios"}`, `{"install":"grub-efi","path":"vendor"}`, `{"install":"systemd-boot"}`},
 }
 
 func TestKinds(t *testing.T) {
@@ -116,7 +120,7 @@ func TestUnknownKind(t *testing.T) {
 	if !errors.As(err, &problems) || len(problems) != 2 {
 		t.Fatalf("DecodeAll: %v, want the problems of both steps", err)
 	}
-	const want = "no such kind: runn (there are run, write, copy, packages, systemd)"
+	const want = "no such kind: runn (there are run, write, copy, packages, systemd, kernel-args, initramfs, bootloader)"
 	if problems[0].Message != want || problems[0].Line != 5 {
 		t.Errorf("line %d: %s, want line 5: %s", problems[0].Line, problems[0].Message, want)
 	}
@@ -193,6 +197,18 @@ func TestValidate(t *testing.T) {
 		{`packages: {remove: ["a b", ""]}`, []string{`packages.remove[0]: "a b"`, `packages.remove[1]: ""`}},
 
 		{`systemd: {enable: ["getty@tty1.service"], default-target: rescue.target}`, nil},
+		{`kernel-args: {set: [a=1], remove: [b, c=2], add: [d]}`, nil},
+		{`kernel-args: {}`, []string{"kernel-args: nothing to do: want add, remove or set"}},
+		{`kernel-args: {set: [a, "=1"], add: ["a b", "$x"], remove: [""]}`, []string{`kernel-args.set[0]: "a": want NAME=VALUE`,
+			`kernel-args.set[1]: "=1": want NAME=VALUE`, `kernel-args.add[0]: "a b": want one word`,
+			`kernel-args.add[1]: "$x": want one word`, `kernel-args.remove[0]: ""`}},
+		{`initramfs: [6.1.0-37-cloud-amd64, 6.12.118+deb13-cloud-amd64]`, nil},
+		{`initramfs: some`, []string{`"some": want all, or a list of kernels`}},
+		{`initramfs: [../x]`, []string{`"../x": want the version of a kernel`}},
+		{`bootloader: {install: grub-efi, path: removable}`, nil},
+		{`bootloader: lilo`, []string{`bootloader: "lilo": want grub-bios, grub-efi, systemd-boot`}},
+		{`bootloader: {install: grub-bios, path: x}`, []string{`bootloader.path: "x": want removable or vendor`, `only grub-efi has a choice`}},
+
 		{`systemd: {}`, []string{"systemd: nothing to do: want enable, disable, mask or default-target"}},
 		{`systemd: {enable: [nginx], disable: [--now], mask: ["a b.service"], default-target: x}`,
 			[]string{`systemd.enable[0]: "nginx": want a full unit name`, `systemd.disable[0]: "--now"`,

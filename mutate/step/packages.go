@@ -63,6 +63,10 @@ func (p *Packages) Network() bool {
 	return p.Update || p.KeepLists || p.Upgrade.All || len(p.Upgrade.Names)+len(p.Install) > 0
 }
 
+// Boot implements [Booter]: a kernel may be among the packages, or come with them, and
+// scripts of others make initrds anew.
+func (p *Packages) Boot() bool { return true }
+
 // Validate implements [Step].
 func (p *Packages) Validate(o recipes.Options) recipes.Problems {
 	v := o.Validation()

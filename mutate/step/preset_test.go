@@ -16,6 +16,7 @@ import (
 
 	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/agent"
+	"github.com/imgmut/imgmut/mutate/boot"
 	"github.com/imgmut/imgmut/mutate/step"
 )
 
@@ -59,6 +60,12 @@ func (g treeGuest) Stat(_ context.Context, name string) (*agent.Stat, error) {
 		st.Link, err = os.Readlink(g.path(name))
 	}
 	return st, err
+}
+
+func (g treeGuest) Files() fs.FS { return os.DirFS(g.dir) }
+
+func (g treeGuest) Loaders() (*boot.Loaders, error) {
+	return boot.Read([]boot.Place{{At: "/", FS: g.Files()}}), nil
 }
 
 func (g treeGuest) write(name, text string) {

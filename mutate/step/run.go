@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/agent"
+	"github.com/imgmut/imgmut/mutate/lazyregexp"
 	"github.com/imgmut/imgmut/recipes"
 )
 
@@ -24,6 +25,7 @@ var runKind = recipes.Kind[Step]{
     workdir: /etc
     timeout: 1m
     env: {http_proxy: "http://proxy:3128"}
+- run: {script: /usr/local/sbin/change-boot-menu, boot: true}
 `,
 	New: func() Step { return new(Run) },
 }
@@ -36,6 +38,9 @@ type Run struct {
 	Env     map[string]string `yaml:"env" json:"env,omitempty"`
 	Workdir string            `yaml:"workdir" json:"workdir,omitempty"`
 	Timeout recipes.Duration  `yaml:"timeout" json:"-"` // decides whether it ends, not how
+	// Works says whether it works on how the image starts; without it the names of
+	// programs do that are known for it. It is part of the key as that.
+	Works *bool `yaml:"boot" json:"-"`
 }
 
 // FromScalar reads the short form, a script.
@@ -54,6 +59,23 @@ func (r *Run) Validate(o recipes.Options) recipes.Problems {
 	v.Want(r.Workdir == "" || path.IsAbs(r.Workdir), "workdir", "%q: want an absolute path in the image", r.Workdir)
 	v.Want(r.Timeout >= 0, "timeout", "want a duration above zero")
 	return v.Problems()
+}
+
+// bootPrograms are programs that work on how an image starts, and package managers, which
+// run them.
+var bootPrograms = lazyregexp.New(`(^|[^\w.-])(` + strings.Join([]string{
+	`update-grub2?`, `grub2?-(mkconfig|install|probe|bios-setup|editenv|set-default|reboot|switch-to-blscfg)`, `grubby`,
+	`update-initramfs`, `mkinitramfs`, `dracut`, `mkinitcpio`, `mkinitfs`, `kernel-install`, `installkernel`, `bootctl`, `ukify`,
+	`sdbootutil`, `update-bootloader`, `u-boot-update`, `extlinux`, `zipl`, `efibootmgr`,
+	`apt`, `apt-get`, `aptitude`, `dpkg`, `dpkg-reconfigure`, `dnf5?`, `microdnf`, `yum`, `rpm`, `zypper`, `pacman`, `apk`,
+}, "|") + `)($|[^\w.-])`)
+
+// Boot implements [Booter].
+func (r *Run) Boot() bool {
+	if r.Works != nil {
+		return *r.Works
+	}
+	return bootPrograms().MatchString(r.Script + "\n" + strings.Join(r.Argv, " "))
 }
 
 // Apply implements [Step].

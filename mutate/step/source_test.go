@@ -20,6 +20,7 @@ import (
 
 	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/agent"
+	"github.com/imgmut/imgmut/mutate/boot"
 	"github.com/imgmut/imgmut/mutate/step"
 )
 
@@ -313,6 +314,8 @@ type putter struct {
 func (*putter) Run(context.Context, agent.Command) error          { return errRun }
 func (*putter) ReadFile(context.Context, string) ([]byte, error)  { return nil, errRun }
 func (*putter) Stat(context.Context, string) (*agent.Stat, error) { return nil, errRun }
+func (*putter) Files() fs.FS                                      { return nil }
+func (*putter) Loaders() (*boot.Loaders, error)                   { return nil, errRun }
 func (p *putter) Put(_ context.Context, write func(*tar.Writer) error) error {
 	r, w := io.Pipe()
 	go func() {

@@ -15,8 +15,10 @@ package step
 import (
 	"archive/tar"
 	"context"
+	"io/fs"
 
 	"github.com/imgmut/imgmut/mutate/agent"
+	"github.com/imgmut/imgmut/mutate/boot"
 	"github.com/imgmut/imgmut/recipes"
 )
 
@@ -41,6 +43,17 @@ type Inputter interface {
 // recipe's own word ("network: true" beside the step) comes before it.
 type Networker interface{ Network() bool }
 
+// Booter is a step that says whether it works on how the image starts: on kernels,
+// initrds, boot loaders and what these have in places of their own. Such a step sees the
+// image's disk and its EFI system partition, and may write there.
+type Booter interface{ Boot() bool }
+
+// Boots says whether a step works on how the image starts.
+func Boots(s Step) bool {
+	b, ok := s.(Booter)
+	return ok && b.Boot()
+}
+
 // Targeter is a step that says where in the image it writes. It is refused before it
 // runs if that will not be seen when the image has started.
 type Targeter interface {
@@ -61,11 +74,16 @@ type Guest interface {
 	ReadFile(ctx context.Context, name string) ([]byte, error)
 	// Stat describes a file of the guest, without following a link.
 	Stat(ctx context.Context, name string) (*agent.Stat, error)
+	// Files are the image's files as its system sees them, for looking: what the kernel of
+	// the machine cannot mount is not among them.
+	Files() fs.FS
+	// Loaders is what the boot loaders of the image say now.
+	Loaders() (*boot.Loaders, error)
 }
 
 // Kinds lists every kind, in the order of the documentation.
 func Kinds() recipes.Kinds[Step] {
-	return recipes.Kinds[Step]{runKind, writeKind, copyKind, packagesKind, systemdKind}
+	return recipes.Kinds[Step]{runKind, writeKind, copyKind, packagesKind, systemdKind, kernelArgsKind, initramfsKind, bootloaderKind}
 }
 
 // Decoded is a step of a recipe with its options read.

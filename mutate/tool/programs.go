@@ -31,6 +31,8 @@ var programs = []Program{
 	{"qemu-img", "qemu-utils", "importing vmdk, vhdx, vdi and vpc"},
 	{"gpgv", "gpgv", "bases by a signed list of sums"},
 	{"mcopy", "mtools", "writing to an EFI system partition where the kernel has no vfat"},
+	{"mdel", "mtools", "removing files there"},
+	{"mrd", "mtools", "removing directories there"},
 }
 
 // Programs lists the programs of the host that imgmut runs.

@@ -1,0 +1,141 @@
+package mutate
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"strings"
+
+	"github.com/imgmut/imgmut/mutate/agent"
+	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/etc"
+	"github.com/imgmut/imgmut/mutate/guest"
+)
+
+// A step that works on how the image starts (see [step.Booter]) gets what programs for
+// that ask a machine for: the disk, by the names that it has in a virtual machine; what
+// udev knows of it; the EFI system partition, if the kernel cannot mount that; and the
+// word that they run for any machine, and not for the one that builds the image.
+
+// lending is what one such step gets.
+type lending struct {
+	lent   *disk.Lent
+	covers []agent.Cover
+	env    map[string]string
+}
+
+// lendEnv is what its commands have in their environment.
+var lendEnv = map[string]string{
+	// bootctl and kernel-install look whether the ESP is a mount of vfat, on a disk with a
+	// GPT, as udev knows it (systemd's ENVIRONMENT.md).
+	"SYSTEMD_RELAX_ESP_CHECKS": "1", "SYSTEMD_RELAX_XBOOTLDR_CHECKS": "1",
+	// There is one system in an image, whatever disks the machine has (grub-mkconfig).
+	"GRUB_DISABLE_OS_PROBER": "true",
+}
+
+// anyMachine has programs that make an initrd make one for any machine, whatever the
+// image's own configuration says: they would find the drivers of the machine that builds it.
+// Each file is the last that its program reads, and is there for the step alone.
+var anyMachine = []struct {
+	program string // "" if a step may just be installing it
+	cover   agent.Cover
+}{
+	{"usr/sbin/mkinitramfs", agent.Cover{Path: "/etc/initramfs-tools/conf.d/zzz-imgmut", Mode: 0o644, Content: "MODULES=most\n"}},
+	{"", agent.Cover{Path: "/etc/dracut.conf.d/zzz-imgmut.conf", Mode: 0o644, Content: "hostonly=\"no\"\nhostonly_cmdline=\"no\"\n"}},
+	{"usr/bin/mkinitcpio", agent.Cover{Path: "/etc/mkinitcpio.conf.d/zzz-imgmut.conf", Mode: 0o644,
+		Content: `for i in "${!HOOKS[@]}"; do if [ "${HOOKS[i]}" = autodetect ]; then unset "HOOKS[i]"; fi; done` + "\n"}},
+}
+
+// lend gets ready what a step is lent.
+func (b *build) lend(g *guest.Guest) (*lending, error) {
+	l := &lending{lent: b.guests.lent, env: lendEnv}
+	if l.lent == nil {
+		return nil, errors.New("the guest was started without the disk that this step needs")
+	}
+	if err := g.Flush(); err != nil { // the disk is to have what the files are
+		return nil, err
+	}
+	if err := l.lent.Begin(disk.TreeAt(g.Root())); err != nil {
+		return nil, err
+	}
+	files, err := l.lent.Files()
+	if err != nil {
+		return nil, err
+	}
+	for name, text := range files {
+		l.covers = append(l.covers, agent.Cover{Path: name, Content: text, Mode: 0o644})
+	}
+	tree := disk.TreeAt(g.Root())
+	for _, a := range anyMachine {
+		if a.program == "" || etc.Exists(tree, a.program) {
+			l.covers = append(l.covers, a.cover)
+		}
+	}
+	// What a new entry has as its command line is what the system was started with, where
+	// no file says. But since systemd 256 a container is known by its process ids, which a
+	// step cannot hide, and then kernel-install leaves it empty.
+	if !etc.Exists(tree, "etc/kernel/cmdline") && !etc.Exists(tree, "usr/lib/kernel/cmdline") {
+		l.covers = append(l.covers, agent.Cover{Path: "/etc/kernel/cmdline", Content: g.Cmdline + "\n", Mode: 0o644})
+	}
+	if token := entryToken(tree); token != "" {
+		l.covers = append(l.covers, agent.Cover{Path: "/etc/kernel/entry-token", Content: token + "\n", Mode: 0o644})
+	}
+	return l, nil
+}
+
+// maxMachineID is more than a file with one has, in bytes.
+const maxMachineID = 64
+
+// entryToken is by which name kernel-install(8) is to call the entries of an image that
+// has no machine-id yet, and says none itself: "" if it has. Otherwise kernel-install
+// would make one up, and all machines that start from the image would have it, by their
+// command line.
+func entryToken(tree *disk.Tree) string {
+	id := strings.TrimSpace(etc.ReadUpTo(tree, "etc/machine-id", maxMachineID))
+	if id != "" && id != "uninitialized" || etc.Exists(tree, "etc/kernel/entry-token") {
+		return ""
+	}
+	release := etc.ReadUpTo(tree, "etc/os-release", maxRelease)
+	if release == "" {
+		release = etc.ReadUpTo(tree, "usr/lib/os-release", maxRelease)
+	}
+	says := etc.ParseOSRelease(release)
+	token := cmp.Or(says["IMAGE_ID"], says["ID"], "linux")
+	if token != path.Base(token) || strings.HasPrefix(token, ".") {
+		return "linux"
+	}
+	return token
+}
+
+// maxRelease is more than an os-release has, in bytes.
+const maxRelease = 64 << 10
+
+// run runs a command with what is lent. scratch is a directory for files on their way.
+func (l *lending) run(ctx context.Context, c agent.Command, scratch string, exec func(agent.Command) error) error {
+	places, err := l.lent.Stage(ctx)
+	if err != nil {
+		return err
+	}
+	c.Lend = agent.Lend{Dev: true, Places: places}
+	c.Covers = append(append([]agent.Cover{}, c.Covers...), l.covers...)
+	env := maps.Clone(l.env)
+	maps.Copy(env, c.Env)
+	c.Env = env
+	if err := exec(c); err != nil {
+		return err // the fork is thrown away
+	}
+	return l.lent.Unstage(ctx, scratch)
+}
+
+// keep takes over what the step has written to where boot loaders are.
+func (l *lending) keep(name string, note func(string)) error {
+	lost, err := l.lent.Keep()
+	if lost {
+		note(fmt.Sprintf("%s: it has changed the partition table, which is not kept: of the disk itself a step changes "+
+			"no more than the code that firmware starts (disk: in the recipe makes it larger)", name))
+	}
+	return err
+}
