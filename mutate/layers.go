@@ -266,6 +266,11 @@ func (b *build) seal(ctx context.Context, g *guest.Guest, work string, i int, ch
 // cloneSettled is a snapshot of a guest that has nothing more to do. It ends
 // while the image is being finished.
 func (b *build) cloneSettled(ctx context.Context, g *guest.Guest, clone func() error, changed bool) error {
+	if b.guests.image.Load().MountsFAT() {
+		if err := g.Flush(); err != nil {
+			return err
+		}
+	}
 	b.findChanges(ctx, changed) // meanwhile: that only reads, and the kernel takes its time to write
 	if err := g.Settle(); err != nil {
 		return err

@@ -22,6 +22,7 @@ var bootedHosts = []struct {
 	systemd      string
 }{
 	{"debian-12", "debian-cloud", fixtures.BIOS, "252"},
+	{"debian-13", "debian-13", fixtures.UEFI, "257"},
 }
 
 // onHost makes an image as the demo does, on the host itself.
@@ -34,6 +35,17 @@ cat log
 grep -q 'mode=system systemd=%s' log
 machinectl list-images --no-legend | grep -w web
 imgmut verify web
+# What steps write to the ESP, which this kernel mounts, is in the image, with the image's names: in a layer that is
+# gone on from, and in the last.
+for last in one two; do
+	sed "s/LAST/$last/" esp.yaml >esp-$last.yaml
+	imgmut --host system apply esp-$last.yaml
+	image=/var/lib/imgmut/pool/images/esp.raw
+	mtype -i $image@@1M ::/loader/entries/debian.conf >entry
+	grep -x '# step 1' entry
+	grep -x "# $last" entry
+	grep "root=PARTUUID=$(sfdisk --part-uuid $image 2 | tr A-Z a-z)" entry
+done
 `
 
 // afterwards asks the host what is left: no unit that failed, now or meanwhile; no machine, no mount and no loop device
@@ -94,5 +106,14 @@ steps:
   - copy: {from: web.yaml, to: /srv/imgmut/web.yaml}
   - run: |
       echo 'register: {machined: true}' >> /srv/imgmut/web.yaml
+  - write:
+      path: /srv/imgmut/esp.yaml
+      content: |
+        version: 1
+        name: esp
+        base: debian-12
+        steps:
+          - run: "echo '# step 1' >>/boot/efi/loader/entries/debian.conf"
+          - run: "echo '# LAST' >>/boot/efi/loader/entries/debian.conf"
 `, name, base, name)
 }

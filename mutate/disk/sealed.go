@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/imgmut/imgmut/mutate/mount"
@@ -30,6 +31,17 @@ func (i *Image) Sealed() []Mounted {
 		}
 	}
 	return list
+}
+
+// MountsFAT says whether a guest has a FAT volume mounted. All others read such a volume
+// from the fork, and there is only what the kernel has written out.
+func (i *Image) MountsFAT() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.ContainsFunc(i.Layout.Mounts, func(m Mounted) bool {
+		v, ok := i.Layout.Slot(m.Slot)
+		return ok && v.FS == "vfat" && i.mountable(m)
+	})
 }
 
 // sealedNote says in an empty place why it is there.
