@@ -226,14 +226,14 @@ func (s *Sysroot) Commit(ctx context.Context, c Commit) (string, error) {
 type Deploy struct {
 	OS, Commit string
 	Origin     string   // text of its origin file
-	Kargs      []string // options of ostree admin deploy about the kernel's arguments, as --karg-append=quiet
+	Options    []string // further ones of ostree admin deploy, as --karg-append=quiet
 }
 
 // Deploy makes a deployment of a commit the default one. Its /etc is that of the commit,
 // with what the one before had changed. That becomes the rollback, and others go.
 func (s *Sysroot) Deploy(ctx context.Context, d Deploy) error {
 	const origin = "/tmp/origin"
-	args := append([]string{"admin", "deploy", "--sysroot=" + at, "--os=" + d.OS, "--origin-file=" + origin}, d.Kargs...)
+	args := append([]string{"admin", "deploy", "--sysroot=" + at, "--os=" + d.OS, "--origin-file=" + origin}, d.Options...)
 	err := s.room.Enter(func() error { return os.WriteFile(origin, []byte(d.Origin), 0o644) })
 	if err == nil {
 		_, err = s.Run(ctx, "make a deployment", nil, append(args, d.Commit)...)
