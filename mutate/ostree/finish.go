@@ -62,7 +62,11 @@ func (s *Sysroot) finish(ctx context.Context, c Change, usr, etc bool) error {
 		return err
 	}
 	old := before[0]
-	if err := old.changeable(c.Of); err != nil {
+	if old.Dir() != c.Of {
+		return fault.New(fault.Image, "ostree admin set-default, on a machine that runs it",
+			"/%s is what the boot loader starts, and the first deployment for ostree is /%s", c.Of, old.Dir())
+	}
+	if err := old.Committable(); err != nil {
 		return err
 	}
 	if err := checkComposefs(ctx, old); err != nil {
@@ -96,14 +100,10 @@ func (s *Sysroot) finish(ctx context.Context, c Change, usr, etc bool) error {
 	return s.drop(ctx, after, c.Keep)
 }
 
-// changeable refuses a deployment that ostree cannot be trusted to change as it would on
-// the machine. dir is the one that is meant.
-func (d Deployment) changeable(dir string) error {
-	switch {
-	case d.Dir() != dir:
-		return fault.New(fault.Image, "ostree admin set-default, on a machine that runs it",
-			"/%s is what the boot loader starts, and the first deployment for ostree is /%s", dir, d.Dir())
-	case d.Loader != "bls":
+// Committable is nil if ostree can be trusted to change the deployment, which starts by
+// default, as it would on the machine. Else the error is of class [fault.Image].
+func (d Deployment) Committable() error {
+	if d.Loader != "bls" {
 		return fault.New(fault.Image, "have the boot loader read loader entries (blscfg), or leave mode: commit out",
 			"%s, which is not of loader entries, would have to be made anew by a program of the image: nothing of it runs outside a step", d.Entry)
 	}

@@ -45,17 +45,30 @@ const at = "/sysroot"
 // none.
 var through = []string{"/usr/bin/unshare", "--fork", "--kill-child", "--pid", "--mount-proc", "--net", "--ipc", "/usr/bin/ostree"}
 
+const what = "change a deployment of ostree"
+
+// Need is an error of class [fault.Host] if the machine lacks what it takes to change
+// deployments.
+func Need() error {
+	for _, program := range []string{"ostree", "unshare"} {
+		if err := tool.Need(program, what); err != nil {
+			return err
+		}
+	}
+	if !mount.KernelHas("overlay") {
+		return fault.New(fault.Host, "modprobe overlay", "%s: this kernel has no overlay", what)
+	}
+	return nil
+}
+
 // Open makes a sysroot. It is an error of class [fault.Host] if the machine has no
 // ostree, and of class [fault.Image] if the repository is not one of deployments.
 func Open(o Options) (*Sysroot, error) {
-	const what = "change a deployment of ostree"
+	if err := Need(); err != nil {
+		return nil, err
+	}
 	programs := map[string]string{}
 	for name, program := range map[string]string{"ostree": "ostree", "unshare": "unshare", "bwrap": "true"} {
-		if name == program {
-			if err := tool.Need(program, what); err != nil {
-				return nil, err
-			}
-		}
 		file, err := exec.LookPath(program)
 		if err == nil {
 			file, err = filepath.EvalSymlinks(file)
