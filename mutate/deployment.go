@@ -11,6 +11,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/lazyregexp"
 	"github.com/imgmut/imgmut/mutate/ostree"
 	"github.com/imgmut/imgmut/mutate/record"
@@ -104,7 +105,7 @@ const mendUsr = "with ostree: {mode: commit} in the recipe, what steps change in
 
 // writesUsr makes an error of a step one that says where it wrote, if it was where a
 // deployment is read-only. tail is what the step printed last.
-func (b *build) writesUsr(err error, tail []string) error {
+func (b *build) writesUsr(g *guest.Guest, err error, tail []string) error {
 	l := b.guests.layout
 	if err == nil || l.Deployed() == "" || b.plan.commits() {
 		return err
@@ -117,10 +118,14 @@ func (b *build) writesUsr(err error, tail []string) error {
 		if !readOnly().MatchString(line) {
 			continue
 		}
-		for _, name := range pathIn().FindAllString(line, -1) {
-			if m, ok := l.Innermost(name); ok && m.ReadOnly {
+		names := pathIn().FindAllString(line, -1)
+		for _, name := range names {
+			if l.Unwritable(disk.TreeAt(g.Root()), name) {
 				return fault.New(fault.Step, mendUsr, "%w: %s is read-only in a deployment of ostree in mode etc: mode commit can change it", err, name)
 			}
+		}
+		if len(names) > 0 {
+			continue
 		}
 		return fault.New(fault.Step, mendUsr, "%w: /usr is read-only in a deployment of ostree in mode etc: mode commit can change it", err)
 	}
