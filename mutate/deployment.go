@@ -33,7 +33,7 @@ func checkOstree(r *recipes.Recipe, l *disk.Layout) error {
 	case o == recipes.Ostree{}:
 		return nil
 	case l.Deployed() == "":
-		return recipes.Problems{r.OstreeProblem("", "leave it out: steps can change all of such a system",
+		return recipes.Problems{r.OstreeProblem("leave it out: steps can change all of such a system",
 			"the base is no deployment of ostree")}
 	case o.Mode == recipes.OstreeCommit && len(l.Deployments) > 0:
 		// Of a base that an older imgmut has imported it is found when the steps have run.

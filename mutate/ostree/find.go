@@ -23,7 +23,7 @@ const (
 
 var (
 	// linkPath is what ostree= names: a link of a boot version.
-	linkPath = lazyregexp.New(`^/?(ostree/boot\.[01]/([^/]+)/[0-9a-f]+/[0-9]+)/?$`)
+	linkPath = lazyregexp.New(`^/?(ostree/boot\.[01]/([^/.][^/]*)/[0-9a-f]+/[0-9]+)/?$`)
 	// deploymentPath is where that link leads.
 	deploymentPath = lazyregexp.New(`^(?:\.\./)*(?:ostree/)?deploy/([^/]+)/deploy/([0-9a-f]{64})\.([0-9]+)$`)
 	deploymentName = lazyregexp.New(`^([0-9a-f]{64})\.([0-9]+)$`)
