@@ -108,7 +108,7 @@ func (p *Picture) draw(ctx context.Context, i *disk.Image) error {
 		return err
 	}
 	p.CommandLine, p.Findings = i.CommandLine(), l.found
-	for _, file := range l.stuck {
+	for _, file := range l.files.InInitrds {
 		p.Findings = append(p.Findings, verify.Finding{Check: "closure", What: stuck(file), Note: true})
 	}
 	return nil
