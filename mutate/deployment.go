@@ -146,23 +146,3 @@ func needOstree(p *plan) error {
 	}
 	return nil
 }
-
-// deployments are those of the finished image.
-func (b *build) deployments(ctx context.Context) (list []ostree.Deployment, err error) {
-	if b.plan.layout.Deployed() == "" {
-		return nil, nil
-	}
-	f, err := os.Open(b.imageFile())
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	i, err := disk.OpenKnown(ctx, f, b.plan.layout.With(nil), b.note)
-	if err != nil {
-		return nil, err
-	}
-	if err = i.FindRoles(); err == nil {
-		list = i.Layout.Deployments
-	}
-	return list, errors.Join(err, i.Close())
-}

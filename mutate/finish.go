@@ -195,15 +195,11 @@ func (b *build) record(
 	if err != nil {
 		return nil, err
 	}
-	deployments, err := b.deployments(ctx)
-	if err != nil {
-		return nil, err
-	}
 	i := &record.Image{
 		Name: p.recipe.Name, Size: p.size(), Made: b.Now().UTC(),
 		Base: p.base.Digest, BaseName: p.recipe.Base.Name, Keys: []record.Key{p.prepare.key}, LayerMade: p.lastMade(),
 		Recipe: p.recipe.Path, RecipeSum: p.recipe.Digest, Identity: id, Assertions: asked,
-		Known: p.base.Findings, Verdict: v, Imgmut: b.Version, Ostree: ostreeOf(p.recipe), Deployments: deployments,
+		Known: p.base.Findings, Verdict: v, Imgmut: b.Version, Ostree: ostreeOf(p.recipe), Deployments: b.guests.deployments,
 	}
 	for _, l := range p.steps {
 		i.Keys = append(i.Keys, l.key)

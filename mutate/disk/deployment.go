@@ -91,25 +91,6 @@ func (l *Layout) Deployed() string {
 	return l.Mounts[n].Sub
 }
 
-// FindDeployments finds the deployments of an image as its files are now, the default
-// first. There are none if its system is no such.
-func (i *Image) FindDeployments() ([]ostree.Deployment, error) {
-	if err := i.FindRoles(); err != nil {
-		return nil, err
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	root, _ := i.Layout.Find(Root)
-	if i.Layout.Deployed() == "" {
-		return nil, nil
-	}
-	files := i.eachVolume()
-	if err := errors.Join(files.errs...); err != nil {
-		return nil, err
-	}
-	return ostree.Find(files.trees[root.Slot], files.entries(root.Slot), ostree.Starts(i.cmdline))
-}
-
 // ChangeSysroot opens the volume with the image's deployments for the machine's ostree,
 // with the volume on its /boot, and calls change. As with [Image.Change] nothing else is
 // mounted meanwhile, and all is read anew afterwards: also which deployment the system is.

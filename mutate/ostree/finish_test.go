@@ -202,9 +202,12 @@ for f in usr/bin/kept usr/etc/labelled usr/etc/replaced; do setfattr -n security
 // TestFinishRefuses what cannot be a commit, and what is not the system that was meant.
 func TestFinishRefuses(t *testing.T) {
 	for name, tc := range map[string]struct{ before, steps, want string }{
-		"a pipe in /usr":            {"", "mkfifo usr/bin/pipe", "/usr/bin/pipe: a device, socket or pipe"},
-		"a menu of GRUB":            {`mkdir boot/grub2; sed 's/^/# /' boot/loader/entries/* >boot/grub2/x; printf 'menuentry a {\nlinux /x %s\n}\n' "$(sed -n 's/^options //p' boot/loader/entries/*)" >boot/grub2/grub.cfg; rm boot/loader/entries/*`, "", "grub.cfg"},
-		"a repository of archives":  {"ostree config --repo=ostree/repo set core.mode archive", "", "want bare"},
+		"a pipe in /usr":           {"", "mkfifo usr/bin/pipe", "/usr/bin/pipe: a device, socket or pipe"},
+		"a menu of GRUB":           {`mkdir boot/grub2; sed 's/^/# /' boot/loader/entries/* >boot/grub2/x; printf 'menuentry a {\nlinux /x %s\n}\n' "$(sed -n 's/^options //p' boot/loader/entries/*)" >boot/grub2/grub.cfg; rm boot/loader/entries/*`, "", "grub.cfg"},
+		"a repository of archives": {"ostree config --repo=ostree/repo set core.mode archive", "", "want bare"},
+		"a full volume": {
+			`fallocate -l $(($(df --output=avail -B1 . | tail -n 1) - 4000000)) full`, "head -c 2M /dev/urandom >usr/bin/large", "filesystem is full",
+		},
 		"a deployment of composefs": {"chattr -i $d; : >$d/.ostree.cfs", "", "composefs"},
 	} {
 		t.Run(name, func(t *testing.T) {
