@@ -16,6 +16,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/mount"
+	"github.com/imgmut/imgmut/mutate/ostree"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -33,9 +34,13 @@ type guests struct {
 	layout  *disk.Layout
 	unsure  bool                       // the layout's mounts are another image's, as far as is known
 	lent    *disk.Lent                 // what that guest may be lent, nil if nothing
+	overlay bool                       // steps find a deployment of ostree in which all can be changed
+	fresh   bool                       // no step has run yet
 	image   atomic.Pointer[disk.Image] // what the last guest that was started runs in, nil if that has ended
 	looked  sync.Mutex                 // is held while the image of a guest that may end is looked into
 	closing []func() error             // ends of what was started, last first
+	// deployments are those of the image that was judged last, if its system is one of ostree.
+	deployments []ostree.Deployment
 }
 
 // start runs a guest over a fork, which is mounted as its own files say. It ends
@@ -60,6 +65,7 @@ func (gs *guests) start(ctx context.Context, file string, want guest.Spec) (*gue
 			return nil, err
 		}
 		if current {
+			gs.fresh = false
 			gs.closing = append(gs.closing, g.Kill)
 			return g, nil
 		}
@@ -85,7 +91,9 @@ func (gs *guests) startOn(ctx context.Context, file string, s guest.Spec) (_ *gu
 	users, err := s.Users.Namespace()
 	if err == nil {
 		defer users.Close()
-		c.Places, err = image.MountGuest(disk.GuestOptions{Users: users, ReadOnly: s.ReadOnly, Unsure: gs.unsure})
+		c.Places, err = image.MountGuest(disk.GuestOptions{
+			Users: users, ReadOnly: s.ReadOnly, Unsure: gs.unsure, Overlay: gs.overlay, Fresh: gs.fresh,
+		})
 	}
 	var lent *disk.Lent
 	if err == nil && s.Lent {
@@ -219,7 +227,7 @@ func (gs *guests) judge(
 			}
 			// Of the image itself, whose partitions have other names than those of the base.
 			// Its roles have been found by now.
-			gs.layout = i.Layout
+			gs.layout, gs.overlay = i.Layout, false
 			if lacks {
 				if err := gs.makePlaces(ctx, scratch); err != nil {
 					return nil, err
@@ -231,6 +239,7 @@ func (gs *guests) judge(
 			return askedGuest{asked, sealedIn(gs.image.Load(), asked)}, nil
 		},
 	})
+	gs.deployments = i.Layout.Deployments
 	if err == nil && asked != nil {
 		gs.stopLater(asked) // not killed: that would be a failed unit in the machine's journal
 	}

@@ -166,6 +166,7 @@ func (b *build) runStep(
 		if l.material.Boot {
 			sealed = nil
 		}
+		err = b.writesUsr(g, err, tail)
 		return changed, &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network, Boot: l.material.Boot,
 			Tail: tail, Err: err, Sealed: sealed, Full: b.full(g.Rooms(), saysFull(tail, err))}
 	}
@@ -271,7 +272,7 @@ func (b *build) cloneSettled(ctx context.Context, g *guest.Guest, clone func() e
 			return err
 		}
 	}
-	b.findChanges(ctx, changed) // meanwhile: that only reads, and the kernel takes its time to write
+	b.findChanges(ctx, changed || b.plan.commits) // meanwhile: that only reads, and the kernel takes its time to write
 	if err := g.Settle(); err != nil {
 		return err
 	}

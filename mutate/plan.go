@@ -23,6 +23,8 @@ type plan struct {
 	source *step.Source
 	growth fork.Growth  // of its disk
 	layout *disk.Layout // what is in it then
+	// commits says that what the steps change becomes a new deployment of ostree.
+	commits bool
 	// prepare is the first layer of every chain: the base as steps find it. It is no
 	// step of the recipe.
 	prepare link
@@ -72,7 +74,10 @@ func (e *Engine) plan(
 	if err := checkIdentity(r, &base.Layout); err != nil {
 		return nil, err
 	}
-	p := &plan{recipe: r, base: base, source: src}
+	if err := checkOstree(r, &base.Layout); err != nil {
+		return nil, err
+	}
+	p := &plan{recipe: r, base: base, source: src, commits: r.Ostree.Mode == recipes.OstreeCommit}
 	var err error
 	if p.growth, p.layout, err = e.growth(r, base); err != nil {
 		return nil, err
@@ -112,8 +117,8 @@ func (e *Engine) announce(p *plan, o ApplyOptions) error {
 // as what it comes to, in whatever way the recipe says it.
 func (p *plan) chain(ctx context.Context, steps []step.Decoded) (err error) {
 	p.prepare.material = record.Material{Parent: record.Key(p.base.Digest), Kind: "prepare", Version: disk.MountsVersion}
-	if p.growth != (fork.Growth{}) {
-		if p.prepare.material.Options, err = json.Marshal(p.growth); err != nil {
+	if is := p.prepares(); is != (prepared{}) {
+		if p.prepare.material.Options, err = json.Marshal(is); err != nil {
 			return err
 		}
 	}

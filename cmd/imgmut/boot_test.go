@@ -29,8 +29,40 @@ var bootCases = []bootCase{
 		name: "grub", layout: "debian-cloud", firmwares: []fixtures.Firmware{fixtures.BIOS, fixtures.UEFI}, always: true,
 	},
 	{
+		name: "uki", layout: "debian-13", firmwares: []fixtures.Firmware{fixtures.UEFI},
+		steps: `  - packages: {install: [systemd-ukify]}
+  - run:
+      boot: true
+      script: |
+        echo layout=uki > /etc/kernel/install.conf
+        echo "root=UUID=$(findmnt -no UUID /) ro console=ttyS0" > /etc/kernel/cmdline
+        version=$(ls /usr/lib/modules)
+        kernel-install add "$version" "/boot/vmlinuz-$version"
+        rm -r /efi/loader/entries/debian.conf /efi/debian
+`,
+		checks: `bootctl status --no-pager | grep -A 3 "Current Boot Loader:"; ls /efi/EFI/Linux/*.efi && ! ls /efi/loader/entries/*.conf`,
+	},
+	{
 		name: "btrfs", layout: "suse", firmwares: []fixtures.Firmware{fixtures.BIOS},
 		checks: "test $(findmnt --noheadings --types btrfs | wc -l) -ge 10",
+	},
+	{
+		name: "xfs", layout: "rhel", firmwares: []fixtures.Firmware{fixtures.BIOS},
+		// Its own menu asks for a command that Debian 12's GRUB has not, which knows no place but /boot/grub.
+		steps: `  - kernel-args: {add: [console=ttyS0]}
+  - run: {boot: true, script: ln -s grub2 /boot/grub && grub-mkconfig -o /boot/grub2/grub.cfg}
+`,
+		checks: `test "$(findmnt --noheadings --types xfs --output TARGET | sort | tr '\n' ' ')" = "/ /boot "`,
+	},
+	{
+		name: "anew", layout: "debian-cloud", firmwares: []fixtures.Firmware{fixtures.BIOS, fixtures.UEFI},
+		steps: `  - packages: {install: [linux-image-amd64]}
+  - run: {boot: true, script: "DEBIAN_FRONTEND=noninteractive apt-get -y purge 'linux-image-*cloud*'"}
+`,
+		more: "identity: {filesystems: true}\ndisk: {size: +2G}\n",
+		checks: `uname -r; case $(uname -r) in *cloud*) exit 1 ;; esac
+test "$(findmnt --noheadings --output UUID /)" != 5173b296-a04e-4fc2-9365-4e90c71b2a05
+test $(df --output=size / | tail -n 1) -gt 3500000`,
 	},
 }
 

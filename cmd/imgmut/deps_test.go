@@ -19,13 +19,14 @@ var ourImports = map[string][]string{
 	},
 	"mutate": {
 		"mutate/agent", "mutate/boot", "mutate/catalog", "mutate/content", "mutate/deliver", "mutate/disk", "mutate/etc", "mutate/fault",
-		"mutate/fork", "mutate/format", "mutate/guest", "mutate/mount", "mutate/printable", "mutate/remote", "mutate/record", "mutate/reflink",
-		"mutate/statcache", "mutate/step", "mutate/store", "mutate/verify", "recipes",
+		"mutate/fork", "mutate/format", "mutate/guest", "mutate/mount", "mutate/ostree", "mutate/printable", "mutate/remote",
+		"mutate/record", "mutate/reflink", "mutate/statcache", "mutate/step", "mutate/store", "mutate/verify", "recipes",
 	},
 	"mutate/verify": {
 		"mutate/agent", "mutate/boot", "mutate/disk", "mutate/etc", "mutate/fault", "mutate/packages", "mutate/record",
 		"mutate/reflink", "mutate/refs", "mutate/tool", "recipes",
 	},
+	"mutate/ostree":   {"mutate/boot", "mutate/etc", "mutate/fault", "mutate/mount", "mutate/tool"},
 	"mutate/packages": {"mutate/agent", "mutate/etc"},
 	"mutate/deliver": {
 		"mutate/content", "mutate/fault", "mutate/lock", "mutate/mount", "mutate/record", "mutate/reflink", "mutate/store",
@@ -36,11 +37,12 @@ var ourImports = map[string][]string{
 	},
 	"mutate/guest":   {"mutate/agent", "mutate/fault", "mutate/mount"},
 	"mutate/catalog": {"mutate/fault", "mutate/record", "mutate/store"},
-	"mutate/record":  {"mutate/content", "mutate/disk"},
+	"mutate/record":  {"mutate/content", "mutate/disk", "mutate/ostree"},
 	"mutate/step":    {"mutate/agent", "mutate/boot", "mutate/etc", "mutate/packages", "mutate/record", "recipes"},
 	"mutate/store":   {"mutate/fault", "mutate/lock", "mutate/mount", "mutate/reflink", "mutate/tool"},
 	"mutate/disk": {
-		"mutate/boot", "mutate/content", "mutate/etc", "mutate/fault", "mutate/gpt", "mutate/mount", "mutate/reflink", "mutate/tool",
+		"mutate/boot", "mutate/content", "mutate/etc", "mutate/fault", "mutate/gpt", "mutate/mount", "mutate/ostree", "mutate/reflink",
+		"mutate/tool",
 	},
 	"mutate/remote":     {"mutate/content", "mutate/fault", "mutate/tool"},
 	"mutate/refs":       {"mutate/bootfile", "mutate/etc", "mutate/fault", "mutate/uki"},

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"syscall"
@@ -180,6 +181,10 @@ func (c *Changes) write(i *disk.Image, id record.Identity) error {
 	err := i.Change(func(writable []disk.Placed) error {
 		for n, t := range writable {
 			for _, p := range c.patches[n] {
+				if i.IsObject(t, p.File) {
+					return fault.New(fault.Image, "make the container image, or commit, without it there",
+						"%s names a volume, and cannot be changed: it is an object of the repository of ostree", path.Join(t.At, p.File))
+				}
 				if err := patch(t, p); err != nil {
 					return err
 				}

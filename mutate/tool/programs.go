@@ -30,6 +30,8 @@ var programs = []Program{
 	{"fsck.vfat", "dosfstools", "images with an EFI system partition"},
 	{"qemu-img", "qemu-utils", "importing vmdk, vhdx, vdi and vpc"},
 	{"gpgv", "gpgv", "bases by a signed list of sums"},
+	{"ostree", "ostree", "images of ostree and bootc, where a recipe changes /usr"},
+	{"unshare", "util-linux", "images of ostree and bootc, where a recipe changes /usr"},
 	{"mcopy", "mtools", "writing to an EFI system partition where the kernel has no vfat"},
 	{"mdel", "mtools", "removing files there"},
 	{"mrd", "mtools", "removing directories there"},
