@@ -64,6 +64,18 @@ var bootCases = []bootCase{
 test "$(findmnt --noheadings --output UUID /)" != 5173b296-a04e-4fc2-9365-4e90c71b2a05
 test $(df --output=size / | tail -n 1) -gt 3500000`,
 	},
+	{
+		name: "deployment", layout: "bootc-boot", firmwares: []fixtures.Firmware{fixtures.BIOS},
+		steps: `  - run: echo made > /usr/share/made && rm /usr/share/common-licenses/GPL-3
+`,
+		more: "ostree: {mode: commit}\n",
+		checks: `ostree admin status
+test $(ostree admin status | grep -c '(rollback)') = 1
+grep -x made /usr/share/made
+! test -e /usr/share/common-licenses/GPL-3
+! touch /usr/share/other 2>/dev/null
+test -e /run/ostree-booted`,
+	},
 }
 
 // booted asks a system that has started whether it is what an image should be: nothing failed, all that fstab mounts

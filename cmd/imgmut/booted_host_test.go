@@ -38,8 +38,8 @@ imgmut verify web
 # What steps write to the ESP, which this kernel mounts, is in the image, with the image's names: in a layer that is
 # gone on from, and in the last.
 for last in one two; do
-	sed "s/LAST/$last/" esp.yaml >esp-$last.yaml
-	imgmut --host system apply esp-$last.yaml
+	sed "s/LAST/$last/" esp.yaml >now.yaml
+	imgmut --host system apply now.yaml
 	image=/var/lib/imgmut/pool/images/esp.raw
 	mtype -i $image@@1M ::/loader/entries/debian.conf >entry
 	grep -x '# step 1' entry
