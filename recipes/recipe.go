@@ -26,6 +26,7 @@ type Recipe struct {
 	Name     string
 	Base     Base
 	Disk     Disk
+	Bootc    Bootc
 	Steps    []Step
 	Verify   []Assertion
 	Identity Identity
