@@ -26,6 +26,7 @@ var ourImports = map[string][]string{
 		"mutate/agent", "mutate/boot", "mutate/disk", "mutate/etc", "mutate/fault", "mutate/packages", "mutate/record",
 		"mutate/reflink", "mutate/refs", "mutate/tool", "recipes",
 	},
+	"mutate/ostree":   {"mutate/boot", "mutate/etc", "mutate/fault", "mutate/mount", "mutate/tool"},
 	"mutate/packages": {"mutate/agent", "mutate/etc"},
 	"mutate/deliver": {
 		"mutate/content", "mutate/fault", "mutate/lock", "mutate/mount", "mutate/record", "mutate/reflink", "mutate/store",
@@ -40,7 +41,8 @@ var ourImports = map[string][]string{
 	"mutate/step":    {"mutate/agent", "mutate/packages", "mutate/record", "recipes"},
 	"mutate/store":   {"mutate/fault", "mutate/lock", "mutate/mount", "mutate/reflink", "mutate/tool"},
 	"mutate/disk": {
-		"mutate/boot", "mutate/content", "mutate/etc", "mutate/fault", "mutate/gpt", "mutate/mount", "mutate/reflink", "mutate/tool",
+		"mutate/boot", "mutate/content", "mutate/etc", "mutate/fault", "mutate/gpt", "mutate/mount", "mutate/ostree", "mutate/reflink",
+		"mutate/tool",
 	},
 	"mutate/remote":     {"mutate/content", "mutate/fault", "mutate/tool"},
 	"mutate/refs":       {"mutate/bootfile", "mutate/etc", "mutate/fault", "mutate/uki"},

@@ -1,13 +1,14 @@
 package disk
 
 import (
-	"fmt"
+	"errors"
 	"path"
-	"strings"
+	"slices"
 
+	"github.com/imgmut/imgmut/mutate/boot"
 	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/fault"
-	"github.com/imgmut/imgmut/mutate/lazyregexp"
+	"github.com/imgmut/imgmut/mutate/ostree"
 )
 
 // A system of ostree is no tree on a disk. It is a deployment, one of several
@@ -15,41 +16,136 @@ import (
 // (ostree-prepare-root(1)): read-only, but for an /etc of its own and a /var that all
 // deployments of one operating system share. The whole of the volume is on /sysroot.
 
-// deploymentPath is where a deployment is in its volume: of which operating system,
-// and its name, a checksum and a number.
-var deploymentPath = lazyregexp.New(`^(?:\.\./)*(?:ostree/)?deploy/([^/]+)/deploy/([0-9a-f]{64}\.[0-9]+)$`)
+// fromDeployment is what says so.
+const fromDeployment = "ostree's deployment"
 
 // deployment gives what the system mounts of a volume with deployments, / first: the one
 // that the boot loader starts by default.
-func (i *Image) deployment(v Volume, tree *Tree, k kernelSays) ([]Mounted, error) {
-	refuse := func(format string, args ...any) error {
-		return fault.New(fault.Image, "ostree admin status, on a machine that runs it, says which deployments are whole",
-			"%s holds deployments of ostree, but %s", v, fmt.Sprintf(format, args...))
-	}
-	starts := k().ostree
-	if starts == "" {
-		return nil, refuse("no boot loader's entry says which one starts (ostree=)")
-	}
-	link := strings.Trim(starts, "/")
-	target, err := tree.ReadLink(link)
+func (i *Image) deployment(v Volume, tree *Tree, files volumeFiles, k kernelSays) ([]Mounted, error) {
+	list, err := ostree.Find(tree, files.entries(v.Slot), k().ostree)
 	if err != nil {
-		return nil, refuse("/%s, which the boot loader starts, cannot be read: %v", link, err)
+		return nil, fault.New(fault.Image, "", "%s holds deployments of ostree, but %w", v, err)
 	}
-	m := deploymentPath().FindStringSubmatch(target)
-	if m == nil {
-		return nil, refuse("/%s, which the boot loader starts, leads to %s", link, target)
+	i.deployments = list
+	d := list[0]
+	prepared := d.Prepared(tree)
+	if prepared.Transient != "" {
+		return nil, fault.New(fault.Image, "make what is to stay in the container image, or leave transient out of prepare-root.conf",
+			"%s holds deployments of ostree, but what steps change in %s would be gone when it starts (prepare-root.conf: transient)",
+			v, prepared.Transient)
 	}
-	state := path.Join("ostree/deploy", m[1])
-	dir := path.Join(state, "deploy", m[2])
-	if !etc.Exists(tree, path.Join(dir, "usr/lib/os-release")) || !etc.Exists(tree, path.Join(dir, "etc")) {
-		return nil, refuse("/%s, which the boot loader starts, is not whole", dir)
-	}
-	const from = "ostree's deployment"
 	mounts := []Mounted{
-		{Mountpoint: "/", Slot: v.Slot, Sub: dir, ReadOnly: true, From: from},
-		{Mountpoint: "/etc", Slot: v.Slot, Sub: path.Join(dir, "etc"), From: from},
-		{Mountpoint: "/sysroot", Slot: v.Slot, Sub: ".", ReadOnly: true, From: from},
-		{Mountpoint: "/var", Slot: v.Slot, Sub: path.Join(state, "var"), From: from},
+		{Mountpoint: "/", Slot: v.Slot, Sub: d.Dir(), ReadOnly: true, From: fromDeployment},
+		{Mountpoint: "/etc", Slot: v.Slot, Sub: path.Join(d.Dir(), "etc"), From: fromDeployment},
+		{Mountpoint: "/sysroot", Slot: v.Slot, Sub: ".", ReadOnly: prepared.ReadOnly, From: fromDeployment},
+		{Mountpoint: "/var", Slot: v.Slot, Sub: d.Var(), From: fromDeployment},
 	}
 	return mounts, i.mount(mounts[0].part())[0]
+}
+
+// entries are those of the boot loaders in any of the volumes, of which root is the one
+// with the slot of that.
+func (f volumeFiles) entries(root int) []boot.Entry {
+	var places []boot.Place
+	for _, slot := range f.slots() {
+		p := boot.Place{FS: f.trees[slot]}
+		switch {
+		case slot == root:
+			p.At = "/"
+		case etc.Exists(p.FS, "loader/entries"):
+			p.At = "/boot"
+		}
+		places = append(places, p)
+	}
+	entries, _ := boot.Entries(places) // what cannot be read says nothing
+	return entries
+}
+
+// Deployed gives the directory of the deployment that is the system's root in its volume,
+// "" if it is none.
+func (l *Layout) Deployed() string {
+	n := slices.IndexFunc(l.Mounts, func(m Mounted) bool { return m.Mountpoint == "/" && m.From == fromDeployment })
+	if n < 0 {
+		return ""
+	}
+	return l.Mounts[n].Sub
+}
+
+// FindDeployments finds the deployments of an image as its files are now, the default
+// first. There are none if its system is no such.
+func (i *Image) FindDeployments() ([]ostree.Deployment, error) {
+	if err := i.FindRoles(); err != nil {
+		return nil, err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	root, _ := i.Layout.Find(Root)
+	if i.Layout.Deployed() == "" {
+		return nil, nil
+	}
+	files := i.eachVolume()
+	if err := errors.Join(files.errs...); err != nil {
+		return nil, err
+	}
+	return ostree.Find(files.trees[root.Slot], files.entries(root.Slot), ostree.Starts(i.cmdline))
+}
+
+// ChangeSysroot opens the volume with the image's deployments for the machine's ostree,
+// with the volume on its /boot, and calls change. As with [Image.Change] nothing else is
+// mounted meanwhile, and all is read anew afterwards: also which deployment the system is.
+func (i *Image) ChangeSysroot(change func(*ostree.Sysroot) error) error {
+	if err := i.FindRoles(); err != nil {
+		return err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err := i.detach(); err != nil {
+		return err
+	}
+	i.access = ReadWrite
+	i.dirty = nil
+	err := i.changeSysroot(change)
+	i.access = ReadOnly
+	err = errors.Join(err, i.detach())
+	i.forget()
+	return err
+}
+
+func (i *Image) changeSysroot(change func(*ostree.Sysroot) error) (err error) {
+	root, _ := i.Layout.Find(Root)
+	at := part{slot: root.Slot}
+	if err := i.mount(at)[0]; err != nil {
+		return err
+	}
+	o := ostree.Options{Root: i.mounted[at]}
+	if v, ok := i.Layout.Find(Boot); ok && v.Slot != root.Slot {
+		if err := i.mount(part{slot: v.Slot})[0]; err != nil {
+			return err
+		}
+		o.Boot = i.mounted[part{slot: v.Slot}]
+	}
+	s, err := ostree.Open(o)
+	if err != nil {
+		return err
+	}
+	if err = change(s); err == nil {
+		err = s.Sync()
+	}
+	return errors.Join(err, s.Close())
+}
+
+// forget makes what the system mounts be found anew.
+func (i *Image) forget() {
+	i.adding.Lock()
+	defer i.adding.Unlock()
+	i.Layout.Mounts = nil
+	i.ostree, i.deployments = nil, nil
+	i.roles = onceRoles(i)
+}
+
+// Anew is the layout without what depends on the files in the image.
+func (l *Layout) Anew() *Layout {
+	n := *l
+	n.Mounts, n.Volumes = nil, slices.Clone(l.Volumes)
+	return &n
 }

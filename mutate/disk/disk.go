@@ -28,6 +28,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/gpt"
+	"github.com/imgmut/imgmut/mutate/ostree"
 )
 
 // TableKind is how an image is partitioned.
@@ -109,6 +110,8 @@ type Layout struct {
 	Disk       string    `json:"disk,omitempty"`       // the disk's name in the image's own files, if they use one: /dev/vda
 	Mounts     []Mounted `json:"mounts,omitempty"`     // what the system mounts, / first, each after what it lies in
 	Volumes    []Volume  `json:"volumes"`
+	// Deployments are those of a system of ostree, the default first.
+	Deployments []ostree.Deployment `json:"deployments,omitempty"`
 }
 
 // PartUUIDs lists by what PARTUUID= names the partitions, in small letters.

@@ -13,6 +13,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/boot"
 	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/mount"
+	"github.com/imgmut/imgmut/mutate/ostree"
 )
 
 // Image is an image that is open: what is in it, the locks that its filesystems
@@ -37,13 +38,15 @@ type Image struct {
 	fats    map[int]*Tree       // by slot
 	said    []etc.Mount         // what fstab and mount units say
 	ostree  []Mounted           // what is mounted of a deployment, beside its root
-	dirty   []int               // slots of volumes whose journal is still to be replayed
-	system  *mount.Tree
-	loaders func() *boot.Loaders // what those of system say, nil if it was not read yet
-	guest   *GuestOptions        // nil if it is read, and not mounted for a guest
-	cmdline string               // the kernel's, empty if no boot loader's file says
-	watch   *watch               // of what the mounts of the guest were found by
-	where   []spot               // in which those mounts are
+	// deployments are those of the volume that is looked into for the root.
+	deployments []ostree.Deployment
+	dirty       []int // slots of volumes whose journal is still to be replayed
+	system      *mount.Tree
+	loaders     func() *boot.Loaders // what those of system say, nil if it was not read yet
+	guest       *GuestOptions        // nil if it is read, and not mounted for a guest
+	cmdline     string               // the kernel's, empty if no boot loader's file says
+	watch       *watch               // of what the mounts of the guest were found by
+	where       []spot               // in which those mounts are
 }
 
 // part is a volume, or what its mount options choose of it.
@@ -77,9 +80,11 @@ func OpenKnown(ctx context.Context, f *os.File, l *Layout, note func(string)) (*
 		File: f, Layout: &known, unlock: unlock, mounted: map[part]*os.File{}, views: map[part]*os.File{},
 		dirs: map[string]*os.File{}, fats: map[int]*Tree{},
 	}
-	i.roles = sync.OnceValue(i.findRoles)
+	i.roles = onceRoles(i)
 	return i, nil
 }
+
+func onceRoles(i *Image) func() error { return sync.OnceValue(i.findRoles) }
 
 // OpenCurrent is [OpenKnown] for a layout that is what the files say now.
 func OpenCurrent(ctx context.Context, f *os.File, l *Layout, note func(string)) (*Image, error) {

@@ -31,6 +31,7 @@ func (i *Image) findRoles() error {
 	if l.Mounts, err = i.findMounts(root, files); err != nil {
 		return err
 	}
+	l.Deployments = i.deployments
 	l.giveRoles()
 	system, _, err := i.systemTree()
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/mount"
+	"github.com/imgmut/imgmut/mutate/ostree"
 )
 
 // findRoot finds the one volume, or the part of one, that holds the operating
@@ -78,7 +79,7 @@ func (i *Image) rootsOf(v Volume, tree *Tree, files volumeFiles, k kernelSays) (
 	}
 	switch what := classify(tree); {
 	case what == "ostree":
-		mounts, err := i.deployment(v, tree, k)
+		mounts, err := i.deployment(v, tree, files, k)
 		if err != nil {
 			return nil, "", err
 		}
@@ -86,6 +87,8 @@ func (i *Image) rootsOf(v Volume, tree *Tree, files volumeFiles, k kernelSays) (
 		return mounts[:1], "", nil
 	case what == "root", what == "" && i.holdsNoUsr(v, tree, files):
 		return []Mounted{m}, "", nil
+	case ostree.IsBootcComposefs(tree):
+		return nil, ostree.BootcComposefs, nil
 	case v.FS != "btrfs":
 		return nil, "", nil
 	}
@@ -169,7 +172,7 @@ func (l *Layout) manyRoots(roots []Mounted) error {
 // root is the root with what its own fstab says of how it is mounted.
 func (i *Image) root(m Mounted, k kernelSays) (Mounted, error) {
 	if m.Sub == "" {
-		i.ostree = nil // another volume has deployments
+		i.ostree, i.deployments = nil, nil // another volume has deployments
 	}
 	tree, err := i.treeAt(m)
 	if err != nil {

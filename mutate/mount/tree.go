@@ -167,6 +167,11 @@ func enterRoot(root *os.File) error {
 	if err := unix.MoveMount(int(root.Fd()), "", unix.AT_FDCWD, here, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("attach a root: %w", err)
 	}
+	return enterAttached(here)
+}
+
+// enterAttached makes what is mounted on a directory the root of the calling thread.
+func enterAttached(here string) error {
 	if err := unix.Chdir(here); err != nil {
 		return fmt.Errorf("enter a root: %w", err)
 	}

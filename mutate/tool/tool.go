@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -25,7 +26,10 @@ import (
 type Call struct {
 	Program string   // its name in the list
 	Args    []string // without the program's name
-	What    string   // what it is wanted for, as "check partition 2 (xfs)"
+	// Through is a command that executes the program, whose path is its last word, in
+	// place of which it is run: nil runs the program itself.
+	Through []string
+	What    string // what it is wanted for, as "check partition 2 (xfs)"
 	Stdin   io.Reader
 	Stdout  io.Writer  // gets what it prints, if that may be much; nil keeps the start of it
 	Files   []*os.File // open in it as descriptors 3, 4, …
@@ -95,7 +99,11 @@ func (o *output) Write(b []byte) (int, error) {
 // [fault.Host] if it is not installed, and the cause of the context if that ended.
 func Run(ctx context.Context, c Call) ([]byte, error) {
 	p := find(c.Program)
-	cmd := exec.CommandContext(ctx, c.Program, c.Args...)
+	argv := append(slices.Clone(c.Through), c.Args...)
+	if len(c.Through) == 0 {
+		argv = append([]string{c.Program}, c.Args...)
+	}
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	// os/exec takes the last of two equal names.
 	cmd.Env = append(append(os.Environ(), "LC_ALL=C", "LANGUAGE="), c.Env...)
 	cmd.Stdin, cmd.ExtraFiles = c.Stdin, c.Files
