@@ -27,6 +27,9 @@ var ourImports = map[string][]string{
 		"mutate/reflink", "mutate/refs", "mutate/tool", "recipes",
 	},
 	"mutate/ostree":   {"mutate/boot", "mutate/etc", "mutate/fault", "mutate/mount", "mutate/tool"},
+	"mutate/bootc": {
+		"mutate/compress", "mutate/content", "mutate/fault", "mutate/mount", "mutate/ostree", "mutate/tool",
+	},
 	"mutate/packages": {"mutate/agent", "mutate/etc"},
 	"mutate/deliver": {
 		"mutate/content", "mutate/fault", "mutate/lock", "mutate/mount", "mutate/record", "mutate/reflink", "mutate/store",

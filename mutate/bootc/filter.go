@@ -45,7 +45,7 @@ const (
 	maxNames    = 256 << 20 // bytes of names that are kept in memory
 	maxUnpacked = 1 << 40   // bytes of one layer
 	maxName     = 4095      // bytes of a path, as the kernel has it
-	roomStep    = 64 << 20 // bytes between two questions for room
+	roomStep    = 64 << 20  // bytes between two questions for room
 )
 
 const (
@@ -61,7 +61,8 @@ var emptied = []string{"run", "tmp", "proc", "sys", "dev"}
 type filter struct {
 	LayerFilter
 	in      *tar.Reader
-	out     *tar.Writer
+	out     *tar.Writer // to headers
+	headers *headers
 	left    Left
 	files   map[string]bool // that were written, by the name they have in the commit: true for a file
 	names   int             // bytes of these
@@ -83,8 +84,9 @@ type object struct {
 // Copy reads a layer, an uncompressed tar, to the end of the tar, and writes what ostree
 // can commit. Errors about the layer are of class [fault.Image].
 func (f LayerFilter) Copy(ctx context.Context, in io.Reader, out io.Writer) (_ Left, err error) {
+	to := &headers{out: out}
 	w := &filter{
-		LayerFilter: f, in: tar.NewReader(content.Reader(ctx, in, func(int) {})), out: tar.NewWriter(out),
+		LayerFilter: f, in: tar.NewReader(content.Reader(ctx, in, func(int) {})), out: tar.NewWriter(to), headers: to,
 		files: map[string]bool{}, objects: map[string]*object{},
 	}
 	defer func() {
@@ -92,7 +94,10 @@ func (f LayerFilter) Copy(ctx context.Context, in io.Reader, out io.Writer) (_ L
 			err = errors.Join(err, w.stash.Close())
 		}
 	}()
-	for n := 0; ; n++ {
+	if err := w.root(); err != nil {
+		return w.left, layerError(ctx, err)
+	}
+	for {
 		h, err := w.in.Next()
 		if err == io.EOF {
 			for _, o := range w.objects {
@@ -109,6 +114,17 @@ func (f LayerFilter) Copy(ctx context.Context, in io.Reader, out io.Writer) (_ L
 			return w.left, layerError(ctx, err)
 		}
 	}
+}
+
+// root writes the root of the tree, which a layer need not list.
+func (w *filter) root() error {
+	h := &tar.Header{Typeflag: tar.TypeDir, Name: ".", Mode: 0o755, ModTime: time.Unix(0, 0)}
+	if of, err := w.lower("."); err != nil {
+		return err
+	} else if of != nil {
+		h = of.header
+	}
+	return w.write(h, nil)
 }
 
 // layerError is whose fault an error is that came of reading a layer, or of writing.
@@ -256,9 +272,16 @@ func (w *filter) write(h *tar.Header, data io.Reader) error {
 		}
 		h.PAXRecords["hdrcharset"] = "BINARY"
 	}
+	if err := w.out.Flush(); err != nil { // what fills up the block of the entry before
+		return wrote(err)
+	}
+	w.headers.begin()
 	if err := w.out.WriteHeader(h); errors.Is(err, tar.ErrHeader) {
 		return bad(h.Name, "it cannot be kept: %v", err)
 	} else if err != nil {
+		return wrote(err)
+	}
+	if err := w.headers.end(); err != nil {
 		return wrote(err)
 	}
 	for rest := h.Size; rest > 0; {
