@@ -33,6 +33,9 @@ type build struct {
 
 // begin gets ready to make what is missing of the plan.
 func (e *Engine) begin(ctx context.Context, p *plan) (*build, error) {
+	if err := needOstree(p); err != nil {
+		return nil, err
+	}
 	base, err := os.Open(e.Catalog().BaseFile(p.base.Digest))
 	if err != nil {
 		return nil, err
@@ -43,7 +46,7 @@ func (e *Engine) begin(ctx context.Context, p *plan) (*build, error) {
 	}
 	return &build{
 		Engine: e, plan: p, run: run, base: base, stop: func() {},
-		commits: newCommitter(ctx, e.Catalog()), guests: &guests{Engine: e, run: run, layout: p.layout},
+		commits: newCommitter(ctx, e.Catalog()), guests: &guests{Engine: e, run: run, layout: p.layout, overlay: p.commits(), fresh: p.reused == 0},
 	}, nil
 }
 

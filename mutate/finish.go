@@ -35,7 +35,7 @@ func (e *Engine) existingImage(p *plan, assertions []verify.Assertion) (*record.
 		return nil, false, err
 	}
 	same := i.Keys[len(i.Keys)-1] == p.last() && madeOf(i, p.lastMade()) &&
-		i.Identity.Equal(p.identity()) &&
+		i.Identity.Equal(p.identity()) && i.Ostree.Equal(ostreeOf(p.recipe)) &&
 		record.SameAssertions(i.Assertions, asked) && i.Verdict.OK && e.unchanged(i)
 	return i, same, nil
 }
@@ -163,11 +163,15 @@ func (b *build) record(
 	if err != nil {
 		return nil, err
 	}
+	deployments, err := b.deployments(ctx)
+	if err != nil {
+		return nil, err
+	}
 	i := &record.Image{
 		Name: p.recipe.Name, Size: p.size(), Made: b.Now().UTC(),
 		Base: p.base.Digest, BaseName: p.recipe.Base.Name, Keys: []record.Key{p.prepare.key}, LayerMade: p.lastMade(),
 		Recipe: p.recipe.Path, RecipeSum: p.recipe.Digest, Identity: id, Assertions: asked,
-		Known: p.base.Findings, Verdict: v, Imgmut: b.Version,
+		Known: p.base.Findings, Verdict: v, Imgmut: b.Version, Ostree: ostreeOf(p.recipe), Deployments: deployments,
 	}
 	for _, l := range p.steps {
 		i.Keys = append(i.Keys, l.key)

@@ -32,6 +32,8 @@ type guests struct {
 	run     *store.Workspace
 	layout  *disk.Layout
 	unsure  bool                       // the layout's mounts are another image's, as far as is known
+	overlay bool                       // steps find a deployment of ostree in which all can be changed
+	fresh   bool                       // no step has run yet
 	image   atomic.Pointer[disk.Image] // what the last guest that was started runs in, nil if that has ended
 	looked  sync.Mutex                 // is held while the image of a guest that may end is looked into
 	closing []func() error             // ends of what was started, last first
@@ -57,6 +59,7 @@ func (gs *guests) start(ctx context.Context, file string, readOnly, network bool
 			return nil, err
 		}
 		if current {
+			gs.fresh = false
 			gs.closing = append(gs.closing, g.Kill)
 			return g, nil
 		}
@@ -82,7 +85,9 @@ func (gs *guests) startOn(ctx context.Context, file string, s guest.Spec) (_ *gu
 	users, err := s.Users.Namespace()
 	if err == nil {
 		defer users.Close()
-		c.Places, err = image.MountGuest(disk.GuestOptions{Users: users, ReadOnly: s.ReadOnly, Unsure: gs.unsure})
+		c.Places, err = image.MountGuest(disk.GuestOptions{
+			Users: users, ReadOnly: s.ReadOnly, Unsure: gs.unsure, Overlay: gs.overlay, Fresh: gs.fresh,
+		})
 	}
 	var h Host
 	if err == nil {
@@ -196,7 +201,7 @@ func (gs *guests) judge(
 			}
 			// Of the image itself, whose partitions have other names than those of the base.
 			// Its roles have been found by now.
-			gs.layout = i.Layout
+			gs.layout, gs.overlay = i.Layout, false
 			if lacks {
 				if err := gs.makePlaces(ctx, scratch); err != nil {
 					return nil, err

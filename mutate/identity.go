@@ -42,7 +42,9 @@ func checkIdentity(r *recipes.Recipe, l *disk.Layout) error {
 // makeImage makes a fork of the last layer that is an image of its own.
 func (b *build) makeImage(ctx context.Context, id record.Identity) error {
 	layout := b.plan.layout
-	b.phase("identity")
+	if !b.plan.commits() {
+		b.phase("identity")
+	}
 	b.beginSums(ctx)
 	if err := b.forkLast(b.imageFile()); err != nil {
 		return err
@@ -57,6 +59,12 @@ func (b *build) makeImage(ctx context.Context, id record.Identity) error {
 		return err
 	}
 	defer f.Close()
+	if b.plan.commits() {
+		if err := b.deploy(ctx, f); err != nil {
+			return err
+		}
+		b.phase("identity")
+	}
 	if err := b.identify(ctx, f, id); err != nil {
 		return fmt.Errorf("give %s its identity: %w", b.plan.recipe.Name, err)
 	}
@@ -84,7 +92,11 @@ func (b *build) identify(ctx context.Context, f *os.File, id record.Identity) er
 
 // identifyAlone is identify by nothing but the image.
 func (b *build) identifyAlone(ctx context.Context, f *os.File, id record.Identity) (err error) {
-	i, err := disk.OpenKnown(ctx, f, b.plan.layout, b.note)
+	layout := b.plan.layout
+	if b.plan.commits() { // the system is another deployment now
+		layout = layout.With(nil)
+	}
+	i, err := disk.OpenKnown(ctx, f, layout, b.note)
 	if err != nil {
 		return err
 	}

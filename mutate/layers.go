@@ -159,6 +159,7 @@ func (b *build) runStep(
 		b.Events(Event{Type: EventFailed, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind,
 			Took: time.Since(started)})
 		tail := lines.tail()
+		err = b.writesUsr(err, tail)
 		return changed, &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network,
 			Tail: tail, Err: err, Sealed: b.guests.image.Load().Sealed(), Full: b.full(g.Rooms(), saysFull(tail, err))}
 	}
@@ -249,7 +250,7 @@ func (b *build) seal(ctx context.Context, g *guest.Guest, work string, i int, ch
 // cloneSettled is a snapshot of a guest that has nothing more to do. It ends
 // while the image is being finished.
 func (b *build) cloneSettled(ctx context.Context, g *guest.Guest, clone func() error, changed bool) error {
-	b.findChanges(ctx, changed) // meanwhile: that only reads, and the kernel takes its time to write
+	b.findChanges(ctx, changed || b.plan.commits()) // meanwhile: that only reads, and the kernel takes its time to write
 	if err := g.Settle(); err != nil {
 		return err
 	}

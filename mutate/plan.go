@@ -72,6 +72,9 @@ func (e *Engine) plan(
 	if err := checkIdentity(r, &base.Layout); err != nil {
 		return nil, err
 	}
+	if err := checkOstree(r, &base.Layout); err != nil {
+		return nil, err
+	}
 	p := &plan{recipe: r, base: base, source: src}
 	var err error
 	if p.growth, p.layout, err = e.growth(r, base); err != nil {
@@ -112,8 +115,8 @@ func (e *Engine) announce(p *plan, o ApplyOptions) error {
 // as what it comes to, in whatever way the recipe says it.
 func (p *plan) chain(ctx context.Context, steps []step.Decoded) (err error) {
 	p.prepare.material = record.Material{Parent: record.Key(p.base.Digest), Kind: "prepare", Version: disk.MountsVersion}
-	if p.growth != (fork.Growth{}) {
-		if p.prepare.material.Options, err = json.Marshal(p.growth); err != nil {
+	if is := p.prepares(); is != (prepared{}) {
+		if p.prepare.material.Options, err = json.Marshal(is); err != nil {
 			return err
 		}
 	}

@@ -19,7 +19,7 @@ var (
 
 // Keys of the recipe and, beside its kind, of a step.
 var (
-	recipeKeys = []string{"version", "name", "base", "disk", "bootc", "steps", "verify", "identity", "register"}
+	recipeKeys = []string{"version", "name", "base", "disk", "bootc", "ostree", "steps", "verify", "identity", "register"}
 	stepKeys   = []string{"name", "env", "network", "max-age", "timeout", "hidden"}
 )
 
@@ -48,6 +48,8 @@ func (b *builder) recipe(root *node) {
 			b.disk(e.value)
 		case "bootc":
 			b.bootc(e.value)
+		case "ostree":
+			b.ostree(e.value)
 		case "steps":
 			for i, item := range b.listOf(e.value, "steps") {
 				b.step(i, item)

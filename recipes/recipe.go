@@ -27,6 +27,7 @@ type Recipe struct {
 	Base     Base
 	Disk     Disk
 	Bootc    Bootc
+	Ostree   Ostree
 	Steps    []Step
 	Verify   []Assertion
 	Identity Identity

@@ -19,8 +19,8 @@ var ourImports = map[string][]string{
 	},
 	"mutate": {
 		"mutate/agent", "mutate/catalog", "mutate/content", "mutate/deliver", "mutate/disk", "mutate/fault",
-		"mutate/fork", "mutate/format", "mutate/guest", "mutate/mount", "mutate/printable", "mutate/remote", "mutate/record", "mutate/reflink",
-		"mutate/statcache", "mutate/step", "mutate/store", "mutate/verify", "recipes",
+		"mutate/fork", "mutate/format", "mutate/guest", "mutate/mount", "mutate/ostree", "mutate/printable", "mutate/remote",
+		"mutate/record", "mutate/reflink", "mutate/statcache", "mutate/step", "mutate/store", "mutate/verify", "recipes",
 	},
 	"mutate/verify": {
 		"mutate/agent", "mutate/boot", "mutate/disk", "mutate/etc", "mutate/fault", "mutate/packages", "mutate/record",
@@ -40,7 +40,7 @@ var ourImports = map[string][]string{
 	},
 	"mutate/guest":   {"mutate/agent", "mutate/fault", "mutate/mount"},
 	"mutate/catalog": {"mutate/fault", "mutate/record", "mutate/store"},
-	"mutate/record":  {"mutate/content", "mutate/disk"},
+	"mutate/record":  {"mutate/content", "mutate/disk", "mutate/ostree"},
 	"mutate/step":    {"mutate/agent", "mutate/packages", "mutate/record", "recipes"},
 	"mutate/store":   {"mutate/fault", "mutate/lock", "mutate/mount", "mutate/reflink", "mutate/tool"},
 	"mutate/disk": {

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -221,6 +222,13 @@ func (j *job) showKernel() error {
 	}
 	if j.Cmdline == "" {
 		return nil
+	}
+	// Programs of such a system ask by it what it is: its initrd makes it, where the command
+	// line says so (ostree-prepare-root(1)).
+	if slices.ContainsFunc(strings.Fields(j.Cmdline), func(word string) bool { return strings.HasPrefix(word, "ostree=") }) {
+		if err := os.WriteFile("/run/ostree-booted", nil, 0o644); err != nil {
+			return err
+		}
 	}
 	return bindOver(Cover{Path: "/proc/cmdline", Content: j.Cmdline + "\n", Mode: 0o444})
 }

@@ -144,9 +144,13 @@ func (i *Image) forget() {
 	i.roles = onceRoles(i)
 }
 
-// Anew is the layout without what depends on the files in the image.
-func (l *Layout) Anew() *Layout {
-	n := *l
-	n.Mounts, n.Volumes = nil, slices.Clone(l.Volumes)
-	return &n
+// Innermost gives the mount that shows a path, if the system mounts anything of the image
+// there.
+func (l *Layout) Innermost(name string) (found Mounted, ok bool) {
+	for _, m := range l.Mounts {
+		if _, in := Within(name, m.Mountpoint); in && !m.ByHand && len(m.Mountpoint) >= len(found.Mountpoint) {
+			found, ok = m, true
+		}
+	}
+	return found, ok
 }

@@ -20,6 +20,9 @@ type GuestOptions struct {
 	// Unsure says that what is known of the mounts is of another image, of which this is
 	// a descendant.
 	Unsure bool
+	// Overlay says that the system is a deployment of ostree in which all can be changed:
+	// an overlay on it, of which the image has what was changed. Fresh begins it anew.
+	Overlay, Fresh bool
 }
 
 // MountGuest mounts what the system mounts of the image, as it is known, for a guest to
@@ -35,6 +38,11 @@ func (i *Image) MountGuest(o GuestOptions) ([]mount.Place, error) {
 		i.access = ReadWrite
 	}
 	i.mountKnown()
+	if o.Overlay {
+		if err := i.overlay(o.Fresh); err != nil {
+			return nil, err
+		}
+	}
 	places, err := i.guestPlaces()
 	if err == nil && !o.Unsure {
 		return places, nil
@@ -168,8 +176,13 @@ func (i *Image) guestPlaces() ([]mount.Place, error) {
 		case !i.mountable(m):
 			return nil, fault.New(fault.Image, "", "%s mounts %s on %s, which holds %s: imgmut cannot mount that",
 				m.From, v, m.Mountpoint, v.content())
+		case i.overlaid != nil && m.Mountpoint == "/":
+			p.Mount = i.overlaid.mount
+		case i.overlaid != nil && m.From == fromDeployment && m.Mountpoint == "/etc":
+			continue // that of the overlay
 		default:
 			p = placeOf(m, beside, mounts[first], i.mounted)
+			p.ReadOnly = p.ReadOnly || i.overlaid != nil && m.Mountpoint == "/sysroot"
 		}
 		places = append(places, p)
 	}

@@ -40,7 +40,8 @@ type Image struct {
 	ostree  []Mounted           // what is mounted of a deployment, beside its root
 	// deployments are those of the volume that is looked into for the root.
 	deployments []ostree.Deployment
-	dirty       []int // slots of volumes whose journal is still to be replayed
+	overlaid    *overlaid // nil if the system is not seen through an overlay
+	dirty       []int     // slots of volumes whose journal is still to be replayed
 	system      *mount.Tree
 	loaders     func() *boot.Loaders // what those of system say, nil if it was not read yet
 	guest       *GuestOptions        // nil if it is read, and not mounted for a guest
@@ -154,6 +155,10 @@ func (i *Image) detach() error {
 			errs = append(errs, m.Close())
 			delete(mounts, p)
 		}
+	}
+	if i.overlaid != nil {
+		errs = append(errs, i.overlaid.mount.Close(), i.overlaid.view.Close())
+		i.overlaid = nil
 	}
 	clear(i.fats)
 	i.watch = nil

@@ -258,7 +258,13 @@ func (i *Image) treeAt(m Mounted) (*Tree, error) {
 	if dir, ok := i.dirs[m.Sub]; ok {
 		return i.look(dir, m.Slot), nil
 	}
-	dir, err := mountedTree{root}.open(m.Sub, unix.O_PATH|unix.O_DIRECTORY)
+	sub := m.Sub
+	if i.overlaid != nil {
+		if below, in := Within(sub, i.overlaid.dir); in {
+			root, sub = i.overlaid.view, below
+		}
+	}
+	dir, err := mountedTree{root}.open(sub, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}

@@ -154,16 +154,11 @@ func bind(from, at string) error {
 // cloneOf makes a detached mount of a path of the machine. attributes are more than that it
 // gives nobody rights.
 func cloneOf(name string, attributes uint64) (*os.File, error) {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	m, err := cloneAttached(name, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|attributes)
 	if err != nil {
 		return nil, &os.PathError{Op: "bind", Path: name, Err: err}
 	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | attributes}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-		unix.Close(fd)
-		return nil, &os.PathError{Op: "bind", Path: name, Err: err}
-	}
-	return os.NewFile(uintptr(fd), name), nil
+	return m, nil
 }
 
 // attachStrictly attaches a mount to a directory, which is made if it is not there. A

@@ -45,17 +45,30 @@ const at = "/sysroot"
 // none.
 var through = []string{"/usr/bin/unshare", "--fork", "--kill-child", "--pid", "--mount-proc", "--net", "--ipc", "/usr/bin/ostree"}
 
+const what = "change a deployment of ostree"
+
+// Need is an error of class [fault.Host] if the machine lacks what it takes to change
+// deployments.
+func Need() error {
+	for _, program := range []string{"ostree", "unshare"} {
+		if err := tool.Need(program, what); err != nil {
+			return err
+		}
+	}
+	if !mount.KernelHas("overlay") {
+		return fault.New(fault.Host, "modprobe overlay", "%s: this kernel has no overlay", what)
+	}
+	return nil
+}
+
 // Open makes a sysroot. It is an error of class [fault.Host] if the machine has no
 // ostree, and of class [fault.Image] if the repository is not one of deployments.
 func Open(o Options) (*Sysroot, error) {
-	const what = "change a deployment of ostree"
+	if err := Need(); err != nil {
+		return nil, err
+	}
 	programs := map[string]string{}
 	for name, program := range map[string]string{"ostree": "ostree", "unshare": "unshare", "bwrap": "true"} {
-		if name == program {
-			if err := tool.Need(program, what); err != nil {
-				return nil, err
-			}
-		}
 		file, err := exec.LookPath(program)
 		if err == nil {
 			file, err = filepath.EvalSymlinks(file)
@@ -226,14 +239,14 @@ func (s *Sysroot) Commit(ctx context.Context, c Commit) (string, error) {
 type Deploy struct {
 	OS, Commit string
 	Origin     string   // text of its origin file
-	Kargs      []string // options of ostree admin deploy about the kernel's arguments, as --karg-append=quiet
+	Options    []string // further ones of ostree admin deploy, as --karg-append=quiet
 }
 
 // Deploy makes a deployment of a commit the default one. Its /etc is that of the commit,
 // with what the one before had changed. That becomes the rollback, and others go.
 func (s *Sysroot) Deploy(ctx context.Context, d Deploy) error {
 	const origin = "/tmp/origin"
-	args := append([]string{"admin", "deploy", "--sysroot=" + at, "--os=" + d.OS, "--origin-file=" + origin}, d.Kargs...)
+	args := append([]string{"admin", "deploy", "--sysroot=" + at, "--os=" + d.OS, "--origin-file=" + origin}, d.Options...)
 	err := s.room.Enter(func() error { return os.WriteFile(origin, []byte(d.Origin), 0o644) })
 	if err == nil {
 		_, err = s.Run(ctx, "make a deployment", nil, append(args, d.Commit)...)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/content"
+	"github.com/imgmut/imgmut/mutate/ostree"
 )
 
 // Image is the record of a finished image.
@@ -33,6 +34,10 @@ type Image struct {
 	Imgmut     string      `json:"imgmut"`               // version
 	Systemd    int         `json:"systemd,omitempty"`    // major version of the host's, 0 if none was started
 	PoolFile   *PoolFile   `json:"registered,omitempty"` // of this image, or of one before it of that name
+	// Ostree is nil unless the recipe asked for a new deployment. Deployments are those in
+	// the image, the default first.
+	Ostree      *Ostree             `json:"ostree,omitempty"`
+	Deployments []ostree.Deployment `json:"deployments,omitempty"`
 }
 
 // Check is an error if this is not the record of the image of that name, which
@@ -42,6 +47,20 @@ func (i *Image) Check(name string) error {
 		return errors.New("it is no record of this image")
 	}
 	return nil
+}
+
+// Ostree says how an image was made of a system of ostree.
+type Ostree struct {
+	Mode string `json:"mode"`
+	Keep int    `json:"keep,omitempty"` // deployments, if it was said
+}
+
+// Equal says whether two images were made in the same way. nil is the way of all others.
+func (o *Ostree) Equal(other *Ostree) bool {
+	if o == nil || other == nil {
+		return o == other
+	}
+	return *o == *other
 }
 
 // Identity is what sets an image apart from all others with the same bytes.
