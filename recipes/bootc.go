@@ -12,9 +12,7 @@ import (
 // Bootc says which container image the system of the disk becomes, before any step runs.
 type Bootc struct {
 	Image ContainerImage // no transport: the recipe asks for none
-	// Keep is how many deployments there are afterwards: 1, or 2 to have the one before to
-	// go back to.
-	Keep int
+	Keep  int            // how many deployments stay; 0 is two: there is one to go back to
 	// Target is the image of a registry that the booted system is updated from, as
 	// HOST/NAME:TAG; empty leaves that to Image.
 	Target string
@@ -37,8 +35,7 @@ type ContainerImage struct {
 func (c ContainerImage) Moves() bool { return c.Digest == "" }
 
 const (
-	keepDefault = 2
-	imageForms  = "docker://HOST/NAME:TAG, containers-storage:NAME, oci:DIR, oci-archive:FILE or docker-archive:FILE"
+	imageForms = "docker://HOST/NAME:TAG, containers-storage:NAME, oci:DIR, oci-archive:FILE or docker-archive:FILE"
 )
 
 var (
@@ -56,6 +53,9 @@ func (r *Recipe) BootcProblem(field, hint, format string, args ...any) Problem {
 	return p
 }
 
+// BootcPlace is where the recipe says which container image it wants, for errors about that.
+func (r *Recipe) BootcPlace() string { return placeOf(r.BootcProblem("", "", "")) }
+
 func (b *builder) bootc(n *node) {
 	c := &b.r.Bootc
 	c.Pos = n.pos
@@ -70,7 +70,6 @@ func (b *builder) bootc(n *node) {
 		Target string   `yaml:"target"`
 		MaxAge Duration `yaml:"max-age"`
 	}
-	m.Keep = keepDefault
 	if !b.field(n, "bootc", &m) {
 		return
 	}
@@ -104,8 +103,8 @@ func (b *builder) bootc(n *node) {
 	default:
 		image.Digest = m.Digest
 	}
-	if m.Keep < 1 || m.Keep > keepDefault {
-		problem("keep", "", "%d: want 1, or 2 to keep the deployment that there is for a rollback", m.Keep)
+	if _, ok := n.get("keep"); ok && (m.Keep < 1 || m.Keep > maxKeep) {
+		problem("keep", "", "want 1 to %d deployments", maxKeep)
 	}
 	if _, ok := n.get("max-age"); ok {
 		switch {

@@ -31,9 +31,6 @@ func TestBootc(t *testing.T) {
 			continue
 		}
 		want.Pos = Pos{Line: 4, Col: 8}
-		if want.Keep == 0 {
-			want.Keep = 2
-		}
 		if r.Bootc != want {
 			t.Errorf("%s: %+v, want %+v", in, r.Bootc, want)
 		}
@@ -64,8 +61,8 @@ func TestBootcProblems(t *testing.T) {
 		"{image: containers-storage:-x}":      "it is no name of an image",
 		"{image: \"containers-storage:a b\"}": "it is no name of an image",
 		"{image: \"oci:a\\nb\"}":              "characters that cannot be seen",
-		"{image: oci:d, keep: 0}":             "bootc.keep: 0: want 1",
-		"{image: oci:d, keep: 3}":             "bootc.keep: 3: want 1",
+		"{image: oci:d, keep: 0}":             "bootc.keep: want 1 to 16 deployments",
+		"{image: oci:d, keep: 17}":            "bootc.keep: want 1 to 16",
 		"{image: oci:d, digest: sha256:1}":    "bootc.digest:",
 		"{image: docker://h:1/a@" + imageDigest + `, digest: "sha256:1123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}`: "bootc.digest: the image itself says",
 		"{image: oci:d, target: b}":                                "bootc.target: \"b\": it has no host",

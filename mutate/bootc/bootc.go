@@ -59,6 +59,8 @@ type Image struct {
 	Layers []Layer `json:"layers"`
 	// Encapsulated says that the image holds a commit of its own, which is not there.
 	Encapsulated bool `json:"encapsulated,omitempty"`
+	// Composefs says that its system starts from composefs.
+	Composefs bool `json:"composefs,omitempty"`
 	// Found are the names under which it was found.
 	Found []Found `json:"found,omitempty"`
 }
@@ -167,7 +169,7 @@ func (r *Repository) save(kind, name string, rec any) error {
 	return nil
 }
 
-// said joins what was left out of the layers of an image.
+// left joins what was left out of the layers of an image.
 func (i *Image) left() (all Left) {
 	for _, l := range i.Layers {
 		all.Devices += l.Left.Devices

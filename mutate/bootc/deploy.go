@@ -19,9 +19,7 @@ type Deploy struct {
 	// Origin is the image that bootc is to update it from, as HOST/NAME:TAG of a registry;
 	// empty if it is not to.
 	Origin string
-	Keep   int // how many deployments there are then, 1 or 2
-	// Pinned says that the deployment before is pinned: it stays.
-	Pinned bool
+	Keep   int // how many deployments of the state root stay, as [ostree.Sysroot.Drop] has it
 }
 
 // names of commits as bootc has them.
@@ -49,6 +47,18 @@ func (r *Repository) Directory() (map[string]*os.File, error) {
 // image's, with what the deployment before had changed; the kernel's arguments are those
 // that it had.
 func (r *Repository) Deploy(ctx context.Context, s *ostree.Sysroot, i *Image, d Deploy) error {
+	before, err := s.Deployments()
+	if err != nil {
+		return err
+	}
+	if err := before[0].Committable(); err != nil {
+		return err
+	}
+	if i.Composefs || before[0].Composefs {
+		if err := ostree.NeedComposefs(ctx, "the container image's system"); err != nil {
+			return err
+		}
+	}
 	if i.Encapsulated {
 		d.Origin = ""
 	}
@@ -77,13 +87,18 @@ func (r *Repository) Deploy(ctx context.Context, s *ostree.Sysroot, i *Image, d 
 		}
 		origin += "container-image-reference=" + unverified + d.Origin + "\n"
 	}
-	if err := s.Deploy(ctx, ostree.Deploy{OS: d.OS, Commit: i.Commit, Origin: origin}); err != nil {
+	if err := s.Deploy(ctx, ostree.Deploy{OS: d.OS, Commit: i.Commit, Origin: origin, Options: []string{"--retain"}}); err != nil {
 		return err
 	}
-	if d.Keep == 1 && !d.Pinned {
-		if err := s.Undeploy(ctx, 1); err != nil {
-			return err
-		}
+	after, err := s.Deployments()
+	if err != nil {
+		return err
+	}
+	if after[0].Commit != i.Commit {
+		return fmt.Errorf("the default deployment is /%s, not the new one of %s", after[0].Dir(), i.Commit)
+	}
+	if err := s.Drop(ctx, after, d.Keep); err != nil {
+		return err
 	}
 	return forget(ctx, s)
 }

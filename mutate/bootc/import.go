@@ -149,9 +149,35 @@ func (im *importing) image(ctx context.Context) (*Image, error) {
 		i.Layers = append(i.Layers, l)
 	}
 	im.Phase("commit the tree of the container image")
-	var err error
-	i.Commit, err = im.commit(ctx)
+	root, err := os.OpenRoot(filepath.Join(im.Dir, tree))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if err := checkBootable(root); err != nil {
+		return nil, err
+	}
+	i.Composefs = ostree.StartsComposefs(textOf(root, "usr/lib/ostree/prepare-root.conf"))
+	i.Commit, err = im.commit(ctx, textOf(root, "usr/etc/selinux/config") != "")
 	return i, err
+}
+
+// textOf gives the text of a small file, "" if there is none.
+func textOf(root *os.Root, name string) string {
+	const most = 64 << 10
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return ""
+	}
+	b, err := io.ReadAll(io.LimitReader(f, most))
+	if err != nil {
+		return ""
+	}
+	return string(b)
 }
 
 // chainOf names a layer with all that is below it. A layer alone does not tell what it is
@@ -354,29 +380,19 @@ func sameDirectory(from, to *os.Root, name string) error {
 	return nil
 }
 
-// commit makes the commit of the whole tree, with what bootc wants to find in it.
-func (im *importing) commit(ctx context.Context) (string, error) {
-	root, err := os.OpenRoot(filepath.Join(im.Dir, tree))
-	if err != nil {
-		return "", err
-	}
-	defer root.Close()
-	if err := checkBootable(root); err != nil {
-		return "", err
-	}
-	_, err = root.Stat("usr/etc/selinux/config")
-	policy := err == nil
+// commit makes the commit of the whole tree, with what bootc wants to find in it. policy
+// says that the tree has a policy of SELinux.
+func (im *importing) commit(ctx context.Context, policy bool) (commit string, err error) {
 	meta := map[string]string{"ostree.manifest-digest": im.Digest}
 	for key, b := range map[string][]byte{"ostree.manifest": im.Manifest, "ostree.container.image-config": im.Config} {
 		if meta[key], err = argument(b); err != nil {
 			return "", err
 		}
 	}
-	commit, err := im.s.Commit(ctx, ostree.Commit{
+	return im.s.Commit(ctx, ostree.Commit{
 		Tree: tree, Branch: "imgmut/image/" + strings.TrimPrefix(im.Digest, "sha256:"), Linked: true, Bootable: true, Policy: policy,
 		Metadata: meta, Options: []string{"--no-bindings", "--timestamp=" + stamp(im.Created)},
 	})
-	return commit, err
 }
 
 // stamp is a time as ostree reads it; of none it is always the same.

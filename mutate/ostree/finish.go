@@ -69,8 +69,10 @@ func (s *Sysroot) finish(ctx context.Context, c Change, usr, etc bool) error {
 	if err := old.Committable(); err != nil {
 		return err
 	}
-	if err := checkComposefs(ctx, old); err != nil {
-		return err
+	if old.Composefs {
+		if err := NeedComposefs(ctx, "/"+old.Dir()); err != nil {
+			return err
+		}
 	}
 	commit := old.Commit
 	if usr {
@@ -97,7 +99,7 @@ func (s *Sysroot) finish(ctx context.Context, c Change, usr, etc bool) error {
 			return err
 		}
 	}
-	return s.drop(ctx, after, c.Keep)
+	return s.Drop(ctx, after, c.Keep)
 }
 
 // Committable is nil if ostree can be trusted to change the deployment, which starts by
@@ -157,9 +159,9 @@ func (s *Sysroot) origin(d Deployment) (string, error) {
 	return before, nil
 }
 
-// drop removes the deployments of the default one's state root that are too many: the
-// oldest, and none that is pinned.
-func (s *Sysroot) drop(ctx context.Context, list []Deployment, keep int) error {
+// Drop removes the deployments of the default one's state root that are too many: the
+// oldest, and none that is pinned. list are all there are; keep 0 is [DefaultKeep].
+func (s *Sysroot) Drop(ctx context.Context, list []Deployment, keep int) error {
 	if keep == 0 {
 		keep = DefaultKeep
 	}
