@@ -26,7 +26,7 @@ var ourImports = map[string][]string{
 		"mutate/agent", "mutate/boot", "mutate/disk", "mutate/etc", "mutate/fault", "mutate/packages", "mutate/record",
 		"mutate/reflink", "mutate/refs", "mutate/tool", "recipes",
 	},
-	"mutate/ostree":   {"mutate/boot", "mutate/etc", "mutate/fault", "mutate/mount", "mutate/tool"},
+	"mutate/ostree": {"mutate/boot", "mutate/etc", "mutate/fault", "mutate/mount", "mutate/tool"},
 	"mutate/bootc": {
 		"mutate/compress", "mutate/content", "mutate/fault", "mutate/mount", "mutate/ostree", "mutate/tool",
 	},

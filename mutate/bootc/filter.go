@@ -225,7 +225,7 @@ func (w *filter) entry(h *tar.Header) error {
 		return w.link(to, h.Linkname)
 	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 		if w.left.Devices++; w.left.Device == "" {
-			w.left.Device = h.Name
+			w.left.Device = path.Clean("/" + h.Name)
 		}
 		return nil
 	}

@@ -147,7 +147,7 @@ func TestLayerFilter(t *testing.T) {
 		"etc":     {layer: []entry{dir("etc", 0o700), reg("etc/x", "X"), link("etc/y", "etc/x")}, want: "5 0755 0 usr\n5 0700 0 usr/etc\n0 0644 0 usr/etc/x X\n1 0000 0 usr/etc/y usr/etc/x\n"},
 		"links":   {layer: []entry{symlink("bin", "usr/bin"), symlink("usr/x", "/etc/x")}, want: "2 0777 0 bin usr/bin\n5 0755 0 usr\n2 0777 0 usr/x /etc/x\n"},
 		"emptied": {layer: []entry{dir("run", 0o755), reg("run/x", ""), reg("tmp/x/y", ""), dir("dev/pts", 0o755), reg("proc/1", ""), reg("sys/x", "")}, want: "5 0755 0 run\n"},
-		"devices": {layer: []entry{{Type: tar.TypeChar, Name: "usr/null"}, {Type: tar.TypeFifo, Name: "usr/pipe"}, {Type: tar.TypeBlock, Name: "usr/sda"}}, left: Left{Devices: 3, Device: "usr/null"}},
+		"devices": {layer: []entry{{Type: tar.TypeChar, Name: "usr/null"}, {Type: tar.TypeFifo, Name: "usr/pipe"}, {Type: tar.TypeBlock, Name: "usr/sda"}}, left: Left{Devices: 3, Device: "/usr/null"}},
 		"var":     {layer: []entry{dir("var", 0o755), reg("var/lib", "V")}, want: "5 0755 0 var\n0 0644 0 var/lib V\n", left: Left{Var: 1}},
 		"xattrs": {layer: []entry{{Type: tar.TypeReg, Name: "c", Records: map[string]string{
 			xattrRecord + "security.capability": "CAP", xattrRecord + "trusted.overlay.opaque": "y"}}}, want: "0 0000 0 c security.capability=CAP\n"},

@@ -8,14 +8,12 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -169,7 +167,7 @@ func TestImport(t *testing.T) {
 	i := importing1(t, r, s)
 	checkout := filepath.Join(t.TempDir(), "tree")
 	fixtures.Program(t, "", "ostree", "checkout", "--repo="+filepath.Join(r.Dir, "ostree/repo"), i.Commit, checkout)
-	sameTree(t, checkout, layout)
+	fixtures.SameContainer(t, checkout, layout, "t")
 	fixtures.Program(t, "", "ostree", "fsck", "--quiet", "--repo="+filepath.Join(r.Dir, "ostree/repo"))
 	for _, key := range []string{"ostree.manifest-digest", "ostree.manifest", "ostree.container.image-config", "ostree.bootable", "ostree.linux"} {
 		fixtures.Program(t, "", "ostree", "show", "--repo="+filepath.Join(r.Dir, "ostree/repo"), "--print-metadata-key="+key, i.Commit)
@@ -197,7 +195,7 @@ func TestImport(t *testing.T) {
 	second := importing1(t, r, more)
 	again := filepath.Join(t.TempDir(), "tree")
 	fixtures.Program(t, "", "ostree", "checkout", "--repo="+filepath.Join(r.Dir, "ostree/repo"), second.Commit, again)
-	sameTree(t, again, layout)
+	fixtures.SameContainer(t, again, layout, "t")
 
 	// What is not needed goes, and what is needed stays.
 	gone, err := r.Collect(t.Context(), func(digest string) bool { return digest == second.Digest }, false)
@@ -217,104 +215,6 @@ func TestImport(t *testing.T) {
 	if _, err := os.Stat(r.Dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("there is still %s: %v", r.Dir, err)
 	}
-}
-
-// sameTree compares a tree with that which buildah makes of the image in a layout, but for
-// what is told to be different.
-func sameTree(t *testing.T, got, layout string) {
-	t.Helper()
-	storage := t.TempDir()
-	buildah := func(args ...string) string {
-		return strings.TrimSpace(fixtures.Program(t, "", "buildah", append([]string{"--storage-driver=vfs", "--root=" + storage + "/root", "--runroot=" + storage + "/run"}, args...)...))
-	}
-	name := buildah("from", "--quiet", "--signature-policy="+policy(t), "oci:"+layout+":t")
-	want := buildah("mount", name)
-	defer buildah("rm", "--all")
-	a, b := listing(t, got), listing(t, want)
-	for _, name := range slices.Sorted(func(yield func(string) bool) {
-		for n := range a {
-			if !yield(n) {
-				return
-			}
-		}
-		for n := range b {
-			if _, ok := a[n]; !ok && !yield(n) {
-				return
-			}
-		}
-	}) {
-		if a[name] != b[name] {
-			t.Errorf("%s: %q, and buildah has %q", name, a[name], b[name])
-		}
-	}
-	if len(a) < 20 {
-		t.Errorf("only %d entries", len(a))
-	}
-}
-
-func policy(t *testing.T) string {
-	name := filepath.Join(t.TempDir(), "policy.json")
-	writeFile(t, name, []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`))
-	return name
-}
-
-// listing is what a tree holds: /etc as /usr/etc, no devices, nothing of /var, and nothing
-// of what a system fills when it starts.
-func listing(t *testing.T, root string) map[string]string {
-	t.Helper()
-	all := map[string]string{}
-	err := filepath.WalkDir(root, func(name string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		rel, _ := filepath.Rel(root, name)
-		if rel == "etc" || strings.HasPrefix(rel, "etc/") {
-			rel = "usr/" + rel
-		}
-		if top, _, below := strings.Cut(rel, "/"); below && slices.Contains([]string{"var", "run", "proc", "sys", "dev", "tmp"}, top) {
-			return nil
-		}
-		fi, err := e.Info()
-		if err != nil || fi.Mode()&fs.ModeDevice != 0 {
-			return err
-		}
-		st := fi.Sys().(*syscall.Stat_t)
-		s := fmt.Sprintf("%v %d:%d", fi.Mode(), st.Uid, st.Gid)
-		switch {
-		case fi.Mode().IsRegular():
-			b, err := os.ReadFile(name)
-			if err != nil {
-				return err
-			}
-			sum := sha256.Sum256(b)
-			s += fmt.Sprintf(" %d %x", len(b), sum[:4])
-		case fi.Mode()&fs.ModeSymlink != 0:
-			to, err := os.Readlink(name)
-			if err != nil {
-				return err
-			}
-			s += " -> " + to
-		}
-		if fi.Mode().IsRegular() || fi.IsDir() {
-			f, err := os.Open(name)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			attributes, err := readXattrs(f)
-			if err != nil {
-				return err
-			}
-			delete(attributes, "security.selinux")
-			s += fmt.Sprintf(" %q", attributes)
-		}
-		all[rel] = s
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
 }
 
 // TestImportRefused: what is no image of a system is refused, and so are bytes that are

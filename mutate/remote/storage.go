@@ -3,9 +3,11 @@ package remote
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -52,7 +54,7 @@ func (f *Fetcher) stored(ctx context.Context, r Reference, scratch, arch string)
 			"--insecure-policy", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers", name, "oci:" + dir + ":image",
 		}})
 		if err != nil {
-			return nil, err
+			return nil, fromSkopeo(err)
 		}
 		return openLayout(dir, "image")
 	})
@@ -82,5 +84,17 @@ func inspect(ctx context.Context, what string, args ...string) ([]byte, error) {
 	if err == nil && len(b) == 0 {
 		err = fault.New(fault.Image, "", "skopeo says nothing of it")
 	}
-	return b, err
+	return b, fromSkopeo(err)
+}
+
+// fromSkopeo says whose fault it is that skopeo fails.
+func fromSkopeo(err error) error {
+	var exit *tool.ExitError
+	switch {
+	case !errors.As(err, &exit):
+		return err
+	case strings.Contains(exit.Report, "does not resolve to an image"), strings.Contains(exit.Report, "image not known"):
+		return fault.New(fault.NotFound, "podman images, as root, lists those there are: each user has others", "%w", err)
+	}
+	return fault.New(fault.Host, "", "%w", err)
 }
