@@ -123,3 +123,66 @@ func TestBootc(t *testing.T) {
 		t.Errorf("containers are still there: %v", err)
 	}
 }
+
+// TestBootcRegistry: a tag of a registry is asked for each time, unless the recipe says that
+// it need not be; a digest never is, once it is there.
+func TestBootcRegistry(t *testing.T) {
+	l := newLab(t)
+	dir := t.TempDir()
+	host := fixtures.Registry(t, "")
+	small := func(args ...string) {
+		t.Helper()
+		fixtures.Program(t, "", "sh", append([]string{filepath.Join(fixtures.Dir(), "small.sh")}, args...)...)
+	}
+	disk := filepath.Join(dir, "disk.raw")
+	small("disk", disk)
+	push := func(version string) (digest string) {
+		t.Helper()
+		layout := filepath.Join(dir, version)
+		small("container", layout, "t", "true", "mkdir -p usr/lib; echo "+version+" >usr/lib/version")
+		fixtures.Program(t, "", "skopeo", "--insecure-policy", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false",
+			"oci:"+layout+":t", "docker://"+host+"/os:latest")
+		return strings.TrimSpace(fixtures.Program(t, "", "skopeo", "inspect", "--tls-verify=false", "--format={{.Digest}}", "docker://"+host+"/os:latest"))
+	}
+	recipe := func(name, image, more string) string {
+		return l.recipe(fmt.Sprintf("version: 1\nname: %s\nbase: %s\nbootc: {image: %q%s}\n", name, disk, image, more))
+	}
+	is := func(name, want string) {
+		t.Helper()
+		got := fixtures.Program(t, "", "sh", filepath.Join(fixtures.Dir(), "deployments.sh"), filepath.Join(l.store, "images", name+".raw"))
+		if want = want + " container-image-reference=ostree-unverified-registry:" + host; !strings.HasPrefix(got, want) {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+	tag := "docker://" + host + "/os"
+	first := push("two")
+	moving, lazy := recipe("moving", tag, ""), recipe("lazy", tag+":latest", ", max-age: 1h")
+	pinned := recipe("pinned", tag+"@"+first, "")
+	for _, r := range []string{moving, lazy, pinned} {
+		l.run(0, "apply", r)
+	}
+	for _, name := range []string{"moving", "lazy", "pinned"} {
+		is(name, "two")
+	}
+	push("three")
+	for _, r := range []string{moving, lazy, pinned} {
+		_, said := l.run(0, "apply", r)
+		if want := r == moving; strings.Contains(said, "import layer 2 of 2") != want || strings.Contains(said, "import layer 1") {
+			t.Errorf("%s:\n%s", r, said)
+		}
+	}
+	is("moving", "three")
+	is("lazy", "two")
+	is("pinned", "two")
+	l.run(0, "apply", "--refresh", "bootc", lazy)
+	is("lazy", "three")
+	// A digest is what counts, whatever has the tag now.
+	l.run(0, "apply", recipe("other", tag+":latest", ", digest: \""+first+"\""))
+	is("other", "two")
+	// What need not be asked is there without the registry; what must be is not.
+	gone := strings.ReplaceAll(host, "127.0.0.1", "127.0.0.2")
+	if _, said := l.run(4, "apply", recipe("gone", "docker://"+gone+"/os", "")); !strings.Contains(said, gone) {
+		t.Errorf("without a registry: %s", said)
+	}
+	l.wantClean()
+}

@@ -62,6 +62,7 @@ func TestScript(t *testing.T) {
 			}
 			e.Setenv("IMGMUT_STORE", store)
 			e.Setenv("IMGMUT_PROGRESS", "plain")
+			e.Setenv("FIXTURES", fixtures.Dir())
 			for layout, path := range images {
 				e.Setenv(strings.ToUpper(strings.ReplaceAll(layout, "-", "_")), path)
 			}

@@ -157,8 +157,13 @@ func (im *importing) image(ctx context.Context) (*Image, error) {
 	if err := checkBootable(root); err != nil {
 		return nil, err
 	}
+	policy := im.s.HasPolicy(tree)
+	if !policy && textOf(root, "usr/etc/selinux/config") != "" {
+		return nil, wrong("have SELINUXTYPE name a policy that is in it, or leave out /etc/selinux/config",
+			"the container image has an /etc/selinux/config, and no policy of SELinux that it names: ostree fails on that")
+	}
 	i.Composefs = ostree.StartsComposefs(textOf(root, "usr/lib/ostree/prepare-root.conf"))
-	i.Commit, err = im.commit(ctx, textOf(root, "usr/etc/selinux/config") != "")
+	i.Commit, err = im.commit(ctx, policy)
 	return i, err
 }
 
@@ -443,10 +448,13 @@ func checkBootable(root *os.Root) error {
 	default:
 		return wrong("remove all but one in it", "the container image has %d kernels, and ostree starts one: %s", len(kernels), strings.Join(kernels, ", "))
 	}
-	for _, dir := range []string{"usr/etc", "usr/bin"} {
-		if fi, err := root.Lstat(dir); err != nil || !fi.IsDir() {
-			return wrong(mend, "the container image has no /%s", dir)
+	for name, shown := range map[string]string{"usr/etc": "/etc", "usr/bin": "/usr/bin"} {
+		if fi, err := root.Lstat(name); err != nil || !fi.IsDir() {
+			return wrong(mend, "the container image has no %s", shown)
 		}
+	}
+	if textOf(root, "usr/lib/os-release") == "" {
+		return wrong(mend, "the container image does not say what system it is: it has no /usr/lib/os-release")
 	}
 	return nil
 }

@@ -111,7 +111,7 @@ func systemLayers(t *testing.T) [][]byte {
 	return [][]byte{layerOf(t,
 		dir("./", 0o755), dir("usr", 0o755), dir("usr/bin", 0o755), dir("usr/lib", 0o755), dir("usr/lib/modules", 0o755),
 		dir("usr/lib/modules/6.1", 0o755), reg("usr/lib/modules/6.1/vmlinuz", "kernel"), reg("usr/lib/modules/6.1/initramfs.img", "initrd"),
-		symlink("bin", "usr/bin"), dir("etc", 0o755), reg("etc/passwd", "root:x:0:0::/root:/bin/sh\n"), reg("etc/default", "1"),
+		reg("usr/lib/os-release", "ID=x\n"), symlink("bin", "usr/bin"), dir("etc", 0o755), reg("etc/passwd", "root:x:0:0::/root:/bin/sh\n"), reg("etc/default", "1"),
 		dir("var", 0o755), dir("var/lib", 0o755), dir("run", 0o755), dir("proc", 0o755), dir("sys", 0o755), dir("dev", 0o755),
 		dir("tmp", 0o1777), dir("sysroot", 0o755), dir("boot", 0o755), symlink("ostree", "sysroot/ostree"),
 		entry{Type: tar.TypeReg, Name: "usr/bin/a", Link: "a", Mode: 0o4755}, reg("usr/bin/b", "b"), linkOf(0o4755, "usr/bin/a2", "usr/bin/a"),
@@ -231,7 +231,8 @@ func TestImportRefused(t *testing.T) {
 	}{
 		"no kernel":   {layers: [][]byte{layerOf(t, dir("usr", 0o755), dir("usr/bin", 0o755), reg("etc/x", ""))}, want: "no kernel", class: fault.Image},
 		"two kernels": {layers: append(slices.Clone(layers), kernel), want: "2 kernels", class: fault.Image},
-		"no etc":      {layers: [][]byte{layerOf(t, reg("usr/lib/modules/6.2/vmlinuz", ""), dir("usr/bin", 0o755))}, want: "no /usr/etc", class: fault.Image},
+		"no etc":      {layers: [][]byte{layerOf(t, reg("usr/lib/modules/6.2/vmlinuz", ""), dir("usr/bin", 0o755))}, want: "no /etc", class: fault.Image},
+		"no name":     {layers: [][]byte{layerOf(t, reg("usr/lib/modules/6.2/vmlinuz", ""), dir("usr/bin", 0o755), reg("etc/x", ""))}, want: "no /usr/lib/os-release", class: fault.Image},
 		"link":        {layers: [][]byte{layerOf(t, link("usr/a", "../../x"))}, want: "out of the tree", class: fault.Image},
 		"cut":         {layers: [][]byte{layers[0][:5300]}, want: "damaged", class: fault.Image},
 		"empty":       {layers: [][]byte{nil}, want: "no kernel", class: fault.Image},

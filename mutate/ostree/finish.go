@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -121,7 +122,7 @@ func (s *Sysroot) commit(ctx context.Context, old Deployment, c Change) (string,
 		return "", err
 	}
 	made := Commit{
-		Tree: tree, Parent: old.Commit, Linked: true, Bootable: true, Policy: s.hasPolicy(tree),
+		Tree: tree, Parent: old.Commit, Linked: true, Bootable: true, Policy: s.HasPolicy(tree),
 		Options: []string{"--timestamp=" + c.Time.UTC().Format(time.RFC3339)},
 	}
 	for _, key := range bootcKeys {
@@ -140,10 +141,24 @@ func (s *Sysroot) commit(ctx context.Context, old Deployment, c Change) (string,
 	return s.Commit(ctx, made)
 }
 
-// hasPolicy says whether a tree of a commit has a policy of SELinux.
-func (s *Sysroot) hasPolicy(dir string) bool {
-	_, err := readFile(s.Root, dir+"/usr/etc/selinux/config")
-	return err == nil
+// HasPolicy says whether a tree of a commit has a policy of SELinux that files can be
+// labelled by: ostree breaks off if it is told to go by one that is not there.
+func (s *Sysroot) HasPolicy(dir string) bool {
+	config, err := readFile(s.Root, dir+"/usr/etc/selinux/config")
+	if err != nil {
+		return false
+	}
+	kind := parseKeys(config)[".SELINUXTYPE"]
+	if kind == "" || kind != path.Base(kind) {
+		return false
+	}
+	f, err := openat(s.Root, path.Join(dir, "usr/etc/selinux", kind, "contexts/files/file_contexts"), unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	return err == nil && fi.Mode().IsRegular()
 }
 
 // origin is that of a deployment, without what is about that one alone.

@@ -395,7 +395,7 @@ func TestDockerArchive(t *testing.T) {
 // TestContainerRegistry: an image of a registry, by tag and by digest, of an index; what
 // it gives is what skopeo, which had no part in it, has put there.
 func TestContainerRegistry(t *testing.T) {
-	host := registry(t, "")
+	host := fixtures.Registry(t, "")
 	dir := filepath.Join(t.TempDir(), "oci")
 	put, finish := ociLayout(t, dir)
 	a, b := tarOf(t, [2]string{"a", "a"}), tarOf(t, [2]string{"b", "b"})
