@@ -394,10 +394,15 @@ func (im *importing) commit(ctx context.Context, policy bool) (commit string, er
 			return "", err
 		}
 	}
-	return im.s.Commit(ctx, ostree.Commit{
+	c := ostree.Commit{
 		Tree: tree, Branch: "imgmut/image/" + strings.TrimPrefix(im.Digest, "sha256:"), Linked: true, Bootable: true, Policy: policy,
 		Metadata: meta, Options: []string{"--no-bindings", "--timestamp=" + stamp(im.Created)},
-	})
+	}
+	if policy {
+		// Nothing in a layer has a label, and what counts as linked would get none.
+		c.Linked, c.Options = false, append(c.Options, "--link-checkout-speedup")
+	}
+	return im.s.Commit(ctx, c)
 }
 
 // stamp is a time as ostree reads it; of none it is always the same.
