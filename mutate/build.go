@@ -21,14 +21,17 @@ type build struct {
 	run      *store.Workspace
 	guests   *guests
 	commits  *committer
-	starting sync.WaitGroup                // of the host
-	behind   sync.WaitGroup                // what goes on behind the others
-	stop     func()                        // ends what is of no use without an image
-	ended    error                         // how the last guest has, if nothing waited for it
-	last     *os.File                      // the last layer, perhaps before it has its name
-	base     *os.File                      // the bytes of the recipe's base
-	changes  chan foundChanges             // gets one, in time; nil if there was no guest
-	sums     func() (*content.Sums, error) // of the last layer; waits for them
+	starting sync.WaitGroup    // of the host
+	behind   sync.WaitGroup    // what goes on behind the others
+	stop     func()            // ends what is of no use without an image
+	ended    error             // how the last guest has, if nothing waited for it
+	last     *os.File          // the last layer, perhaps before it has its name
+	base     *os.File          // the bytes of the recipe's base
+	changes  chan foundChanges // gets one, in time; nil if there was no guest
+
+	// everywhere says that what the identity changes is looked for in all files.
+	everywhere bool
+	sums       func() (*content.Sums, error) // of the last layer; waits for them
 }
 
 // begin gets ready to make what is missing of the plan.

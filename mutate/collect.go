@@ -36,7 +36,7 @@ func (e *Engine) Collect(ctx context.Context, dryRun bool) (*Collected, error) {
 	if err != nil {
 		return nil, err
 	}
-	gone, err := e.Containers().Collect(ctx, needed, dryRun)
+	gone, err := e.containers(ctx).Collect(ctx, needed, dryRun)
 	for _, i := range gone {
 		c.Containers = append(c.Containers, i.Digest)
 	}

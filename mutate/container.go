@@ -66,9 +66,9 @@ const (
 	bootcVersion = 1
 )
 
-// Containers is the repository of container images in the store.
-func (e *Engine) Containers() *bootc.Repository {
-	return &bootc.Repository{Dir: e.Store.Containers(), Room: e.room(context.Background()), Phase: e.phase}
+// containers is the repository of container images in the store.
+func (e *Engine) containers(ctx context.Context) *bootc.Repository {
+	return &bootc.Repository{Dir: e.Store.containers(ctx), Room: e.room(ctx), Phase: e.phase}
 }
 
 // checkBootc refuses a container image for a disk whose system is of another kind.
@@ -93,13 +93,13 @@ func (e *Engine) container(ctx context.Context, r *recipes.Recipe, base *record.
 	ref := remote.Reference(asked)
 	c := &container{origin: originOf(r.Bootc)}
 	arch := containerArch(base.Layout.Arch)
-	if !asked.Moves() || asked.Transport == remote.Docker {
+	if !asked.Moves() || r.Bootc.MaxAge > 0 {
 		c.name = ref.String() + " for " + arch
-		image, when, err := e.Containers().Known(c.name)
+		image, when, err := e.containers(ctx).Known(c.name)
 		if err != nil {
 			return nil, err
 		}
-		fresh := !asked.Moves() || r.Bootc.MaxAge > 0 && e.Now().Sub(when) <= r.Bootc.MaxAge.Duration()
+		fresh := !asked.Moves() || e.Now().Sub(when) <= r.Bootc.MaxAge.Duration()
 		if image != nil && fresh && !slices.Contains(o.Refresh, bootcKind) {
 			c.image, c.digest = image, image.Digest
 			return c, nil
@@ -108,7 +108,7 @@ func (e *Engine) container(ctx context.Context, r *recipes.Recipe, base *record.
 	err := e.ask(ctx, c, ref, arch)
 	if err == nil {
 		c.digest = c.from.Digest
-		c.image, err = e.Containers().Find(c.digest)
+		c.image, err = e.containers(ctx).Find(c.digest)
 	}
 	if err == nil && c.image != nil {
 		err = e.found(ctx, c)
@@ -139,7 +139,7 @@ func (e *Engine) found(ctx context.Context, c *container) error {
 		return err
 	}
 	defer unlock()
-	return e.Containers().SetFound(c.image, c.name, e.Now().UTC())
+	return e.containers(ctx).SetFound(c.image, c.name, e.Now().UTC())
 }
 
 // containerArch is an architecture as container images name it.
@@ -248,7 +248,7 @@ func (b *build) deployContainer(ctx context.Context, work string, image *bootc.I
 	if len(i.Layout.Deployments) == 0 {
 		return nil, fault.New(fault.Image, "", "the base has no deployment of ostree")
 	}
-	repository := b.Containers()
+	repository := b.containers(ctx)
 	dir, err := repository.Directory()
 	if err != nil {
 		return nil, err
@@ -276,7 +276,7 @@ func (b *build) importContainer(ctx context.Context, c *container) (image *bootc
 		return nil, err
 	}
 	defer unlock()
-	if image, err = b.Containers().Find(c.digest); image != nil || err != nil {
+	if image, err = b.containers(ctx).Find(c.digest); image != nil || err != nil {
 		return image, err
 	}
 	if c.from == nil {
@@ -290,10 +290,10 @@ func (b *build) importContainer(ctx context.Context, c *container) (image *bootc
 	for _, l := range c.from.Layers {
 		from.Layers = append(from.Layers, bootc.SourceLayer{Digest: l.Digest, DiffID: l.DiffID})
 	}
-	if image, err = b.Containers().Import(ctx, from); err != nil || c.name == "" {
+	if image, err = b.containers(ctx).Import(ctx, from); err != nil || c.name == "" {
 		return image, err
 	}
-	return image, b.Containers().SetFound(image, c.name, b.Now().UTC())
+	return image, b.containers(ctx).SetFound(image, c.name, b.Now().UTC())
 }
 
 // fetchLayer fetches a layer, which goes when it is closed.

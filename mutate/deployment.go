@@ -11,6 +11,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/agent"
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/lazyregexp"
 	"github.com/imgmut/imgmut/mutate/ostree"
 	"github.com/imgmut/imgmut/mutate/record"
@@ -32,7 +33,7 @@ func checkOstree(r *recipes.Recipe, l *disk.Layout) error {
 	case o == recipes.Ostree{}:
 		return nil
 	case l.Deployed() == "":
-		return recipes.Problems{r.OstreeProblem("", "leave it out: steps can change all of such a system",
+		return recipes.Problems{r.OstreeProblem("leave it out: steps can change all of such a system",
 			"the base is no deployment of ostree")}
 	case o.Mode == recipes.OstreeCommit && len(l.Deployments) > 0:
 		// Of a base that an older imgmut has imported it is found when the steps have run.
@@ -104,7 +105,7 @@ const mendUsr = "with ostree: {mode: commit} in the recipe, what steps change in
 
 // writesUsr makes an error of a step one that says where it wrote, if it was where a
 // deployment is read-only. tail is what the step printed last.
-func (b *build) writesUsr(err error, tail []string) error {
+func (b *build) writesUsr(g *guest.Guest, err error, tail []string) error {
 	l := b.guests.layout
 	if err == nil || l.Deployed() == "" || b.plan.commits() {
 		return err
@@ -117,10 +118,14 @@ func (b *build) writesUsr(err error, tail []string) error {
 		if !readOnly().MatchString(line) {
 			continue
 		}
-		for _, name := range pathIn().FindAllString(line, -1) {
-			if m, ok := l.Innermost(name); ok && m.ReadOnly {
+		names := pathIn().FindAllString(line, -1)
+		for _, name := range names {
+			if l.Unwritable(disk.TreeAt(g.Root()), name) {
 				return fault.New(fault.Step, mendUsr, "%w: %s is read-only in a deployment of ostree in mode etc: mode commit can change it", err, name)
 			}
+		}
+		if len(names) > 0 {
+			continue
 		}
 		return fault.New(fault.Step, mendUsr, "%w: /usr is read-only in a deployment of ostree in mode etc: mode commit can change it", err)
 	}
@@ -140,24 +145,4 @@ func needOstree(p *plan) error {
 		return fmt.Errorf("%s: %w", p.recipe.BasePlace(), err)
 	}
 	return nil
-}
-
-// deployments are those of the finished image.
-func (b *build) deployments(ctx context.Context) (list []ostree.Deployment, err error) {
-	if b.plan.layout.Deployed() == "" {
-		return nil, nil
-	}
-	f, err := os.Open(b.imageFile())
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	i, err := disk.OpenKnown(ctx, f, b.plan.layout.With(nil), b.note)
-	if err != nil {
-		return nil, err
-	}
-	if err = i.FindRoles(); err == nil {
-		list = i.Layout.Deployments
-	}
-	return list, errors.Join(err, i.Close())
 }

@@ -79,6 +79,9 @@ func (e *StepError) Hint() string {
 			return k.hint
 		}
 	}
+	if fault.Mend(e.Err) == mendUsr {
+		return mendUsr
+	}
 	if len(e.Sealed) > 0 && slices.ContainsFunc(e.Tail, readOnly().MatchString) {
 		return fmt.Sprintf("commands cannot write below %s, because the kernel of this machine has no vfat: "+
 			"steps of the kinds write and copy can", e.Sealed[0].Mountpoint)

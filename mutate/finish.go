@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/content"
@@ -70,6 +71,7 @@ func (e *Engine) unchanged(i *record.Image) bool {
 // finish makes the image of the last layer: identity, verdict, record.
 func (b *build) finish(ctx context.Context, assertions []verify.Assertion, o ApplyOptions) (*record.Image, error) {
 	id := b.plan.identity()
+	b.beginSums(ctx)
 	if err := b.makeImage(ctx, id); err != nil {
 		return nil, err
 	}
@@ -80,6 +82,11 @@ func (b *build) finish(ctx context.Context, assertions []verify.Assertion, o App
 		})
 	}
 	verdict, sums, err := b.verifyAndSum(ctx, id, assertions)
+	if b.namesLeft(err) {
+		if verdict, sums, err = b.finishAnew(ctx, id, assertions); err != nil {
+			return nil, err
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -139,6 +146,31 @@ func (b *build) verifyAndSum(
 	return verdict, sums, err
 }
 
+// namesLeft says whether an image is not what it should be because a file names what only the
+// base has, where nobody looked for one: no such file is known to have been in the base.
+func (b *build) namesLeft(err error) bool {
+	var failed *VerifyError
+	return !b.everywhere && errors.As(err, &failed) &&
+		slices.ContainsFunc(failed.Failed, func(c record.Check) bool { return c.Name == verify.Closure })
+}
+
+// finishAnew makes the image once more and looks everywhere for what its identity changes.
+// That takes longer, and few recipes need it: a step has to name a partition by its UUID in a
+// file that no boot loader and no part of a system is known to have.
+func (b *build) finishAnew(
+	ctx context.Context, id record.Identity, assertions []verify.Assertion,
+) (*record.Verdict, *content.Sums, error) {
+	b.everywhere, b.changes = true, nil
+	err := os.Remove(b.imageFile())
+	if err == nil {
+		err = b.makeImage(ctx, id)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return b.verifyAndSum(ctx, id, assertions)
+}
+
 // unfit is the verdict on an image that cannot be looked into. Its base could, so that
 // is the recipe's doing.
 func (b *build) unfit(err error) error {
@@ -163,15 +195,11 @@ func (b *build) record(
 	if err != nil {
 		return nil, err
 	}
-	deployments, err := b.deployments(ctx)
-	if err != nil {
-		return nil, err
-	}
 	i := &record.Image{
 		Name: p.recipe.Name, Size: p.size(), Made: b.Now().UTC(),
 		Base: p.base.Digest, BaseName: p.recipe.Base.Name, Keys: []record.Key{p.prepare.key}, LayerMade: p.lastMade(),
 		Recipe: p.recipe.Path, RecipeSum: p.recipe.Digest, Identity: id, Assertions: asked,
-		Known: p.base.Findings, Verdict: v, Imgmut: b.Version, Ostree: ostreeOf(p.recipe), Deployments: deployments,
+		Known: p.base.Findings, Verdict: v, Imgmut: b.Version, Ostree: ostreeOf(p.recipe), Deployments: b.guests.deployments,
 	}
 	if p.bootc != nil {
 		i.Keys = append(i.Keys, p.bootc.key)
@@ -195,20 +223,9 @@ func (b *build) record(
 // beginSums begins to sum up the last layer. Its sums are most of the image's, and while
 // that gets its identity there is little else to do.
 func (b *build) beginSums(ctx context.Context) {
-	type summed struct {
-		sums *content.Sums
-		err  error
-	}
 	ctx, b.stop = context.WithCancel(ctx)
-	result := make(chan summed, 1)
-	b.behind.Go(func() {
-		sums, err := b.layerSums(ctx)
-		result <- summed{sums, err}
-	})
-	b.sums = func() (*content.Sums, error) {
-		r := <-result
-		return r.sums, r.err
-	}
+	b.sums = sync.OnceValues(func() (*content.Sums, error) { return b.layerSums(ctx) })
+	b.behind.Go(func() { b.sums() })
 }
 
 // layerSums makes the chunk sums of the last layer.

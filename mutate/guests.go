@@ -16,6 +16,7 @@ import (
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/guest"
 	"github.com/imgmut/imgmut/mutate/mount"
+	"github.com/imgmut/imgmut/mutate/ostree"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
@@ -37,6 +38,8 @@ type guests struct {
 	image   atomic.Pointer[disk.Image] // what the last guest that was started runs in, nil if that has ended
 	looked  sync.Mutex                 // is held while the image of a guest that may end is looked into
 	closing []func() error             // ends of what was started, last first
+	// deployments are those of the image that was judged last, if its system is one of ostree.
+	deployments []ostree.Deployment
 }
 
 // start runs a guest over a fork, which is mounted as its own files say. It ends
@@ -213,6 +216,7 @@ func (gs *guests) judge(
 			return askedGuest{asked, sealedIn(gs.image.Load(), asked)}, nil
 		},
 	})
+	gs.deployments = i.Layout.Deployments
 	if err == nil && asked != nil {
 		gs.stopLater(asked) // not killed: that would be a failed unit in the machine's journal
 	}

@@ -45,7 +45,6 @@ func (b *build) makeImage(ctx context.Context, id record.Identity) error {
 	if !b.plan.commits() {
 		b.phase("identity")
 	}
-	b.beginSums(ctx)
 	if err := b.forkLast(b.imageFile()); err != nil {
 		return err
 	}
@@ -109,7 +108,7 @@ func (b *build) identifyAlone(ctx context.Context, f *os.File, id record.Identit
 	} else if err != nil {
 		return err
 	}
-	changes, err := fork.Find(ctx, i, b.from(), id)
+	changes, err := fork.Find(ctx, i, b.from(), id, b.everywhere)
 	if errors.Is(err, fork.ErrTooMuch) {
 		return b.unfit(err)
 	} else if err != nil {
@@ -123,7 +122,7 @@ func (b *build) identifyAlone(ctx context.Context, f *os.File, id record.Identit
 func (b *build) from() fork.Base {
 	from := fork.Base{File: b.base}
 	if b.plan.base.Judged == verify.Judges() {
-		from.Clean = b.plan.base.Clean
+		from.Clean, from.Naming = b.plan.base.Clean, b.plan.base.Naming
 	}
 	return from
 }
@@ -146,7 +145,7 @@ func (b *build) findChanges(ctx context.Context, remounted bool) {
 	b.changes = make(chan foundChanges, 1)
 	go func() {
 		defer done()
-		changes, err := fork.Find(ctx, twin, b.from(), b.plan.identity())
+		changes, err := fork.Find(ctx, twin, b.from(), b.plan.identity(), false)
 		b.changes <- foundChanges{twin.Layout, changes, err}
 	}()
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/mutate/reflink"
 	"github.com/imgmut/imgmut/mutate/store"
-	"github.com/imgmut/imgmut/mutate/verify"
 	"github.com/imgmut/imgmut/recipes"
 )
 
@@ -153,8 +152,8 @@ func (e *Engine) importNew(ctx context.Context, s source) (_ *record.Base, err e
 		return nil, err
 	}
 	e.note("found: " + seen.words(sums.Size(), image.Is))
-	b := &record.Base{Digest: sums.Digest(), Size: sums.Size(), Source: s.name, Imported: e.Now().UTC(), Layout: *seen.layout,
-		Findings: seen.wrong(), Judged: verify.Judges(), Clean: seen.clean}
+	b := &record.Base{Digest: sums.Digest(), Size: sums.Size(), Source: s.name, Imported: e.Now().UTC(), Layout: *seen.layout}
+	seen.judge(b)
 	return b, e.publishBase(ctx, b, tmp, sums, func(b *record.Base) {
 		if !image.Backed { // or it may become another image though the file stays as it is
 			s.remember(b, image.Is)

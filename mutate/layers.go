@@ -179,7 +179,7 @@ func (b *build) runStep(
 		b.Events(Event{Type: EventFailed, Step: i + 1, Steps: steps, Name: l.title(), Kind: l.spec.Kind,
 			Took: time.Since(started)})
 		tail := lines.tail()
-		err = b.writesUsr(err, tail)
+		err = b.writesUsr(g, err, tail)
 		return changed, &StepError{Index: i + 1, Name: l.title(), Kind: l.spec.Kind, Network: l.material.Network,
 			Tail: tail, Err: err, Sealed: b.guests.image.Load().Sealed(), Full: b.full(g.Rooms(), saysFull(tail, err))}
 	}

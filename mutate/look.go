@@ -24,8 +24,7 @@ import (
 type looked struct {
 	layout *disk.Layout
 	found  []verify.Finding
-	clean  []byte   // which of its files need no second look when images are made of it
-	stuck  []string // which have a copy of a partition UUID that cannot be rewritten
+	files  *verify.Remembered
 	// unreplayed are volumes whose journals hold more: if there are any, nothing else
 	// is known. See settled.
 	unreplayed []disk.Volume
@@ -39,6 +38,11 @@ func (l *looked) wrong() (keys []string) {
 		}
 	}
 	return keys
+}
+
+// judge puts what was found into the record of a base.
+func (l *looked) judge(b *record.Base) {
+	b.Findings, b.Judged, b.Clean, b.Naming = l.wrong(), verify.Judges(), l.files.Clean, l.files.Naming
 }
 
 // words say what was found, of an image that came in such formats: "debian 12 for x86-64,
@@ -94,7 +98,7 @@ func (e *Engine) lookInto(ctx context.Context, f *os.File) (_ *looked, err error
 		}
 		e.note("note: found in the base: " + found.Check + ": " + found.What)
 	}
-	for _, file := range l.stuck {
+	for _, file := range l.files.InInitrds {
 		e.note(stuck(file))
 	}
 	if l.layout.Grown {
@@ -128,7 +132,7 @@ func lookAt(ctx context.Context, i *disk.Image) (*looked, error) {
 	if l.found, err = verify.Findings(ctx, i); err != nil {
 		return nil, err
 	}
-	l.clean, l.stuck, err = verify.Remember(ctx, i)
+	l.files, err = verify.Remember(ctx, i)
 	return l, err
 }
 
@@ -198,7 +202,7 @@ func (e *Engine) findings(ctx context.Context, b *record.Base) ([]string, error)
 		return nil, fmt.Errorf("base %.12s: %w", b.Digest, err)
 	}
 	return l.wrong(), e.Store.Update(ctx, store.Bases, b.Digest, b, func() error {
-		b.Findings, b.Judged, b.Clean = l.wrong(), verify.Judges(), l.clean
+		l.judge(b)
 		return nil
 	})
 }

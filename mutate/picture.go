@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/ostree"
 	"github.com/imgmut/imgmut/mutate/verify"
 )
 
@@ -94,7 +94,7 @@ func (p *Picture) draw(ctx context.Context, i *disk.Image) error {
 	for _, e := range entries {
 		p.Boot = append(p.Boot, Start{
 			Loader: e.Loader, File: e.File, ID: e.ID, Title: e.Title, Kernel: e.Kernel, Initrds: e.Initrds,
-			Options: e.Options, Version: e.Version, Default: e.Default, Ostree: deployment(e.Options),
+			Options: e.Options, Version: e.Version, Default: e.Default, Ostree: ostree.Starts(e.Options),
 		})
 	}
 	for _, v := range i.Unreplayed() {
@@ -108,18 +108,8 @@ func (p *Picture) draw(ctx context.Context, i *disk.Image) error {
 		return err
 	}
 	p.CommandLine, p.Findings = i.CommandLine(), l.found
-	for _, file := range l.stuck {
+	for _, file := range l.files.InInitrds {
 		p.Findings = append(p.Findings, verify.Finding{Check: "closure", What: stuck(file), Note: true})
 	}
 	return nil
-}
-
-// deployment is the one of ostree that a kernel's command line names, "" if none.
-func deployment(options string) (name string) {
-	for word := range strings.FieldsSeq(options) {
-		if value, ok := strings.CutPrefix(word, "ostree="); ok {
-			name = value
-		}
-	}
-	return name
 }

@@ -4,7 +4,7 @@
 //	name: web            # the image's name in the store
 //	base: debian-12      # a store name, a path, or {path: …, sha256: …}
 //	disk: {size: 20G}    # or +10G, and which partition has the room: grow: /var
-//	ostree: {mode: commit}  # of a deployment: steps change /usr as well; keep: 1 drops the old one
+//	ostree: {mode: commit} # of a deployment: steps change /usr as well; keep: 1 drops the old one
 //	steps:
 //	  - run: apt-get clean
 //	  - name: motd       # a step may have a name, env, network, max-age, timeout, hidden

@@ -21,9 +21,9 @@ const (
 // maxKeep is how many deployments may be asked for: each has a directory tree of its own.
 const maxKeep = 16
 
-// OstreeProblem is a problem with a field of ostree, for what Parse cannot judge.
-func (r *Recipe) OstreeProblem(field, hint, format string, args ...any) Problem {
-	p := newProblem(r.File, r.Ostree.Pos, at("ostree", field), format, args...)
+// OstreeProblem is a problem with ostree, for what Parse cannot judge.
+func (r *Recipe) OstreeProblem(hint, format string, args ...any) Problem {
+	p := newProblem(r.File, r.Ostree.Pos, "ostree", format, args...)
 	p.Hint = hint
 	return p
 }

@@ -44,6 +44,9 @@ var realLayouts = []struct {
 	{"bootc-new", []made{
 		{"/etc/made", 4, "", "ostree/deploy/debian/deploy/*.0/etc/made"}, {"/home/made", 4, "", "ostree/deploy/debian/var/home/made"},
 	}, "/sysroot/made"},
+	{"bootc-xfs", []made{
+		{"/etc/made", 4, "", "ostree/deploy/debian/deploy/*.0/etc/made"}, {"/var/made", 4, "", "ostree/deploy/debian/var/made"},
+	}, "/usr/made"},
 	{"repart", []made{{"/etc/made", 4, "", "etc/made"}, {"/var/made", 4, "", "var/made"}}, "/usr/made"},
 	{"mbr-boot", []made{{"/etc/made", 2, "", "etc/made"}, {"/boot/made", 1, "", "made"}}, ""},
 	{"mbr-logical", []made{{"/etc/made", 5, "", "etc/made"}, {"/boot/made", 1, "", "made"}}, ""},

@@ -80,6 +80,7 @@ func (p picture) Text(w io.Writer) {
 	if p.Layout != nil {
 		p.volumes(w)
 		p.mounts(w)
+		p.deployments(w)
 	}
 	p.starts(w)
 	p.remarks(w)
@@ -147,6 +148,30 @@ func (p picture) mounts(w io.Writer) {
 			what += ", by hand"
 		}
 		rows = append(rows, []string{m.Mountpoint, what, strings.Join(m.Options, ","), m.From})
+	}
+	columns(w, rows)
+}
+
+// deployments are the systems that a volume of ostree holds.
+func (p picture) deployments(w io.Writer) {
+	if len(p.Layout.Deployments) == 0 {
+		return
+	}
+	rows := [][]string{{"DEPLOYMENT", "STATE ROOT", "COMMIT", "SYSTEM", "FROM", "BY"}}
+	for _, d := range p.Layout.Deployments {
+		var is []string
+		for _, word := range []struct {
+			holds bool
+			word  string
+		}{
+			{d.Default, "default"}, {d.Rollback, "rollback"}, {d.Pinned, "pinned"}, {d.Composefs, "composefs"}, {d.Entry == "", "not started"},
+		} {
+			if word.holds {
+				is = append(is, word.word)
+			}
+		}
+		rows = append(rows, []string{strings.Join(is, ", "), d.OS, fmt.Sprintf("%.12s.%d", d.Commit, d.Serial), d.Name,
+			cmp.Or(d.Image, d.Refspec), d.Entry})
 	}
 	columns(w, rows)
 }

@@ -35,17 +35,21 @@ func TestMain(m *testing.M) {
 
 // TestScript runs testdata/script: standard output, standard error and exit
 // status of every command as people and scripts meet them, on real images.
-func TestScript(t *testing.T) {
+func TestScript(t *testing.T) { runScripts(t, "testdata/script", fixtures.Layouts) }
+
+// runScripts runs the scripts of a directory. Each has the images of some layouts in
+// variables of their names.
+func runScripts(t *testing.T, scripts string, layouts []string) {
 	fixtures.Require(t, fixtures.Root, fixtures.Reflink, fixtures.Systemd, fixtures.Tools)
 	dir := fixtures.ReflinkDir(t)
 	images := map[string]string{}
-	for _, layout := range fixtures.Layouts {
+	for _, layout := range layouts {
 		// One copy on the reflink filesystem; scripts get forks of it.
 		images[layout] = filepath.Join(dir, layout+".raw")
 		fixtures.Clone(t, fixtures.Image(t, layout), images[layout])
 	}
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+		Dir:                 scripts,
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 		RequireExplicitExec: true,
 		Condition: func(name string) (bool, error) { // [vfat]: the kernel has it
@@ -72,6 +76,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exit": exitCmd, "interrupt": interruptCmd, "sh": shCmd, "clean": cleanCmd,
 			"serve": serveCmd, "fork": forkCmd, "same": sameCmd, "poke": pokeCmd, "disk": diskCmd, "fstab": fstabCmd, "peek": peekCmd,
+			"inside": insideCmd, "look": lookCmd,
 		},
 	})
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/imgmut/imgmut/mutate/compress"
 	"github.com/imgmut/imgmut/mutate/content"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/ostree"
 	"github.com/imgmut/imgmut/mutate/tool"
@@ -77,11 +78,20 @@ func (r *Repository) Import(ctx context.Context, from Source) (_ *Image, err err
 	defer func() { err = errors.Join(err, s.Close(), r.clear()) }()
 	im := &importing{Repository: r, Source: from, s: s, made: map[string]Layer{}}
 	i, err := im.image(ctx)
-	err = errors.Join(err, im.keep())
+	err = full(errors.Join(err, im.keep()))
 	if err != nil {
 		return nil, err
 	}
 	return i, r.save("images", strings.TrimPrefix(i.Digest, "sha256:"), i)
+}
+
+// full makes an error of a filesystem that is full one of the store, in which all is made
+// that an import makes. ostree stops where some hundredths of it are left.
+func full(err error) error {
+	if err == nil || !strings.Contains(err.Error(), "would be exceeded") && !strings.Contains(err.Error(), "No space left") {
+		return err
+	}
+	return fault.New(fault.Host, "make room with imgmut gc, or use a store on a larger disk with --store", "the store is full: %v", err)
 }
 
 // prepare makes the repository, and removes what an import left that was killed.

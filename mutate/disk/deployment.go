@@ -2,9 +2,11 @@ package disk
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path"
 	"slices"
+	"syscall"
 
 	"github.com/imgmut/imgmut/mutate/boot"
 	"github.com/imgmut/imgmut/mutate/etc"
@@ -24,6 +26,9 @@ const fromDeployment = "ostree's deployment"
 // that the boot loader starts by default.
 func (i *Image) deployment(v Volume, tree *Tree, files volumeFiles, k kernelSays) ([]Mounted, error) {
 	list, err := ostree.Find(tree, files.entries(v.Slot), k().ostree)
+	if half := files.halfSwapped(); err != nil && k().ostree == "" && half != "" {
+		err = fmt.Errorf("%w: there is %s, and no link loader to it", err, half)
+	}
 	if err != nil {
 		return nil, fault.New(fault.Image, "", "%s holds deployments of ostree, but %w", v, err)
 	}
@@ -62,6 +67,21 @@ func (f volumeFiles) entries(root int) []boot.Entry {
 	return entries
 }
 
+// halfSwapped gives a directory of loader entries to which there is no link: ostree makes
+// the link to the new one last, and was stopped. It is "" if there is none.
+func (f volumeFiles) halfSwapped() string {
+	for _, slot := range f.slots() {
+		for _, name := range []string{"loader", "boot/loader"} {
+			for _, version := range []string{".0", ".1"} {
+				if !etc.Exists(f.trees[slot], name) && etc.Exists(f.trees[slot], name+version) {
+					return name + version
+				}
+			}
+		}
+	}
+	return ""
+}
+
 // Deployed gives the directory of the deployment that is the system's root in its volume,
 // "" if it is none.
 func (l *Layout) Deployed() string {
@@ -72,28 +92,10 @@ func (l *Layout) Deployed() string {
 	return l.Mounts[n].Sub
 }
 
-// FindDeployments finds the deployments of an image as its files are now, the default
-// first. There are none if its system is no such.
-func (i *Image) FindDeployments() ([]ostree.Deployment, error) {
-	if err := i.FindRoles(); err != nil {
-		return nil, err
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	root, _ := i.Layout.Find(Root)
-	if i.Layout.Deployed() == "" {
-		return nil, nil
-	}
-	files := i.eachVolume()
-	if err := errors.Join(files.errs...); err != nil {
-		return nil, err
-	}
-	return ostree.Find(files.trees[root.Slot], files.entries(root.Slot), ostree.Starts(i.cmdline))
-}
-
 // ChangeSysroot opens the volume with the image's deployments for the machine's ostree,
-// with the volume on its /boot and with further directories, and calls change. As with [Image.Change] nothing else is
-// mounted meanwhile, and all is read anew afterwards: also which deployment the system is.
+// with the volume on its /boot and with further directories, and calls change. As with
+// [Image.Change] nothing else is mounted meanwhile, and all is read anew afterwards: also
+// which deployment the system is.
 func (i *Image) ChangeSysroot(further map[string]*os.File, change func(*ostree.Sysroot) error) error {
 	if err := i.FindRoles(); err != nil {
 		return err
@@ -144,13 +146,66 @@ func (i *Image) forget() {
 	i.roles = onceRoles(i)
 }
 
-// Innermost gives the mount that shows a path, if the system mounts anything of the image
-// there.
-func (l *Layout) Innermost(name string) (found Mounted, ok bool) {
+// Unwritable says whether a path leads to where the system cannot write to a volume of the
+// image. system are its files, whose links are followed.
+func (l *Layout) Unwritable(system *Tree, name string) bool {
+	if name = system.realPath(name, true); isFresh(name) {
+		return false
+	}
+	var innermost Mounted
 	for _, m := range l.Mounts {
-		if _, in := Within(name, m.Mountpoint); in && !m.ByHand && len(m.Mountpoint) >= len(found.Mountpoint) {
-			found, ok = m, true
+		if _, in := Within(name, m.Mountpoint); in && !m.ByHand && len(m.Mountpoint) >= len(innermost.Mountpoint) {
+			innermost = m
 		}
 	}
-	return found, ok
+	return innermost.ReadOnly
+}
+
+// otherDeployments are the trees of the deployments that are not the system, each as it
+// is at its start but for what is mounted in it. They are part of the image as the system
+// is: somebody may go back to them. root is the volume of that.
+func (i *Image) otherDeployments(root Volume) (trees []Placed, err error) {
+	is := i.Layout.Deployed()
+	if is == "" {
+		return nil, nil
+	}
+	at := part{slot: root.Slot}
+	if i.guest == nil {
+		if err := i.mount(at)[0]; err != nil {
+			return nil, err
+		}
+	}
+	volume, err := i.view(at)
+	if err != nil {
+		return nil, err
+	}
+	dirs, err := ostree.Directories(treeOf(volume))
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range dirs {
+		if dir == is {
+			continue
+		}
+		t, err := i.treeAt(Mounted{Slot: root.Slot, Sub: dir})
+		if err != nil {
+			return nil, err
+		}
+		trees = append(trees, Placed{path.Join("/sysroot", dir), t, root})
+	}
+	return trees, nil
+}
+
+// IsObject says whether a file of a tree may be one of the objects of a repository of
+// ostree: whoever writes to it writes to all that are links to it.
+func (i *Image) IsObject(t Placed, name string) bool {
+	if i.Layout.Deployed() == "" || t.Volume.FS == "vfat" {
+		return false
+	}
+	fi, err := t.Stat(name)
+	if err != nil {
+		return false
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	return ok && st.Nlink > 1
 }

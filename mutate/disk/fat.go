@@ -104,8 +104,22 @@ func (v *fatVolume) next(c uint32) uint32 {
 	return le.Uint32(v.fat[4*c:]) & 0x0fffffff
 }
 
+// goesBack says whether a cluster is followed by itself or one before it. A circle has such
+// a cluster, and most volumes have none.
+func (v *fatVolume) goesBack() bool {
+	for c := uint32(2); c < v.clusters; c++ {
+		if n := v.next(c); n >= 2 && n <= c {
+			return true
+		}
+	}
+	return false
+}
+
 // noCircle follows every chain of the clusters, each once.
 func (v *fatVolume) noCircle() error {
+	if !v.goesBack() {
+		return nil
+	}
 	seen := make([]uint32, v.clusters) // by which walk
 	for first := uint32(2); first < v.clusters; first++ {
 		for c := first; c >= 2 && c < v.clusters && seen[c] == 0; {

@@ -54,8 +54,8 @@ func (i *Image) Unmoved(ctx context.Context, base *os.File, t Placed) func(name 
 }
 
 // Trees gives all files of the image, read-only: those of the system, as the system
-// sees them through all that it mounts of the image, first, and then those of each
-// volume that is not among them. FAT is always apart: it is read without the kernel.
+// sees them through all that it mounts of the image, first, then those of deployments of
+// ostree that do not start by default, and then those of each volume that is not among them. FAT is always apart: it is read without the kernel.
 // A volume whose files cannot be read is not among them, but an error in the second
 // list. The trees are the image's: the caller does not close them.
 func (i *Image) Trees() ([]Placed, []error, error) {
@@ -74,6 +74,11 @@ func (i *Image) trees() (trees []Placed, unreadable []error, err error) {
 	}
 	root, _ := i.Layout.Find(Root)
 	trees = []Placed{{"/", system, root}}
+	others, err := i.otherDeployments(root)
+	if err != nil {
+		return nil, nil, err
+	}
+	trees = append(trees, others...)
 	for _, v := range i.Layout.Volumes {
 		place, seen := i.Layout.placeOf(v), i.holds(v) && !slices.Contains(missing, v.Slot)
 		switch {

@@ -13,6 +13,7 @@
 package etc
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -77,11 +78,13 @@ func readText(t fs.FS, name string, most int64) (string, error) {
 		return "", &fs.PathError{Op: "read", Path: name, Err: errTooLarge}
 	}
 	// What a filesystem says of a size need not be what it gives.
-	b, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(b)) > most {
+	var b bytes.Buffer
+	b.Grow(int(fi.Size()) + bytes.MinRead)
+	_, err = b.ReadFrom(io.LimitReader(f, most+1))
+	if err == nil && int64(b.Len()) > most {
 		err = &fs.PathError{Op: "read", Path: name, Err: errTooLarge}
 	}
-	return string(b), err
+	return b.String(), err
 }
 
 // ReadDir lists the names in a directory, sorted. It is [ErrTooMany] if there are

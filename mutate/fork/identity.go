@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"syscall"
@@ -77,6 +78,8 @@ func filesystemUUID(v disk.Volume, id uuid.UUID) string {
 type Base struct {
 	File  *os.File // its bytes
 	Clean []byte   // which of its files name no partition, as it was found at its import
+	// Naming are files that do, by the key of their tree.
+	Naming map[string][]string
 }
 
 // Changes are what an identity changes in the files of an image.
@@ -89,8 +92,10 @@ type Changes struct {
 var ErrTooMuch = refs.ErrTooMuch
 
 // Find looks for what an identity changes in the files of an image, which may be any that
-// holds the same: what refers to the GUIDs, filesystem UUIDs and labels of its base.
-func Find(ctx context.Context, i *disk.Image, base Base, id record.Identity) (*Changes, error) {
+// holds the same: what refers to the GUIDs, filesystem UUIDs and labels of its base. To look
+// everywhere takes a while. Without that it looks where such names are known to be, which
+// can be told by the closure of the image (package verify) to be too little.
+func Find(ctx context.Context, i *disk.Image, base Base, id record.Identity, everywhere bool) (*Changes, error) {
 	if i.Layout.Table == disk.Bare && len(id.Filesystems)+len(id.Labels) == 0 {
 		return &Changes{}, nil
 	}
@@ -106,23 +111,24 @@ func Find(ctx context.Context, i *disk.Image, base Base, id record.Identity) (*C
 			return nil, err
 		}
 		files := refs.Files{FS: t.Tree, FAT: t.Volume.FS == "vfat", Whole: t.ReadAtBoot(), Named: named, Tree: t.Key()}
-		if len(id.Filesystems)+len(id.Labels) == 0 { // what is known of a base is of the UUIDs of its partitions alone
-			files.Clean, files.Unmoved = clean, i.Unmoved(ctx, base.File, t)
+		names := refs.Names{Partitions: id.Partitions, Filesystems: id.Filesystems, Labels: id.Labels, Here: i.Layout.UUIDs()}
+		var stale []refs.Patch
+		add := func(p refs.Patch) error {
+			stale = append(stale, p)
+			return nil
 		}
-		return stalePlaces(ctx, files, i.Layout.UUIDs(), id)
+		switch {
+		case len(id.Filesystems)+len(id.Labels) > 0: // what is known of a base is of the UUIDs of its partitions alone
+			err = files.Rename(ctx, names, add)
+		case everywhere:
+			files.Clean, files.Unmoved = clean, i.Unmoved(ctx, base.File, t)
+			err = files.Rename(ctx, names, add)
+		default:
+			err = files.RenameIn(ctx, names, base.Naming[t.Key()], add)
+		}
+		return stale, err
 	})
 	return c, err
-}
-
-// stalePlaces gives the places in files that have an old name of a volume, with the
-// bytes they should have. here are the UUIDs of the image's filesystems.
-func stalePlaces(ctx context.Context, files refs.Files, here []string, id record.Identity) (stale []refs.Patch, err error) {
-	names := refs.Names{Partitions: id.Partitions, Filesystems: id.Filesystems, Labels: id.Labels, Here: here}
-	err = files.Rename(ctx, names, func(p refs.Patch) error {
-		stale = append(stale, p)
-		return nil
-	})
-	return stale, err
 }
 
 // Identify turns a fork of the last layer into an image with an identity of its own:
@@ -175,6 +181,10 @@ func (c *Changes) write(i *disk.Image, id record.Identity) error {
 	err := i.Change(func(writable []disk.Placed) error {
 		for n, t := range writable {
 			for _, p := range c.patches[n] {
+				if i.IsObject(t, p.File) {
+					return fault.New(fault.Image, "make the container image, or commit, without it there",
+						"%s names a volume, and cannot be changed: it is an object of the repository of ostree", path.Join(t.At, p.File))
+				}
 				if err := patch(t, p); err != nil {
 					return err
 				}

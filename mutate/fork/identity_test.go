@@ -183,7 +183,7 @@ func identifyOpen(t *testing.T, work string, base *os.File, l *disk.Layout, id r
 		t.Fatal(err)
 	}
 	from := Base{File: base}
-	c, err := Find(t.Context(), i, from, id)
+	c, err := Find(t.Context(), i, from, id, true)
 	if err == nil {
 		err = Identify(t.Context(), i, c, from, id, func(string) {})
 	}

@@ -23,7 +23,7 @@ const (
 
 var (
 	// linkPath is what ostree= names: a link of a boot version.
-	linkPath = lazyregexp.New(`^/?(ostree/boot\.[01]/([^/]+)/[0-9a-f]+/[0-9]+)/?$`)
+	linkPath = lazyregexp.New(`^/?(ostree/boot\.[01]/([^/.][^/]*)/[0-9a-f]+/[0-9]+)/?$`)
 	// deploymentPath is where that link leads.
 	deploymentPath = lazyregexp.New(`^(?:\.\./)*(?:ostree/)?deploy/([^/]+)/deploy/([0-9a-f]{64})\.([0-9]+)$`)
 	deploymentName = lazyregexp.New(`^([0-9a-f]{64})\.([0-9]+)$`)
@@ -39,7 +39,7 @@ const mendDamaged = "ostree admin status, on a machine that runs it, says which 
 // class [fault.Image] if a deployment that an entry starts is not whole.
 func Find(root fs.FS, entries []boot.Entry, starts string) ([]Deployment, error) {
 	if starts == "" {
-		return nil, fault.New(fault.Image, mendDamaged, "no boot loader's entry says which one starts (ostree=)%s", noLoader(root))
+		return nil, fault.New(fault.Image, mendDamaged, "no boot loader's entry says which one starts (ostree=)")
 	}
 	first, err := deploymentOf(root, starts)
 	if err != nil {
@@ -82,16 +82,6 @@ func Starts(options string) (link string) {
 		}
 	}
 	return link
-}
-
-// noLoader says why there may be no entry: ostree swaps two links, and was stopped.
-func noLoader(root fs.FS) string {
-	for _, name := range []string{"boot/loader.0", "boot/loader.1"} {
-		if !etc.Exists(root, "boot/loader") && etc.Exists(root, name) {
-			return ": there is /" + name + ", but no link /boot/loader to it"
-		}
-	}
-	return ""
 }
 
 func (d Deployment) same(o Deployment) bool {
@@ -168,6 +158,27 @@ func (d *Deployment) describe(root fs.FS) {
 // unstarted are the deployments that no entry starts: what ostree was stopped in making,
 // or has not removed yet.
 func unstarted(root fs.FS, found []Deployment) (rest []Deployment, err error) {
+	all, err := directories(root)
+	for _, d := range all {
+		if !slices.ContainsFunc(found, d.same) {
+			d.describe(root)
+			rest = append(rest, d)
+		}
+	}
+	return rest, err
+}
+
+// Directories are those of all deployments of a volume, whether anything starts them or not.
+func Directories(root fs.FS) (dirs []string, err error) {
+	all, err := directories(root)
+	for _, d := range all {
+		dirs = append(dirs, d.Dir())
+	}
+	return dirs, err
+}
+
+// directories gives of each deployment what the name of its directory says.
+func directories(root fs.FS) (all []Deployment, err error) {
 	roots, err := etc.ReadDir(root, stateRoots, maxStateRoots)
 	if err != nil {
 		return nil, fault.New(fault.Image, mendDamaged, "read /%s: %w", stateRoots, err)
@@ -182,18 +193,16 @@ func unstarted(root fs.FS, found []Deployment) (rest []Deployment, err error) {
 		}
 		for _, name := range names {
 			m := deploymentName().FindStringSubmatch(name)
-			if m == nil {
+			if m == nil || !isDir(root, path.Join(stateRoots, os, "deploy", name)) {
 				continue
 			}
 			d := Deployment{OS: os, Commit: m[1]}
-			if d.Serial, err = strconv.Atoi(m[2]); err != nil || slices.ContainsFunc(found, d.same) {
-				continue
+			if d.Serial, err = strconv.Atoi(m[2]); err == nil {
+				all = append(all, d)
 			}
-			d.describe(root)
-			rest = append(rest, d)
 		}
 	}
-	return rest, nil
+	return all, nil
 }
 
 // parseKeys reads a key file of GLib: the value of each key, by GROUP.KEY.

@@ -226,9 +226,12 @@ func (s *Sysroot) Deployments() (list []Deployment, err error) {
 
 func isMounted(name string) bool { return slices.Contains(mounted, name) }
 
+// maxLabel is the length of a label, in bytes: they have a page at most.
+const maxLabel = 4096
+
 // label is a file's label of SELinux, "" if it has none.
 func label(file string) string {
-	b := make([]byte, maxAttrs)
+	b := make([]byte, maxLabel)
 	n, err := unix.Lgetxattr(file, "security.selinux", b)
 	if err != nil {
 		return ""

@@ -178,12 +178,36 @@ func TestFinishBootc(t *testing.T) {
 	}
 }
 
+// TestFinishLabels: where the image has a policy of SELinux, what is unchanged keeps its
+// label, and what is new gets one by the policy. What replaces a file of
+// /etc has the label that ostree has given that, which is by the policy.
+func TestFinishLabels(t *testing.T) {
+	s := makeSystem(t, "ext4", `
+mkdir -p usr/etc/selinux/targeted/contexts/files usr/etc/selinux/targeted/policy
+printf "SELINUX=enforcing\nSELINUXTYPE=targeted\n" >usr/etc/selinux/config
+printf "/.* system_u:object_r:default_t:s0\n/usr/bin(/.*)? system_u:object_r:bin_t:s0\n" >usr/etc/selinux/targeted/contexts/files/file_contexts
+: >usr/etc/selinux/targeted/policy/policy.33
+echo kept >usr/bin/kept; echo etc >usr/etc/labelled; echo etc >usr/etc/replaced
+for f in usr/bin/kept usr/etc/labelled usr/etc/replaced; do setfattr -n security.selinux -v system_u:object_r:own_t:s0 $f; done`)
+	if _, err := s.finish(1, "echo new >usr/bin/new; echo more >etc/replaced.new; mv etc/replaced.new etc/replaced"); err != nil {
+		t.Fatal(err)
+	}
+	got := s.look(`for f in usr/bin/kept usr/bin/new etc/replaced; do getfattr --only-values -n security.selinux $d/$f | tr -d "\\0"; echo " $f"; done; cat $d/etc/replaced`)
+	want := "system_u:object_r:own_t:s0 usr/bin/kept\nsystem_u:object_r:bin_t:s0 usr/bin/new\nsystem_u:object_r:default_t:s0 etc/replaced\nmore\n"
+	if got != want {
+		t.Errorf("labels\n%swant\n%s", got, want)
+	}
+}
+
 // TestFinishRefuses what cannot be a commit, and what is not the system that was meant.
 func TestFinishRefuses(t *testing.T) {
 	for name, tc := range map[string]struct{ before, steps, want string }{
-		"a pipe in /usr":            {"", "mkfifo usr/bin/pipe", "/usr/bin/pipe: a device, socket or pipe"},
-		"a menu of GRUB":            {`mkdir boot/grub2; sed 's/^/# /' boot/loader/entries/* >boot/grub2/x; printf 'menuentry a {\nlinux /x %s\n}\n' "$(sed -n 's/^options //p' boot/loader/entries/*)" >boot/grub2/grub.cfg; rm boot/loader/entries/*`, "", "grub.cfg"},
-		"a repository of archives":  {"ostree config --repo=ostree/repo set core.mode archive", "", "want bare"},
+		"a pipe in /usr":           {"", "mkfifo usr/bin/pipe", "/usr/bin/pipe: a device, socket or pipe"},
+		"a menu of GRUB":           {`mkdir boot/grub2; sed 's/^/# /' boot/loader/entries/* >boot/grub2/x; printf 'menuentry a {\nlinux /x %s\n}\n' "$(sed -n 's/^options //p' boot/loader/entries/*)" >boot/grub2/grub.cfg; rm boot/loader/entries/*`, "", "grub.cfg"},
+		"a repository of archives": {"ostree config --repo=ostree/repo set core.mode archive", "", "want bare"},
+		"a full volume": {
+			`fallocate -l $(($(df --output=avail -B1 . | tail -n 1) - 4000000)) full`, "head -c 2M /dev/urandom >usr/bin/large", "filesystem is full",
+		},
 		"a deployment of composefs": {"chattr -i $d; : >$d/.ostree.cfs", "", "composefs"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -299,8 +299,12 @@ func readFile(root *os.File, name string) (string, error) {
 		return "", err
 	}
 	defer fd.Close()
-	if fi, err := fd.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return "", fmt.Errorf("read %s: it is no file (%w)", name, errors.Join(err))
+	fi, err := fd.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = fmt.Errorf("read %s: it is no file", name)
+	}
+	if err != nil {
+		return "", err
 	}
 	b, err := io.ReadAll(io.LimitReader(fd, maxConfig+1))
 	if err == nil && len(b) > maxConfig {

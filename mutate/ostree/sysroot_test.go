@@ -140,47 +140,87 @@ func TestSysroot(t *testing.T) {
 	}
 }
 
-// TestNothingOfTheImageRuns: an image with a policy of SELinux has ostree run its own
-// semodule by bwrap, and one with a menu of GRUB its grub2-mkconfig. Both would leave
-// proof, on the machine and in the image.
-func TestNothingOfTheImageRuns(t *testing.T) {
-	proof := filepath.Join(t.TempDir(), "proof")
-	t.Setenv("PROOF", proof)
-	s := makeSystem(t, "ext4", `
-for program in bwrap semodule grub2-mkconfig grub-mkconfig zipl true ostree; do
+// hostile is a tree whose programs leave proof in it when they run, in each way that
+// ostree runs programs of an image.
+const hostile = `
+for program in bwrap semodule grub2-mkconfig grub-mkconfig zipl true ostree sh; do
 	for dir in usr/bin usr/sbin; do
 		mkdir -p $dir
-		printf "#!/bin/sh\necho \$0 >>%s\necho \$0 >>/proof\n" "$PROOF" >$dir/$program
-		chmod 0755 $dir/$program
+		cp "$PROVER" $dir/$program
 	done
 done
-cp -a /bin/sh usr/bin/sh
 ln -s usr/bin usr/sbin .
-mkdir -p usr/etc/selinux/targeted/contexts/files usr/etc/selinux/targeted/policy
+mkdir -p usr/etc/selinux/targeted/contexts/files usr/etc/selinux/targeted/policy var/tmp
 printf "SELINUX=enforcing\nSELINUXTYPE=targeted\n" >usr/etc/selinux/config
 printf "/.* system_u:object_r:usr_t:s0\n" >usr/etc/selinux/targeted/contexts/files/file_contexts
-: >usr/etc/selinux/targeted/policy/policy.33`)
-	s.look(`mkdir -p boot/grub2; ln -s ../loader/grub.cfg boot/grub2/grub.cfg; echo >boot/loader/grub.cfg
-		ostree config --repo=ostree/repo set sysroot.bootloader grub2`)
-	err := s.change(func(ctx context.Context, r *ostree.Sysroot) error {
-		c, err := r.Resolve(ctx, "os/1")
-		if err != nil {
-			return err
-		}
-		return r.Deploy(ctx, ostree.Deploy{OS: "os", Commit: c, Origin: "[origin]\nrefspec=os/1\n"})
-	})
-	if err != nil {
+: >usr/etc/selinux/targeted/policy/policy.33`
+
+// grubMenu makes the image one with a menu of GRUB that ostree has the image make anew.
+const grubMenu = `mkdir -p boot/grub2; ln -s ../loader/grub.cfg boot/grub2/grub.cfg; echo >boot/loader/grub.cfg
+ostree config --repo=ostree/repo set sysroot.bootloader grub2
+ostree config --repo=ostree/repo unset core.fsync || true`
+
+// prover is a static program that leaves a file behind, wherever it runs.
+func prover(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	source := filepath.Join(dir, "main.go")
+	const text = `package main
+
+import "os"
+
+func main() {
+	for _, dir := range []string{"/", "/var/tmp/", "/etc/", "/tmp/", "/run/", "/var/", "/boot/", "./"} {
+		os.WriteFile(dir+"imgmut-proof", []byte(os.Args[0]), 0o644)
+	}
+}
+`
+	if err := os.WriteFile(source, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(proof); err == nil {
-		b, _ := os.ReadFile(proof)
-		t.Errorf("programs of the image ran as the machine's root: %s", b)
-	}
-	if got := s.look("find . -name proof"); got != "" {
-		t.Errorf("programs of the image ran in it: %s", got)
-	}
-	if got := s.look("ls boot/loader/entries | wc -l"); got != "2\n" {
-		t.Errorf("entries: %s", got)
+	t.Setenv("CGO_ENABLED", "0")
+	fixtures.Program(t, "", "go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, "prover"), source)
+	return filepath.Join(dir, "prover")
+}
+
+// TestNothingOfTheImageRuns: an image with a policy of SELinux has ostree run its own
+// semodule by bwrap, and one with a menu of GRUB its grub2-mkconfig, as the machine's root.
+// That they would is shown by ostree itself, on another image of the same.
+func TestNothingOfTheImageRuns(t *testing.T) {
+	t.Setenv("PROVER", prover(t))
+	const proof = `find . -name imgmut-proof`
+	for name, before := range map[string]string{"semodule": "true", "grub2-mkconfig": grubMenu} {
+		t.Run(name, func(t *testing.T) {
+			// The machine's root is a directory of the test: it is what would be written to.
+			victim, s := makeSystem(t, "ext4", hostile), makeSystem(t, "ext4", hostile)
+			for _, v := range []*system{victim, s} {
+				v.look(before)
+			}
+			if got := victim.look("ostree admin deploy --sysroot=. --os=os os/1 >/dev/null 2>&1 || true; " + proof); got == "" {
+				t.Error("ostree itself runs no program of such an image: nothing is shown here")
+			}
+			err := s.change(func(ctx context.Context, r *ostree.Sysroot) error {
+				c, err := r.Resolve(ctx, "os/1")
+				if err != nil {
+					return err
+				}
+				return r.Deploy(ctx, ostree.Deploy{OS: "os", Commit: c, Origin: "[origin]\nrefspec=os/1\n"})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := s.look(proof); got != "" {
+				t.Errorf("programs of the image ran: %s", got)
+			}
+			for _, dir := range []string{"/", "/var/tmp", "/etc", "/run", "/var", "/boot"} {
+				if _, err := os.Stat(filepath.Join(dir, "imgmut-proof")); err == nil {
+					t.Errorf("programs of the image ran, and wrote to the machine's %s", dir)
+				}
+			}
+			if got := s.look("ls boot/loader/entries | wc -l"); got != "2\n" {
+				t.Errorf("entries: %s", got)
+			}
+		})
 	}
 }
 

@@ -239,7 +239,7 @@ func plainCapability(value string) (string, error) {
 func handle(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
 
 // maxAttrs is how many bytes the names of a file's attributes, and each value, may have
-// (XATTR_LIST_MAX and XATTR_SIZE_MAX of linux/limits.h).
+// (XATTR_LIST_MAX and XATTR_SIZE_MAX of linux/limits.h). Most files have none.
 const maxAttrs = 64 << 10
 
 // attributes are the extended attributes of a file. A link at the end of the path is not
@@ -249,10 +249,13 @@ func attributes(file string) (map[string]string, error) {
 	if path.Dir(file) == "/proc/self/fd" {
 		list, get = unix.Listxattr, unix.Getxattr
 	}
-	names := make([]byte, maxAttrs)
-	n, err := list(file, names)
-	if err == unix.ENOTSUP {
+	n, err := list(file, nil)
+	if n == 0 && err == nil || err == unix.ENOTSUP {
 		return nil, nil
+	}
+	names := make([]byte, maxAttrs)
+	if err == nil {
+		n, err = list(file, names)
 	}
 	if err != nil {
 		return nil, err

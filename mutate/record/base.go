@@ -31,6 +31,8 @@ type Base struct {
 	// Clean are the files in it that are read at boot and do not name its partitions, in
 	// the form of package verify. They need not be read again in an image made of it.
 	Clean []byte `json:"clean,omitempty"`
+	// Naming are files in it that do, of each of its trees ([disk.Placed.Key]).
+	Naming map[string][]string `json:"naming,omitempty"`
 }
 
 // Origin is a file that a base was made of.

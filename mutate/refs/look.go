@@ -57,35 +57,55 @@ func (f Files) eachText(ctx context.Context, visit func(name, text string) error
 	})
 }
 
+// otherTexts is how texts are visited that have no name by which they are known.
+type otherTexts struct {
+	done    map[string]bool // were visited already
+	matters func(text string) bool
+	visit   func(name, text string) error
+}
+
 // eachOther visits the other texts that are read at boot and matter: nobody knows
 // all names that boot loaders and scripts give to their files.
-func (f Files) eachOther(
-	ctx context.Context, done map[string]bool, matters func(text string) bool, visit func(name, text string) error,
-) error {
+func (f Files) eachOther(ctx context.Context, o otherTexts) error {
 	w, err := f.atBoot(ctx)
 	if err != nil {
 		return err
 	}
+	return f.eachOf(ctx, w.found, o)
+}
+
+// eachListed visits those of files that are texts and matter.
+func (f Files) eachListed(ctx context.Context, files []string, o otherTexts) error {
+	var found []walked
+	for _, name := range files {
+		if info, err := fs.Stat(f.FS, name); err == nil && info.Mode().IsRegular() {
+			found = append(found, walked{name, info})
+		}
+	}
+	return f.eachOf(ctx, found, o)
+}
+
+func (f Files) eachOf(ctx context.Context, files []walked, o otherTexts) error {
 	total := int64(0)
-	for _, file := range w.found {
+	for _, file := range files {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if done[file.name] || file.info.Size() > maxOther {
+		if o.done[file.name] || file.info.Size() > maxOther {
 			continue
 		}
 		if state, told := f.state(file); told && f.Clean[state] {
 			continue
 		}
 		text := etc.ReadUpTo(f.FS, file.name, maxOther)
-		if strings.Contains(text, "\x00") || !matters(text) {
+		if strings.Contains(text, "\x00") || !o.matters(text) {
 			continue
 		}
 		if total += int64(len(text)); total > maxTotal {
 			return tooMuch("the texts that are read at boot and name volumes, up to %s, have more than %d MiB",
 				file.name, maxTotal>>20)
 		}
-		if err := visit(file.name, text); err != nil {
+		if err := o.visit(file.name, text); err != nil {
 			return err
 		}
 	}
@@ -115,7 +135,7 @@ func (f Files) eachUKI(ctx context.Context, visit func(name string, u uki.File) 
 
 // each visits the files that patterns name, in their order.
 func (f Files) each(ctx context.Context, patterns []string, visit func(name string) error) error {
-	s := search{Files: f, visit: visit}
+	s := search{Files: f, visit: visit, listed: map[string][]string{}, there: map[string]bool{}}
 	for _, pattern := range patterns {
 		if err := s.below(ctx, ".", strings.Split(pattern, "/")); err != nil {
 			return err
@@ -130,6 +150,9 @@ type search struct {
 	Files
 	visit        func(name string) error
 	names, found int // so far, by all patterns
+	// What was asked already: patterns begin with the same directories.
+	listed map[string][]string
+	there  map[string]bool
 }
 
 // below visits the files below dir that a pattern, cut at its slashes, names.
@@ -158,14 +181,24 @@ func (s *search) below(ctx context.Context, dir string, pattern []string) error 
 // match gives the names in dir that one part of a pattern stands for.
 func (s *search) match(dir, part string) ([]string, error) {
 	if !s.FAT && !strings.ContainsAny(part, "*?[") {
-		if name := path.Join(dir, part); etc.Exists(s.FS, name) {
+		name := path.Join(dir, part)
+		there, asked := s.there[name]
+		if !asked {
+			there = etc.Exists(s.FS, name)
+			s.there[name] = there
+		}
+		if there {
 			return []string{name}, nil
 		}
 		return nil, nil
 	}
-	entries, err := s.list(dir)
-	if err != nil {
-		return nil, err
+	entries, asked := s.listed[dir]
+	if !asked {
+		var err error
+		if entries, err = s.list(dir); err != nil {
+			return nil, err
+		}
+		s.listed[dir] = entries
 	}
 	if s.names += len(entries); s.names > maxNames {
 		return nil, tooMuch("the directories such as %s have more than %d entries", dir, maxNames)

@@ -119,3 +119,22 @@ func TestRenameLabels(t *testing.T) {
 		}
 	}
 }
+
+// TestRenameIn: a text that has no name of its own is looked into if it is listed, and
+// in no other case.
+func TestRenameIn(t *testing.T) {
+	const old, fresh = "5173b296-a04e-4fc2-9365-4e90c71b2a05", "bbbbbbbb-a04e-4fc2-9365-4e90c71b2a05"
+	files := refs.Files{FS: fstest.MapFS{
+		"etc/fstab": file("PARTUUID=" + old + " / ext4"), "etc/listed": file(old), "etc/another": file(old), "etc/clean": file("nothing"),
+	}}
+	written := map[string]string{}
+	others := []string{"etc/listed", "etc/clean", "etc/gone", "etc/fstab", "etc"}
+	err := files.RenameIn(t.Context(), refs.Names{Partitions: map[string]string{old: fresh}}, others, func(p refs.Patch) error {
+		written[p.File] += string(p.Bytes)
+		return nil
+	})
+	want := map[string]string{"etc/fstab": "PARTUUID=" + fresh + " / ext4", "etc/listed": fresh}
+	if diff := cmp.Diff(want, written); diff != "" || err != nil {
+		t.Errorf("%v, written (-want +got):\n%s", err, diff)
+	}
+}

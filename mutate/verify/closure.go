@@ -28,7 +28,10 @@ type Base struct {
 	Told                []string // notes of an earlier verdict about the image, which count if the bytes are gone
 }
 
-var closureCheck = Check{Name: "closure", Version: 6, Run: closure}
+// Closure is the name of the check that nothing names what only the base had.
+const Closure = "closure"
+
+var closureCheck = Check{Name: Closure, Version: 6, Run: closure}
 
 // closure checks that nothing which is read at boot names a volume by what
 // only the base had: see [refs.Search] for what counts. It says nothing of an
@@ -46,7 +49,7 @@ func closure(ctx context.Context, r Request) ([]record.Check, error) {
 		return nil, err
 	}
 	return []record.Check{{
-		Name: "closure", OK: len(found.leftovers) == 0, Detail: strings.Join(few(found.leftovers), "; "), Notes: few(found.unread),
+		Name: Closure, OK: len(found.leftovers) == 0, Detail: strings.Join(few(found.leftovers), "; "), Notes: few(found.unread),
 		Took: time.Since(started),
 	}}, nil
 }
@@ -74,21 +77,30 @@ func without(ids, here []string) []string {
 	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return slices.Contains(here, strings.ToLower(id)) })
 }
 
-// Remember looks into a base, and gives what is to be known of its files when an
-// image that is made of it is judged: Clean of a later [Request]. inInitrds are
-// those of its files with a copy of a partition UUID that cannot be rewritten.
-func Remember(ctx context.Context, i *disk.Image) (clean []byte, inInitrds []string, err error) {
+// Remembered is what is to be known of the files of a base when images are made of it.
+type Remembered struct {
+	Clean []byte // Clean of a later [Request]
+	// Naming are some files that name its partitions, by the key of their tree: all, unless
+	// they are many.
+	Naming map[string][]string
+	// InInitrds are those with a copy of a partition UUID that cannot be rewritten.
+	InInitrds []string
+}
+
+// Remember looks into a base.
+func Remember(ctx context.Context, i *disk.Image) (*Remembered, error) {
 	found, err := scan(ctx, i, refs.Search{Partitions: i.Layout.PartUUIDs(), Here: i.Layout.UUIDs()}, &Base{File: i.File})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	clean, err = found.clean.MarshalBinary()
-	return clean, found.inInitrds, err
+	clean, err := found.clean.MarshalBinary()
+	return &Remembered{clean, found.naming, found.inInitrds}, err
 }
 
 // scanned is what was found in all volumes.
 type scanned struct {
 	leftovers, inInitrds, unread []string
+	naming                       map[string][]string
 	clean                        refs.Known
 }
 
@@ -100,7 +112,7 @@ func scan(ctx context.Context, i *disk.Image, s refs.Search, base *Base) (all sc
 	for _, err := range unreadable {
 		all.unread = append(all.unread, err.Error())
 	}
-	all.clean = refs.Known{}
+	all.clean, all.naming = refs.Known{}, map[string][]string{}
 	clean := base.clean()
 	found, err := tool.Each(trees, func(t disk.Placed) (refs.Report, error) {
 		named, err := i.NamedAtBoot(t)
@@ -123,6 +135,7 @@ func (s *scanned) add(t disk.Placed, r refs.Report) {
 		at = t.Volume.String() + ": /"
 	}
 	for _, l := range r.Found {
+		s.naming[t.Key()] = append(s.naming[t.Key()], l.File)
 		file := filepath.Join(at, l.File)
 		named, mend := namedBy(l)
 		why := fmt.Sprintf("%s %s", file, named)

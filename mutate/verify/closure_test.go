@@ -19,14 +19,14 @@ import (
 const gone = "5173b296-a04e-4fc2-9365-4e90c71b2a05"
 
 // closureOf is what the check says of an image, and Remember of it as a base.
-func closureOf(t *testing.T, path string, base *verify.Base) (c record.Check, clean []byte, inInitrds []string) {
+func closureOf(t *testing.T, path string, base *verify.Base) (c record.Check, known *verify.Remembered) {
 	t.Helper()
 	i, err := disk.Open(t.Context(), open(t, path), func(text string) { t.Errorf("note: %s", text) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer i.Close()
-	clean, inInitrds, err = verify.Remember(t.Context(), i)
+	known, err = verify.Remember(t.Context(), i)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func closureOf(t *testing.T, path string, base *verify.Base) (c record.Check, cl
 		}
 		c = found[0]
 	}
-	return c, clean, inInitrds
+	return c, known
 }
 
 // TestClosure: what names a partition of the base is found wherever it is, in an
@@ -90,7 +90,7 @@ func TestClosure(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			path := small(t)
 			tc.change(path)
-			c, _, _ := closureOf(t, path, &verify.Base{IDs: []string{gone}})
+			c, _ := closureOf(t, path, &verify.Base{IDs: []string{gone}})
 			if told := c.Detail + strings.Join(c.Notes, "; "); c.OK != tc.ok || told != tc.want || tc.ok && c.Detail != "" {
 				t.Errorf("%t, %q; want %t, %q", c.OK, told, tc.ok, tc.want)
 			}
@@ -102,7 +102,7 @@ func TestClosure(t *testing.T) {
 		"/etc/anything names the base's partition UUID " + gone: {IDs: []string{gone}, Filesystems: []string{gone}},
 		"": {Filesystems: []string{gone}, Labels: []string{"no-such"}}, // it says that it is a partition's
 	} {
-		if c, _, _ := closureOf(t, path, base); c.OK != (want == "") || !strings.HasPrefix(c.Detail, want) {
+		if c, _ := closureOf(t, path, base); c.OK != (want == "") || !strings.HasPrefix(c.Detail, want) {
 			t.Errorf("%+v: %+v, want %q", base, c, want)
 		}
 	}
@@ -111,9 +111,9 @@ func TestClosure(t *testing.T) {
 	fixtures.Program(t, "", "sh", "-c", `sed -i s/`+gone+`/`+own+`/ "$1/in/conf/conf.d/resume" && cd "$1/in" &&
 		find . -mindepth 1 | cpio -o -H newc --quiet | xz --check=crc32 >"$1/own"`, "", dir)
 	debugfs(t, path, "write "+filepath.Join(dir, "own")+" boot/initrd.img-1")
-	c, _, stuck := closureOf(t, path, &verify.Base{IDs: []string{own}})
-	if !c.OK || !slices.Equal(stuck, []string{"/boot/initrd.img-1"}) {
-		t.Errorf("of a partition that is there: %+v; the base's own: %v", c, stuck)
+	c, known := closureOf(t, path, &verify.Base{IDs: []string{own}})
+	if !c.OK || !slices.Equal(known.InInitrds, []string{"/boot/initrd.img-1"}) {
+		t.Errorf("of a partition that is there: %+v; the base's own: %v", c, known.InInitrds)
 	}
 }
 
@@ -121,12 +121,12 @@ func TestClosure(t *testing.T) {
 // and with that the check takes as long as it may.
 func TestClosureOfDebian(t *testing.T) {
 	path := fixtures.Image(t, "debian-12")
-	_, clean, stuck := closureOf(t, path, &verify.Base{})
-	if len(stuck) > 0 || len(clean) < 8*100 {
-		t.Errorf("%d bytes of what is clean, and in initrds %q", len(clean), stuck)
+	_, known := closureOf(t, path, &verify.Base{})
+	if len(known.InInitrds) > 0 || len(known.Clean) < 8*100 {
+		t.Errorf("%d bytes of what is clean, and in initrds %q", len(known.Clean), known.InInitrds)
 	}
 	started := time.Now()
-	c, _, _ := closureOf(t, path, &verify.Base{IDs: []string{gone}, Clean: clean})
+	c, _ := closureOf(t, path, &verify.Base{IDs: []string{gone}, Clean: known.Clean})
 	if !c.OK || c.Detail != "" {
 		t.Errorf("%+v", c)
 	}
@@ -146,11 +146,11 @@ func BenchmarkClosure(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer i.Close()
-	clean, _, err := verify.Remember(b.Context(), i)
+	known, err := verify.Remember(b.Context(), i)
 	if err != nil {
 		b.Fatal(err)
 	}
-	base := &verify.Base{IDs: []string{gone}, Clean: clean, File: f}
+	base := &verify.Base{IDs: []string{gone}, Clean: known.Clean, File: f}
 	all := verify.Checks()
 	n := slices.IndexFunc(all, func(c verify.Check) bool { return c.Name == "closure" })
 	for b.Loop() {
