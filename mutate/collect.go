@@ -59,7 +59,7 @@ func (e *Engine) neededContainers(going []catalog.CollectedLayer) (func(digest s
 	}
 	needed := map[string]bool{}
 	for _, l := range layers {
-		var of deployed
+		var of becomes
 		if l.Material.Kind == bootcKind && json.Unmarshal(l.Material.Options, &of) == nil {
 			needed[of.Image] = true
 		}

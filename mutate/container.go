@@ -52,8 +52,8 @@ func (c *container) close() error {
 	return errors.Join(err, c.run.Close())
 }
 
-// deployed is what decides what is in the layer that is made of a container image.
-type deployed struct {
+// becomes is what decides what is in the layer that is made of a container image.
+type becomes struct {
 	Image  string `json:"image"` // digest of its manifest
 	Origin string `json:"origin,omitempty"`
 	Keep   int    `json:"keep,omitempty"`
@@ -68,7 +68,7 @@ const (
 
 // containers is the repository of container images in the store.
 func (e *Engine) containers(ctx context.Context) *bootc.Repository {
-	return &bootc.Repository{Dir: e.Store.containers(ctx), Room: e.room(ctx), Phase: e.phase}
+	return &bootc.Repository{Dir: e.Store.Containers(), Room: e.room(ctx), Phase: e.phase}
 }
 
 // checkBootc refuses a container image for a disk whose system is of another kind.
@@ -177,7 +177,7 @@ func originOf(b recipes.Bootc) string {
 // material is what the layer of a container image is made of.
 func (c *container) material(parent record.Key, keep int) (m record.Material, err error) {
 	m = record.Material{Parent: parent, Kind: bootcKind, Version: bootcVersion}
-	m.Options, err = json.Marshal(deployed{Image: c.digest, Origin: c.origin, Keep: keep})
+	m.Options, err = json.Marshal(becomes{Image: c.digest, Origin: c.origin, Keep: keep})
 	return m, err
 }
 
