@@ -14,11 +14,11 @@ const module = "github.com/imgmut/imgmut"
 // ever point down.
 var ourImports = map[string][]string{
 	"cmd/imgmut": {
-		"machined", "mutate", "mutate/agent", "mutate/catalog", "mutate/fault", "mutate/guest", "mutate/mount",
+		"machined", "mutate", "mutate/agent", "mutate/fault", "mutate/guest", "mutate/mount",
 		"mutate/printable", "mutate/record", "mutate/reflink", "mutate/store", "mutate/tool", "recipes",
 	},
 	"mutate": {
-		"mutate/agent", "mutate/catalog", "mutate/content", "mutate/deliver", "mutate/disk", "mutate/fault",
+		"mutate/agent", "mutate/bootc", "mutate/catalog", "mutate/content", "mutate/deliver", "mutate/disk", "mutate/fault",
 		"mutate/fork", "mutate/format", "mutate/guest", "mutate/mount", "mutate/ostree", "mutate/printable", "mutate/remote",
 		"mutate/record", "mutate/reflink", "mutate/statcache", "mutate/step", "mutate/store", "mutate/verify", "recipes",
 	},
