@@ -68,7 +68,7 @@ const (
 
 // containers is the repository of container images in the store.
 func (e *Engine) containers(ctx context.Context) *bootc.Repository {
-	return &bootc.Repository{Dir: e.Store.Containers(), Room: e.room(ctx), Phase: e.phase}
+	return &bootc.Repository{Dir: e.Store.Containers(), Room: e.room(ctx), Phase: e.phase, Progress: e.progress("import")}
 }
 
 // checkBootc refuses a container image for a disk whose system is of another kind.
@@ -209,7 +209,8 @@ func (b *build) becomeContainer(ctx context.Context, work string) error {
 		b.note("container image: " + text)
 	}
 	if l.container.origin == "" && !image.Encapsulated {
-		b.note("container image: nothing says where the system's updates come from, so bootc upgrade does nothing: bootc: {target: HOST/NAME:TAG}")
+		b.note("container image: nothing says where the system's updates come from, so bootc upgrade does nothing: " +
+			"bootc: {target: HOST/NAME:TAG}")
 	}
 	b.phase("deploy the container image")
 	mounts, err := b.deployContainer(ctx, work, image)
@@ -288,7 +289,7 @@ func (b *build) importContainer(ctx context.Context, c *container) (image *bootc
 		Open: func(ctx context.Context, n int) (io.ReadCloser, error) { return b.fetchLayer(ctx, c.from.Layers[n]) },
 	}
 	for _, l := range c.from.Layers {
-		from.Layers = append(from.Layers, bootc.SourceLayer{Digest: l.Digest, DiffID: l.DiffID})
+		from.Layers = append(from.Layers, bootc.SourceLayer{Digest: l.Digest, DiffID: l.DiffID, Size: l.Size})
 	}
 	if image, err = b.containers(ctx).Import(ctx, from); err != nil || c.name == "" {
 		return image, err
@@ -299,20 +300,30 @@ func (b *build) importContainer(ctx context.Context, c *container) (image *bootc
 // fetchLayer fetches a layer, which goes when it is closed.
 func (b *build) fetchLayer(ctx context.Context, l remote.ContainerLayer) (io.ReadCloser, error) {
 	f := remote.Fetcher{Proxy: b.Proxy, Room: b.room(ctx), Progress: b.progress("fetch"), Note: b.note}
-	part := b.Store.Download(l.SHA256)
-	if err := f.Get(ctx, l.File, part); err != nil {
-		return nil, err
-	}
-	file, err := os.Open(part)
+	unlock, err := b.Store.Lock(ctx, "fetch-"+l.SHA256)
 	if err != nil {
 		return nil, err
 	}
-	return &fetched{file}, nil
+	part := b.Store.Download(l.SHA256)
+	err = f.Get(ctx, l.File, part)
+	var file *os.File
+	if err == nil {
+		file, err = os.Open(part)
+	}
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	return &fetched{file, unlock}, nil
 }
 
 // fetched is a file that is removed when it has been read.
-type fetched struct{ *os.File }
+type fetched struct {
+	*os.File
+	unlock func()
+}
 
 func (f *fetched) Close() error {
+	defer f.unlock()
 	return errors.Join(f.File.Close(), os.Remove(f.Name()), os.Remove(f.Name()+remote.MarkEnd))
 }

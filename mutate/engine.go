@@ -10,6 +10,7 @@
 //	picture.go   what an import sees of an image, for people
 //	plan.go      the chain of keys, and the locks of what is missing of it
 //	grow.go      a disk larger than that of the base
+//	container.go a disk's system becomes a container image
 //	reuse.go     which layers are used again, and why the others are not
 //	build.go     one apply at work, and what is kept of one that fails
 //	layers.go    fork, guest, steps, a layer after each
@@ -28,6 +29,7 @@
 //	names.go     whose a name is
 //	verify.go    images judged later
 //	remove.go    images and bases removed by name
+//	collect.go   what no image needs
 //
 // What they use has packages of its own below this one, because each has
 // something else to guard against: foreign bytes (disk, gpt, refs), a kernel

@@ -23,7 +23,8 @@ cd "$2"
 mount -o "ro,noload,$(at 4)" "$image" .
 cd "$2"
 mount -o "ro,noload,$(at 3)" "$image" boot
-link() { sed -n 's,^options .*ostree=/\([^ ]*\).*,\1,p' "boot/loader/entries/ostree-$1.conf" 2>/dev/null || sed -n 's,^options .*ostree=/\([^ ]*\).*,\1,p' boot/loader/entries/ostree-$1-*.conf; }
+link() { cat boot/loader/entries/ostree-$1.conf boot/loader/entries/ostree-$1-*.conf 2>/dev/null |
+	sed -n 's,^options .*ostree=/\([^ ]*\).*,\1,p'; }
 n=$(ls boot/loader/entries | wc -l)
 new=$(realpath --relative-to=. "$(link "$n")")
 old=; [ "$n" = 1 ] || old=$(realpath --relative-to=. "$(link $((n - 1)))")
@@ -99,7 +100,8 @@ func TestBootc(t *testing.T) {
 				ls ostree
 				ostree admin status --sysroot=. 2>&1 | grep -c '^ *[*]* *debian'`)
 			const ref = "container-image-reference=ostree-unverified-registry:registry.example/os:latest\n"
-			if want := "v2\nv1\nlocal\n" + ref + ref + "3\nboot.0\nboot.0.1\ndeploy\nrepo\n2\n"; strings.ReplaceAll(strings.ReplaceAll(got, "boot.1.1", "boot.0.1"), "boot.1\n", "boot.0\n") != want {
+			if want := "v2\nv1\nlocal\n" + ref + ref + "3\nboot.0\nboot.0.1\ndeploy\nrepo\n" +
+				"2\n"; strings.ReplaceAll(strings.ReplaceAll(got, "boot.1.1", "boot.0.1"), "boot.1\n", "boot.0\n") != want {
 				t.Errorf("in the second:\n%s\nwant\n%s", got, want)
 			}
 			if n == 0 {
@@ -142,7 +144,8 @@ func TestBootcRegistry(t *testing.T) {
 		small("container", layout, "t", "true", "mkdir -p usr/lib; echo "+version+" >usr/lib/version")
 		fixtures.Program(t, "", "skopeo", "--insecure-policy", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false",
 			"oci:"+layout+":t", "docker://"+host+"/os:latest")
-		return strings.TrimSpace(fixtures.Program(t, "", "skopeo", "inspect", "--tls-verify=false", "--format={{.Digest}}", "docker://"+host+"/os:latest"))
+		return strings.TrimSpace(fixtures.Program(t, "", "skopeo", "inspect", "--tls-verify=false", "--format={{.Digest}}",
+			"docker://"+host+"/os:latest"))
 	}
 	recipe := func(name, image, more string) string {
 		return l.recipe(fmt.Sprintf("version: 1\nname: %s\nbase: %s\nbootc: {image: %q%s}\n", name, disk, image, more))

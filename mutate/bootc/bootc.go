@@ -48,8 +48,10 @@ import (
 type Repository struct {
 	Dir  string                  // made if need be
 	Room func(bytes int64) error // is asked before that much is written
-	// Phase is told what begins that takes its time.
-	Phase func(text string)
+	// Phase is told what begins that takes its time, Progress the bytes of a layer that were
+	// read and those that it has.
+	Phase    func(text string)
+	Progress func(done, total int64)
 }
 
 // Image is a container image that is a commit.
@@ -61,6 +63,8 @@ type Image struct {
 	Encapsulated bool `json:"encapsulated,omitempty"`
 	// Composefs says that its system starts from composefs.
 	Composefs bool `json:"composefs,omitempty"`
+	// Arguments says that it has kernel arguments of its own (bootc's kargs.d).
+	Arguments bool `json:"arguments,omitempty"`
 	// Found are the names under which it was found.
 	Found []Found `json:"found,omitempty"`
 }
@@ -186,10 +190,14 @@ func (i *Image) left() (all Left) {
 func (i *Image) Notes() (notes []string) {
 	left := i.left()
 	if left.Devices > 0 {
-		notes = append(notes, fmt.Sprintf("device nodes of the image are left out, of which ostree has none: %.200q%s", left.Device, andMore(left.Devices)))
+		notes = append(notes, fmt.Sprintf("device nodes of the image are left out, of which ostree has none: %.200q%s",
+			left.Device, andMore(left.Devices)))
 	}
 	if left.Var > 0 {
 		notes = append(notes, fmt.Sprintf("what the image has below /var (%d entries) is not seen by its system: /var is the disk's", left.Var))
+	}
+	if i.Arguments {
+		notes = append(notes, "kernel arguments in the image's /usr/lib/bootc/kargs.d are not taken: those that the disk has stay")
 	}
 	if i.Encapsulated {
 		notes = append(notes, "the image holds a commit of ostree that bootc would ask for and imgmut does not unpack: "+

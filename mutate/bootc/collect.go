@@ -3,7 +3,6 @@ package bootc
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,14 +19,15 @@ func (r *Repository) Collect(ctx context.Context, needed func(digest string) boo
 	if err != nil {
 		return nil, err
 	}
-	layers := map[string]bool{}
+	kept := map[string]bool{} // names of commits
 	for _, i := range all {
 		if !needed(i.Digest) {
 			gone = append(gone, i)
 			continue
 		}
+		kept[imageNames+strings.TrimPrefix(i.Digest, "sha256:")] = true
 		for _, l := range i.Layers {
-			layers[l.Chain] = true
+			kept[layerNames+l.Chain] = true
 		}
 	}
 	if dryRun {
@@ -39,33 +39,25 @@ func (r *Repository) Collect(ctx context.Context, needed func(digest string) boo
 	if err := r.clear(); err != nil {
 		return nil, err
 	}
-	var refs []string
-	for _, i := range gone {
-		name := strings.TrimPrefix(i.Digest, "sha256:")
-		refs = append(refs, "imgmut/image/"+name)
-		if err := os.Remove(filepath.Join(r.Dir, "images", name+".json")); err != nil {
+	for kind, prefix := range map[string]string{"images": imageNames, "layers": layerNames} {
+		entries, err := os.ReadDir(filepath.Join(r.Dir, kind))
+		if err != nil {
 			return nil, err
 		}
-	}
-	entries, err := os.ReadDir(filepath.Join(r.Dir, "layers"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	for _, e := range entries {
-		chain, _ := strings.CutSuffix(e.Name(), ".json")
-		if layers[chain] {
-			continue
-		}
-		refs = append(refs, "imgmut/layer/"+chain)
-		if err := os.Remove(filepath.Join(r.Dir, "layers", e.Name())); err != nil {
-			return nil, err
+		for _, e := range entries {
+			if name, _ := strings.CutSuffix(e.Name(), ".json"); !kept[prefix+name] {
+				if err := os.Remove(filepath.Join(r.Dir, kind, e.Name())); err != nil {
+					return nil, err
+				}
+			}
 		}
 	}
-	return gone, r.prune(ctx, refs)
+	return gone, r.prune(ctx, kept)
 }
 
-// prune removes names of commits, and what no commit with a name needs.
-func (r *Repository) prune(ctx context.Context, refs []string) (err error) {
+// prune removes all names of commits but those that are kept, and what no commit with a
+// name needs. There may be some of an import that was killed.
+func (r *Repository) prune(ctx context.Context, kept map[string]bool) (err error) {
 	root, err := mount.Directory(r.Dir, false)
 	if err != nil {
 		return err
@@ -76,6 +68,15 @@ func (r *Repository) prune(ctx context.Context, refs []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	var refs []string
+	for _, prefix := range []string{imageNames, layerNames} {
+		some, err := list(ctx, s, strings.TrimSuffix(prefix, "/"))
+		if err != nil {
+			return err
+		}
+		refs = append(refs, some...)
+	}
+	refs = slices.DeleteFunc(refs, func(ref string) bool { return kept[ref] })
 	for some := range slices.Chunk(refs, 500) {
 		if _, err := s.Run(ctx, "drop container images", nil, append([]string{"refs", repo, "--delete"}, some...)...); err != nil {
 			return err

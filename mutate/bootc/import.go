@@ -44,6 +44,7 @@ type Source struct {
 type SourceLayer struct {
 	Digest string // of the blob, as sha256:…
 	DiffID string // of the tar in it, as sha256:…
+	Size   int64  // of the blob in bytes, 0 if nobody knows
 }
 
 // encapsulated is the label of images that hold a commit of ostree.
@@ -55,6 +56,12 @@ const (
 	work = ostree.Work
 	tree = work + "/t"
 	only = work + "/l"
+)
+
+// Names of the commits of images and layers, before the name of the record.
+const (
+	imageNames = "imgmut/image/"
+	layerNames = "imgmut/layer/"
 )
 
 // Import gives the image that a source is, and makes it if it is not there. What it has
@@ -172,6 +179,9 @@ func (im *importing) image(ctx context.Context) (*Image, error) {
 		return nil, wrong("have SELINUXTYPE name a policy that is in it, or leave out /etc/selinux/config",
 			"the container image has an /etc/selinux/config, and no policy of SELinux that it names: ostree fails on that")
 	}
+	if list, err := fs.ReadDir(root.FS(), "usr/lib/bootc/kargs.d"); err == nil {
+		i.Arguments = len(list) > 0
+	}
 	i.Composefs = ostree.StartsComposefs(textOf(root, "usr/lib/ostree/prepare-root.conf"))
 	i.Commit, err = im.commit(ctx, policy)
 	return i, err
@@ -221,7 +231,7 @@ func (im *importing) layer(ctx context.Context, n int, chain string) (Layer, err
 	if err = errors.Join(err, in.Close()); err != nil {
 		return l, err
 	}
-	if err := im.name(ctx, l.Commit, "imgmut/layer/"+chain); err != nil {
+	if err := im.name(ctx, l.Commit, layerNames+chain); err != nil {
 		return l, err
 	}
 	im.made[chain] = l
@@ -248,19 +258,24 @@ func (im *importing) commitLayer(ctx context.Context, n int, in io.Reader) (comm
 		defer lower.Close()
 	}
 	filter := LayerFilter{Lower: lower, Scratch: filepath.Join(im.Dir, work), Room: im.Room}
+	read, of := int64(0), im.Source.Layers[n]
+	in = content.Reader(ctx, in, func(n int) {
+		read += int64(n)
+		im.Progress(read, max(read, of.Size))
+	})
 	filtered, out := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
 		var err error
-		left, err = filter.plain(ctx, in, im.Source.Layers[n].DiffID, out)
+		left, err = filter.plain(ctx, in, of.DiffID, out)
 		out.CloseWithError(err)
 		done <- err
 	}()
 	commit, err = im.s.Commit(ctx, ostree.Commit{Tar: filtered, Options: []string{"--no-bindings", "--timestamp=" + stamp(time.Time{})}})
 	// If ostree was first to end, nobody reads what is still to come.
 	filtered.CloseWithError(errGone)
-	if of := <-done; of != nil && !errors.Is(of, errGone) {
-		return "", left, of
+	if filterErr := <-done; filterErr != nil && !errors.Is(filterErr, errGone) {
+		return "", left, filterErr
 	}
 	return commit, left, err
 }
@@ -437,7 +452,8 @@ func argument(b []byte) (string, error) {
 		b = short.Bytes()
 	}
 	if len(b) > maxArgument || bytes.IndexByte(b, 0) >= 0 {
-		return "", wrong("have fewer layers, or less history, in it", "its manifest or configuration has %d KiB, and bootc's metadata no more than %d",
+		return "", wrong("have fewer layers, or less history, in it",
+			"its manifest or configuration has %d KiB, and bootc's metadata no more than %d",
 			len(b)>>10, maxArgument>>10)
 	}
 	return string(b), nil
@@ -461,7 +477,8 @@ func checkBootable(root *os.Root) error {
 		return wrong(mend, "the container image has no kernel: there is no /usr/lib/modules/*/vmlinuz")
 	case 1:
 	default:
-		return wrong("remove all but one in it", "the container image has %d kernels, and ostree starts one: %s", len(kernels), strings.Join(kernels, ", "))
+		return wrong("remove all but one in it", "the container image has %d kernels, and ostree starts one: %s",
+			len(kernels), strings.Join(kernels, ", "))
 	}
 	for name, shown := range map[string]string{"usr/etc": "/etc", "usr/bin": "/usr/bin"} {
 		if fi, err := root.Lstat(name); err != nil || !fi.IsDir() {

@@ -67,7 +67,7 @@ func blobsOf(t *testing.T, dir string, labels map[string]string, layers ...[]byt
 				return z
 			})))
 		}
-		s.Layers = append(s.Layers, SourceLayer{list[n].Digest, diffs[n]})
+		s.Layers = append(s.Layers, SourceLayer{list[n].Digest, diffs[n], int64(list[n].Size)})
 	}
 	s.Config = asJSON(map[string]any{"architecture": "amd64", "os": "linux", "created": s.Created.UTC(),
 		"config": map[string]any{"Labels": labels}, "rootfs": map[string]any{"type": "layers", "diff_ids": diffs}})
@@ -111,20 +111,23 @@ func systemLayers(t *testing.T) [][]byte {
 	return [][]byte{layerOf(t,
 		dir("./", 0o755), dir("usr", 0o755), dir("usr/bin", 0o755), dir("usr/lib", 0o755), dir("usr/lib/modules", 0o755),
 		dir("usr/lib/modules/6.1", 0o755), reg("usr/lib/modules/6.1/vmlinuz", "kernel"), reg("usr/lib/modules/6.1/initramfs.img", "initrd"),
-		reg("usr/lib/os-release", "ID=x\n"), symlink("bin", "usr/bin"), dir("etc", 0o755), reg("etc/passwd", "root:x:0:0::/root:/bin/sh\n"), reg("etc/default", "1"),
+		reg("usr/lib/os-release", "ID=x\n"), symlink("bin", "usr/bin"), dir("etc", 0o755), reg("etc/passwd",
+			"root:x:0:0::/root:/bin/sh\n"), reg("etc/default", "1"),
 		dir("var", 0o755), dir("var/lib", 0o755), dir("run", 0o755), dir("proc", 0o755), dir("sys", 0o755), dir("dev", 0o755),
 		dir("tmp", 0o1777), dir("sysroot", 0o755), dir("boot", 0o755), symlink("ostree", "sysroot/ostree"),
 		entry{Type: tar.TypeReg, Name: "usr/bin/a", Link: "a", Mode: 0o4755}, reg("usr/bin/b", "b"), linkOf(0o4755, "usr/bin/a2", "usr/bin/a"),
 		entry{Type: tar.TypeReg, Name: "usr/bin/capped", Link: "c", Mode: 0o755, Records: map[string]string{
 			xattrRecord + "security.capability": capability, xattrRecord + "user.note": "x=\x01y"}},
 		dir("usr/share", 0o755), entry{Type: tar.TypeDir, Name: "usr/share/group", Mode: 0o2775, UID: 33},
-		dir("usr/share/opaque", 0o755), reg("usr/share/opaque/old", "old"), dir("usr/share/opaque/deep", 0o700), reg("usr/share/opaque/deep/x", "x"),
+		dir("usr/share/opaque", 0o755), reg("usr/share/opaque/old", "old"), dir("usr/share/opaque/deep", 0o700),
+		reg("usr/share/opaque/deep/x", "x"),
 		dir("usr/share/becomes", 0o755), reg("usr/share/becomes/file", "f"), reg("usr/share/becomes-dir", "f"),
 		reg("usr/share/Főtanúsítvány.crt", "cert"), reg("usr/share/"+strings.Repeat("long", 40), "long"),
 	), layerOf(t,
 		reg("usr/bin/.wh.b", ""), linkOf(0o4755, "usr/bin/cross", "usr/bin/a"), linkOf(0o755, "usr/bin/crosscap", "usr/bin/capped"),
 		dir("usr/share/opaque", 0o711), reg("usr/share/opaque/new", "new"), reg("usr/share/opaque/.wh..wh..opq", ""),
-		reg("usr/share/becomes", "file now"), reg("usr/share/.wh.becomes-dir", ""), dir("usr/share/becomes-dir", 0o750), reg("usr/share/becomes-dir/in", "in"),
+		reg("usr/share/becomes", "file now"), reg("usr/share/.wh.becomes-dir", ""), dir("usr/share/becomes-dir", 0o750),
+		reg("usr/share/becomes-dir/in", "in"),
 		reg("etc/.wh.default", ""), reg("etc/new", "new"),
 		entry{Type: tar.TypeChar, Name: "usr/share/null", Mode: 0o666}, reg("var/lib/state", "s"),
 	), layerOf(t,
@@ -142,7 +145,8 @@ func linkOf(mode int64, name, to string) entry {
 func repository(t *testing.T) *Repository {
 	t.Helper()
 	fixtures.Require(t, fixtures.Root, fixtures.Tools)
-	return &Repository{Dir: filepath.Join(t.TempDir(), "containers"), Room: func(int64) error { return nil }, Phase: func(text string) { t.Log(text) }}
+	return &Repository{Dir: filepath.Join(t.TempDir(), "containers"), Room: func(int64) error { return nil },
+		Phase: func(text string) { t.Log(text) }, Progress: func(int64, int64) {}}
 }
 
 func importing1(t *testing.T, r *Repository, s Source) *Image {
@@ -169,10 +173,12 @@ func TestImport(t *testing.T) {
 	fixtures.Program(t, "", "ostree", "checkout", "--repo="+filepath.Join(r.Dir, "ostree/repo"), i.Commit, checkout)
 	fixtures.SameContainer(t, checkout, layout, "t")
 	fixtures.Program(t, "", "ostree", "fsck", "--quiet", "--repo="+filepath.Join(r.Dir, "ostree/repo"))
-	for _, key := range []string{"ostree.manifest-digest", "ostree.manifest", "ostree.container.image-config", "ostree.bootable", "ostree.linux"} {
+	for _, key := range []string{"ostree.manifest-digest", "ostree.manifest", "ostree.container.image-config",
+		"ostree.bootable", "ostree.linux"} {
 		fixtures.Program(t, "", "ostree", "show", "--repo="+filepath.Join(r.Dir, "ostree/repo"), "--print-metadata-key="+key, i.Commit)
 	}
-	if notes := strings.Join(i.Notes(), "\n"); !strings.Contains(notes, "usr/share/null") || !strings.Contains(notes, "below /var (2 entries)") {
+	if notes := strings.Join(i.Notes(), "\n"); !strings.Contains(notes, "usr/share/null") || !strings.Contains(notes,
+		"below /var (2 entries)") {
 		t.Errorf("notes: %s", notes)
 	}
 	if left, err := os.ReadDir(filepath.Join(r.Dir, work)); !errors.Is(err, fs.ErrNotExist) {
@@ -229,19 +235,23 @@ func TestImportRefused(t *testing.T) {
 		want   string
 		class  fault.Class
 	}{
-		"no kernel":   {layers: [][]byte{layerOf(t, dir("usr", 0o755), dir("usr/bin", 0o755), reg("etc/x", ""))}, want: "no kernel", class: fault.Image},
+		"no kernel": {layers: [][]byte{layerOf(t, dir("usr", 0o755), dir("usr/bin", 0o755), reg("etc/x", ""))},
+			want: "no kernel", class: fault.Image},
 		"two kernels": {layers: append(slices.Clone(layers), kernel), want: "2 kernels", class: fault.Image},
-		"no etc":      {layers: [][]byte{layerOf(t, reg("usr/lib/modules/6.2/vmlinuz", ""), dir("usr/bin", 0o755))}, want: "no /etc", class: fault.Image},
-		"no name":     {layers: [][]byte{layerOf(t, reg("usr/lib/modules/6.2/vmlinuz", ""), dir("usr/bin", 0o755), reg("etc/x", ""))}, want: "no /usr/lib/os-release", class: fault.Image},
-		"link":        {layers: [][]byte{layerOf(t, link("usr/a", "../../x"))}, want: "out of the tree", class: fault.Image},
-		"cut":         {layers: [][]byte{layers[0][:5300]}, want: "damaged", class: fault.Image},
-		"empty":       {layers: [][]byte{nil}, want: "no kernel", class: fault.Image},
+		"no etc": {layers: [][]byte{layerOf(t, reg("usr/lib/modules/6.2/vmlinuz", ""), dir("usr/bin", 0o755))},
+			want: "no /etc", class: fault.Image},
+		"no name": {layers: [][]byte{layerOf(t, reg("usr/lib/modules/6.2/vmlinuz", ""), dir("usr/bin", 0o755),
+			reg("etc/x", ""))}, want: "no /usr/lib/os-release", class: fault.Image},
+		"link":  {layers: [][]byte{layerOf(t, link("usr/a", "../../x"))}, want: "out of the tree", class: fault.Image},
+		"cut":   {layers: [][]byte{layers[0][:5300]}, want: "damaged", class: fault.Image},
+		"empty": {layers: [][]byte{nil}, want: "no kernel", class: fault.Image},
 		"other bytes": {layers: layers, want: "unpacks to", class: fault.Image, change: func(s *Source) {
 			s.Layers[1].DiffID = "sha256:" + strings.Repeat("0", 64)
 		}},
-		"not there": {layers: append(slices.Clone(layers), layerOf(t, reg("usr/x", ""))), want: "gone away", class: fault.Host, change: func(s *Source) {
-			s.Open = func(context.Context, int) (io.ReadCloser, error) { return nil, fault.New(fault.Host, "", "gone away") }
-		}},
+		"not there": {layers: append(slices.Clone(layers), layerOf(t, reg("usr/x", ""))), want: "gone away",
+			class: fault.Host, change: func(s *Source) {
+				s.Open = func(context.Context, int) (io.ReadCloser, error) { return nil, fault.New(fault.Host, "", "gone away") }
+			}},
 		"too long": {layers: layers, want: "metadata", class: fault.Image, change: func(s *Source) {
 			s.Config = bytes.Repeat([]byte("1"), 200<<10)
 		}},

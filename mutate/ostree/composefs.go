@@ -69,6 +69,7 @@ func NeedComposefs(ctx context.Context, what string) error {
 			return nil
 		}
 	}
-	return fault.New(fault.Host, "install an ostree that lists composefs in ostree --version, or take a system without (prepare-root.conf: composefs)",
+	return fault.New(fault.Host,
+		"install an ostree that lists composefs in ostree --version, or take a system without (prepare-root.conf: composefs)",
 		"%s starts from composefs, and the ostree of this machine cannot make that", what)
 }

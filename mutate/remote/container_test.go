@@ -348,20 +348,27 @@ func TestDockerArchive(t *testing.T) {
 		tag   string
 		want  string
 	}{
-		"plain":            {files: plain},
-		"by tag":           {files: plain, tag: "x/os:1"},
-		"another tag":      {files: plain, tag: "x/os:2", want: "it has 0 images of which one may be meant; there are: x/os:1"},
-		"linked":           {files: [][2]string{{"c.json", config}, {"k/real.tar", a}, {"a/layer.tar", ">../k/real.tar"}, {"b/layer.tar", b}, {"manifest.json", list}}},
-		"hard link":        {files: [][2]string{{"c.json", config}, {"k/real.tar", a}, {"a/layer.tar", "=k/real.tar"}, {"b/layer.tar", b}, {"manifest.json", list}}},
-		"link out":         {files: [][2]string{{"c.json", config}, {"a/layer.tar", ">/etc/passwd"}, {"b/layer.tar", b}, {"manifest.json", list}}, want: "has no file"},
-		"link up":          {files: [][2]string{{"c.json", config}, {"a/layer.tar", ">../../../etc/passwd"}, {"b/layer.tar", b}, {"manifest.json", list}}, want: "has no file"},
-		"link to a link":   {files: [][2]string{{"c.json", config}, {"a/layer.tar", ">../b/layer.tar"}, {"b/layer.tar", ">../a/layer.tar"}, {"manifest.json", list}}, want: "has no file"},
+		"plain":       {files: plain},
+		"by tag":      {files: plain, tag: "x/os:1"},
+		"another tag": {files: plain, tag: "x/os:2", want: "it has 0 images of which one may be meant; there are: x/os:1"},
+		"linked": {files: [][2]string{{"c.json", config}, {"k/real.tar", a}, {"a/layer.tar", ">../k/real.tar"},
+			{"b/layer.tar", b}, {"manifest.json", list}}},
+		"hard link": {files: [][2]string{{"c.json", config}, {"k/real.tar", a}, {"a/layer.tar", "=k/real.tar"},
+			{"b/layer.tar", b}, {"manifest.json", list}}},
+		"link out": {files: [][2]string{{"c.json", config}, {"a/layer.tar", ">/etc/passwd"}, {"b/layer.tar", b},
+			{"manifest.json", list}}, want: "has no file"},
+		"link up": {files: [][2]string{{"c.json", config}, {"a/layer.tar", ">../../../etc/passwd"}, {"b/layer.tar",
+			b}, {"manifest.json", list}}, want: "has no file"},
+		"link to a link": {files: [][2]string{{"c.json", config}, {"a/layer.tar", ">../b/layer.tar"}, {"b/layer.tar",
+			">../a/layer.tar"}, {"manifest.json", list}}, want: "has no file"},
 		"config elsewhere": {files: [][2]string{{"manifest.json", `[{"Config":"../../etc/passwd","Layers":[]}]`}}, want: "has no file"},
-		"other layer":      {files: [][2]string{{"c.json", config}, {"a/layer.tar", "layer x"}, {"b/layer.tar", b}, {"manifest.json", list}}, want: "and it should be"},
-		"no manifest":      {files: [][2]string{{"c.json", config}}, want: `has no file "manifest.json"`},
-		"two":              {files: with([2]string{"manifest.json", "[]"}), want: ""}, // the last counts, as for every reader of tars
-		"huge":             {files: [][2]string{{"manifest.json", strings.Repeat("[", maxManifest+1)}}, want: "its manifest.json has 4194305 bytes"},
-		"no JSON":          {files: [][2]string{{"manifest.json", "{"}}, want: "its manifest.json is none"},
+		"other layer": {files: [][2]string{{"c.json", config}, {"a/layer.tar", "layer x"}, {"b/layer.tar", b},
+			{"manifest.json", list}}, want: "and it should be"},
+		"no manifest": {files: [][2]string{{"c.json", config}}, want: `has no file "manifest.json"`},
+		"two":         {files: with([2]string{"manifest.json", "[]"}), want: ""}, // the last counts, as for every reader of tars
+		"huge": {files: [][2]string{{"manifest.json", strings.Repeat("[", maxManifest+1)}},
+			want: "its manifest.json has 4194305 bytes"},
+		"no JSON": {files: [][2]string{{"manifest.json", "{"}}, want: "its manifest.json is none"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "image.tar")
@@ -401,7 +408,8 @@ func TestContainerRegistry(t *testing.T) {
 	a, b := tarOf(t, [2]string{"a", "a"}), tarOf(t, [2]string{"b", "b"})
 	finish(tagged(put.container(t, "amd64", a, b), "one"))
 	copied := func(to string) {
-		fixtures.Program(t, "", "skopeo", "--insecure-policy", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false", "oci:"+dir+":one", to)
+		fixtures.Program(t, "", "skopeo", "--insecure-policy", "copy", "--quiet", "--preserve-digests",
+			"--dest-tls-verify=false", "oci:"+dir+":one", to)
 	}
 	copied("docker://" + host + "/os:one")
 	ref := Reference{Transport: Docker, Name: host + "/os", Tag: "one"}
@@ -458,13 +466,15 @@ func TestContainersStorage(t *testing.T) {
 		t.Error(err)
 	}
 	for tag, want := range map[string]string{"one": "and it should be", "two": "does not resolve to an image"} {
-		_, err := fetcher(t).Container(t.Context(), Reference{ContainersStorage, "localhost/os", tag, digest.FromString("x").String()}, "amd64", t.TempDir())
+		_, err := fetcher(t).Container(t.Context(), Reference{ContainersStorage, "localhost/os", tag,
+			digest.FromString("x").String()}, "amd64", t.TempDir())
 		if err == nil || !strings.Contains(err.Error(), want) || fault.Of(err) == "" {
 			t.Errorf("%s: %v, want %q", tag, err, want)
 		}
 	}
 	t.Setenv("PATH", t.TempDir())
-	if _, err := fetcher(t).Container(t.Context(), ref, "amd64", t.TempDir()); fault.Of(err) != fault.Host || !strings.Contains(err.Error(), "skopeo is not installed") {
+	if _, err := fetcher(t).Container(t.Context(), ref, "amd64",
+		t.TempDir()); fault.Of(err) != fault.Host || !strings.Contains(err.Error(), "skopeo is not installed") {
 		t.Errorf("without skopeo: %v of class %q", err, fault.Of(err))
 	}
 }
