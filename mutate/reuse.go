@@ -86,9 +86,6 @@ func (e *Engine) reason(p *plan, i int, o ApplyOptions) (string, error) {
 		return why, nil
 	}
 	switch {
-	case !p.hasGround():
-		w := p.wanted()
-		return e.Catalog().Why(w, w.Ground+i)
 	case i > p.reused:
 		return fmt.Sprintf("follows step %d", p.reused+1), nil
 	case l.record.Made.IsZero():
