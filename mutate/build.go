@@ -50,7 +50,7 @@ func (e *Engine) begin(ctx context.Context, p *plan) (*build, error) {
 	return &build{
 		Engine: e, plan: p, run: run, base: base, stop: func() {},
 		commits: newCommitter(ctx, e.Catalog()),
-		guests:  &guests{Engine: e, run: run, layout: p.layout, overlay: p.commits(), fresh: p.reused == 0},
+		guests:  &guests{Engine: e, run: run, layout: p.layout, overlay: p.commits, fresh: p.reused == 0},
 	}, nil
 }
 

@@ -23,9 +23,6 @@ import (
 // and in each layer. It is made a deployment once, of the last layer, in the fork that
 // becomes the image. So layers are steps and nothing else, and a chain can go on from any.
 
-// commits says whether what the steps change becomes a new deployment.
-func (p *plan) commits() bool { return p.recipe.Ostree.Mode == recipes.OstreeCommit }
-
 // checkOstree refuses a recipe that asks of deployments what its base is none of, or
 // cannot do.
 func checkOstree(r *recipes.Recipe, l *disk.Layout) error {
@@ -55,7 +52,7 @@ func (p *plan) prepares() (is prepared) {
 	if p.growth.Size != 0 || p.growth.Slot != 0 {
 		is.Size, is.Slot = p.growth.Size, &p.growth.Slot
 	}
-	if p.commits() {
+	if p.commits {
 		is.Ostree = recipes.OstreeCommit
 	}
 	is.Free = slices.ContainsFunc(p.layout.Mounts, func(m disk.Mounted) bool {
@@ -107,7 +104,7 @@ const mendUsr = "with ostree: {mode: commit} in the recipe, what steps change in
 // deployment is read-only. tail is what the step printed last.
 func (b *build) writesUsr(g *guest.Guest, err error, tail []string) error {
 	l := b.guests.layout
-	if err == nil || l.Deployed() == "" || b.plan.commits() {
+	if err == nil || l.Deployed() == "" || b.plan.commits {
 		return err
 	}
 	var failed *agent.GuestError
@@ -138,7 +135,7 @@ var pathIn = lazyregexp.New(`/[^\s:;,'"‘’“”` + "`" + `()<>|]+`)
 // needOstree refuses to begin where the machine lacks what mode commit needs: that would
 // else be found when the steps have run.
 func needOstree(p *plan) error {
-	if !p.commits() {
+	if !p.commits {
 		return nil
 	}
 	if err := ostree.Need(); err != nil {

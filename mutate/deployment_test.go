@@ -81,8 +81,8 @@ func TestOstreeRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = checkOstree(r, &tc.layout)
-		if (err == nil) != (tc.want == "") || err != nil && (!strings.HasPrefix(err.Error(), tc.want) || tc.class == fault.Image && fault.Mend(err) == "") ||
-			fault.Of(err) != tc.class {
+		lacksMend := tc.class == fault.Image && fault.Mend(err) == ""
+		if (err == nil) != (tc.want == "") || err != nil && !strings.HasPrefix(err.Error(), tc.want) || lacksMend || fault.Of(err) != tc.class {
 			t.Errorf("%s: %v (%s), want %q (%s), and of an image a mend", tc.name, err, fault.Of(err), tc.want, tc.class)
 		}
 	}

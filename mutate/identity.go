@@ -42,7 +42,7 @@ func checkIdentity(r *recipes.Recipe, l *disk.Layout) error {
 // makeImage makes a fork of the last layer that is an image of its own.
 func (b *build) makeImage(ctx context.Context, id record.Identity) error {
 	layout := b.plan.layout
-	if !b.plan.commits() {
+	if !b.plan.commits {
 		b.phase("identity")
 	}
 	if err := b.forkLast(b.imageFile()); err != nil {
@@ -58,7 +58,7 @@ func (b *build) makeImage(ctx context.Context, id record.Identity) error {
 		return err
 	}
 	defer f.Close()
-	if b.plan.commits() {
+	if b.plan.commits {
 		if err := b.deploy(ctx, f); err != nil {
 			return err
 		}
@@ -92,7 +92,7 @@ func (b *build) identify(ctx context.Context, f *os.File, id record.Identity) er
 // identifyAlone is identify by nothing but the image.
 func (b *build) identifyAlone(ctx context.Context, f *os.File, id record.Identity) (err error) {
 	layout := b.plan.layout
-	if b.plan.commits() { // the system is another deployment now
+	if b.plan.commits { // the system is another deployment now
 		layout = layout.With(nil)
 	}
 	i, err := disk.OpenKnown(ctx, f, layout, b.note)

@@ -270,7 +270,7 @@ func (b *build) seal(ctx context.Context, g *guest.Guest, work string, i int, ch
 // cloneSettled is a snapshot of a guest that has nothing more to do. It ends
 // while the image is being finished.
 func (b *build) cloneSettled(ctx context.Context, g *guest.Guest, clone func() error, changed bool) error {
-	b.findChanges(ctx, changed || b.plan.commits()) // meanwhile: that only reads, and the kernel takes its time to write
+	b.findChanges(ctx, changed || b.plan.commits) // meanwhile: that only reads, and the kernel takes its time to write
 	if err := g.Settle(); err != nil {
 		return err
 	}

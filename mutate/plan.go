@@ -23,6 +23,8 @@ type plan struct {
 	source *step.Source
 	growth fork.Growth  // of its disk
 	layout *disk.Layout // what is in it then
+	// commits says that what the steps change becomes a new deployment of ostree.
+	commits bool
 	// prepare is the first layer of every chain: the base as steps find it. It is no
 	// step of the recipe.
 	prepare link
@@ -95,7 +97,7 @@ func (e *Engine) plan(
 	if err := checkOstree(r, &base.Layout); err != nil {
 		return nil, err
 	}
-	p := &plan{recipe: r, base: base, source: src}
+	p := &plan{recipe: r, base: base, source: src, commits: r.Ostree.Mode == recipes.OstreeCommit}
 	if c != nil {
 		p.bootc = &bootcLink{container: c}
 	}

@@ -8,7 +8,7 @@ import (
 //go:embed examples
 var examples embed.FS
 
-// Examples holds recipes to start from (minimal.yaml, web.yaml) and the files
+// Examples holds recipes to start from (minimal.yaml, web.yaml, bootc.yaml) and the files
 // that they name.
 func Examples() fs.FS {
 	sub, err := fs.Sub(examples, "examples")

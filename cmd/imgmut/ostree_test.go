@@ -45,7 +45,9 @@ ostree fsck --quiet --repo=ostree/repo >/dev/null
 [ ! -e ostree/imgmut ]
 root=$(blkid -p -o value -s UUID "${disk}p4") boot=$(blkid -p -o value -s UUID "${disk}p3") esp=$(blkid -p -o value -s UUID "${disk}p2")
 for e in boot/loader/entries/*; do grep -q "root=UUID=$root .*boot=UUID=$boot " $e; done
-for at in $d $o; do grep -q "^UUID=$root / " $at/etc/fstab; grep -q "^UUID=$boot /boot " $at/etc/fstab; grep -q "^UUID=$esp /boot/efi " $at/etc/fstab; done
+for at in $d/etc/fstab $o/etc/fstab; do
+	grep -q "^UUID=$root / " $at; grep -q "^UUID=$boot /boot " $at; grep -q "^UUID=$esp /boot/efi " $at
+done
 ls boot/loader/entries | wc -l`)
 				if got != "made\nmore\n1\n2\n" {
 					t.Errorf("the image has %q", got)

@@ -55,7 +55,8 @@ func (i *Image) Unmoved(ctx context.Context, base *os.File, t Placed) func(name 
 
 // Trees gives all files of the image, read-only: those of the system, as the system
 // sees them through all that it mounts of the image, first, then those of deployments of
-// ostree that do not start by default, and then those of each volume that is not among them. FAT is always apart: it is read without the kernel.
+// ostree that do not start by default, and then those of each volume that is not among
+// them. FAT is always apart: it is read without the kernel.
 // A volume whose files cannot be read is not among them, but an error in the second
 // list. The trees are the image's: the caller does not close them.
 func (i *Image) Trees() ([]Placed, []error, error) {

@@ -20,7 +20,8 @@ import (
 func volume(t *testing.T, script string, users *os.File) *os.File {
 	t.Helper()
 	f := formatted(t, "mkfs.ext4", "-q")
-	fixtures.Program(t, "", "unshare", "--mount", "sh", "-euc", `mount -o loop "$1" /mnt; cd /mnt; eval "$2"; cd /; umount /mnt`, "sh", f.Name(), script)
+	const inside = `mount -o loop "$1" /mnt; cd /mnt; eval "$2"; cd /; umount /mnt`
+	fixtures.Program(t, "", "unshare", "--mount", "sh", "-euc", inside, "sh", f.Name(), script)
 	dev := attach(t, f, mount.LoopOptions{})
 	m, err := mount.Detached(mount.Request{Device: dev.Name(), FS: "ext4", Users: users})
 	if err != nil {

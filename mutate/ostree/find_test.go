@@ -44,7 +44,7 @@ var entries = []boot.Entry{entry(3, "os/c0ffee/0"), entry(2, "other/c0ffee/0"), 
 func TestFind(t *testing.T) {
 	root := volume()
 	root[Deployment{OS: "os", Commit: commitA, Serial: 2}.Dir()+".origin"] = &fstest.MapFile{
-		Data: []byte("[origin]\ncontainer-image-reference=ostree-unverified-registry:example.com/os:1\n[libostree-transient]\npinned=true\n")}
+		Data: []byte("[origin]\ncontainer-image-reference=x:example.com/os:1\n[libostree-transient]\npinned=true\n")}
 	root["ostree/deploy/os/deploy/"+commitA+".7/usr"] = &fstest.MapFile{Mode: fs.ModeDir}
 	root[Deployment{OS: "other", Commit: commitA}.Dir()+"/.ostree.cfs"] = &fstest.MapFile{}
 	got, err := Find(root, entries, "/ostree/boot.1/os/c0ffee/0")
@@ -58,7 +58,7 @@ func TestFind(t *testing.T) {
 	}
 	want := `os bb.0 "/boot/loader/entries/ostree-3.conf" default=true rollback=false pinned=false composefs=false os/1 "The os"
 other aa.0 "/boot/loader/entries/ostree-2.conf" default=false rollback=false pinned=false composefs=true other/1 "The other"
-os aa.2 "/boot/loader/entries/ostree-1.conf" default=false rollback=true pinned=true composefs=false ostree-unverified-registry:example.com/os:1 "The os"
+os aa.2 "/boot/loader/entries/ostree-1.conf" default=false rollback=true pinned=true composefs=false x:example.com/os:1 "The os"
 os aa.7 "" default=false rollback=false pinned=false composefs=false  ""`
 	if s := strings.Join(lines, "\n"); s != want {
 		t.Errorf("got\n%s\nwant\n%s", s, want)

@@ -135,8 +135,8 @@ func (s *Sysroot) commit(ctx context.Context, old Deployment, c Change) (string,
 		}
 	}
 	if old.Image != "" && len(made.Keep) > 0 {
-		c.Note(fmt.Sprintf("bootc status will name %s, although /usr differs from it, and the next bootc upgrade drops what the steps changed in /usr",
-			old.Image))
+		c.Note(fmt.Sprintf("bootc status will name %s, although /usr differs from it, "+
+			"and the next bootc upgrade drops what the steps changed in /usr", old.Image))
 	}
 	return s.Commit(ctx, made)
 }

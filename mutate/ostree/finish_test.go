@@ -52,56 +52,69 @@ const state = `(cd $1; find . -printf '%P %y %m %U:%G %l\n' | sort; find . -type
 
 func (s *system) state(dir string) string { return s.look("set -- " + dir + "\n" + state) }
 
-// TestFinish: each thing that a step can do to a tree is in the new deployment, the old
-// one is as it was, and the repository is whole.
+// changes are what a step can do to a tree: what there was, what it does, and what the new
+// deployment then says to a question.
+var changes = []struct{ name, had, does, asked, want string }{
+	{"append", "echo one >usr/bin/appended", "echo more >>usr/bin/appended", "cat usr/bin/appended", "one more"},
+	{"remove", "echo x >usr/bin/gone", "rm usr/bin/gone", "ls usr/bin | grep -c gone || true", "0"},
+	{"mode and owner", "echo x >usr/bin/moded", "chown 1:2 usr/bin/moded; chmod 4755 usr/bin/moded",
+		"stat -c '%a %u:%g' usr/bin/moded", "4755 1:2"},
+	{"empty a directory", "mkdir -p usr/lib/a/deep; echo x >usr/lib/a/deep/x", "rm -r usr/lib/a; mkdir -m 2750 usr/lib/a; echo n >usr/lib/a/n",
+		"ls usr/lib/a; stat -c %a usr/lib/a", "n 2750"},
+	{"add to a directory", "mkdir usr/lib/both; echo y >usr/lib/both/y", "echo n >usr/lib/both/n", "cat usr/lib/both/*", "n y"},
+	{"directory for a file", "echo f >usr/lib/f", "rm usr/lib/f; mkdir usr/lib/f; echo i >usr/lib/f/i", "cat usr/lib/f/i", "i"},
+	{"file for a directory", "mkdir usr/lib/d; echo z >usr/lib/d/z", "rm -r usr/lib/d; echo file >usr/lib/d", "cat usr/lib/d", "file"},
+	{"link for a directory", "mkdir usr/lib/e; echo z >usr/lib/e/z", "rm -r usr/lib/e; ln -s both usr/lib/e", "readlink usr/lib/e", "both"},
+	{"one of two names", "echo same >usr/bin/l1; ln usr/bin/l1 usr/bin/l2", "echo other >>usr/bin/l1",
+		"cat usr/bin/l1 usr/bin/l2", "same other same"},
+	{"link", "ln -s a usr/bin/link", "ln -sfn b usr/bin/link", "readlink usr/bin/link", "b"},
+	{"new names of one file", "true", "echo h >usr/bin/h1; ln usr/bin/h1 usr/bin/h2", "cat usr/bin/h1 usr/bin/h2", "h h"},
+	{"capability", "echo x >usr/bin/capped", "setcap cap_net_raw+ep usr/bin/capped", "getcap usr/bin/capped", "usr/bin/capped cap_net_raw=ep"},
+	{"attribute", "echo x >usr/bin/attr", "setfattr -n user.a -v b usr/bin/attr", "getfattr --only-values -n user.a usr/bin/attr", "b"},
+	{"attribute of a directory", "mkdir usr/lib/at", "setfattr -n user.a -v b usr/lib/at", "getfattr --only-values -n user.a usr/lib/at", "b"},
+	{"in the root", "true", "mkdir opt; echo o >opt/o", "cat opt/o", "o"},
+	{"nothing of overlayfs", "true", "true", "getfattr -Rhd -m trusted . 2>/dev/null | wc -l", "0"},
+	{"a user", "true", `printf 'step:x:1001:1001::/:/bin/sh\n' >>etc/passwd`, "grep -cE '^(local|step):' etc/passwd", "2"},
+	{"remove in etc", "echo x >usr/etc/removed", "rm etc/removed", "ls etc | grep -c removed || true", "0"},
+	{"new default", "true", "echo new >usr/etc/arrives", "cat etc/arrives", "new"},
+	{"what the owner added", "true", "true", "cat etc/mine", "mine"},
+	{"special files of etc", "true", "mkfifo etc/pipe; mkdir -m 700 etc/dir; echo s >etc/dir/s",
+		"stat -c '%F %a' etc/pipe etc/dir; cat etc/dir/s",
+		"fifo 644 directory 700 s"},
+}
+
+// TestFinish: each change is in the new deployment, the old one is as it was, and the
+// repository is whole.
 func TestFinish(t *testing.T) {
+	var had, does strings.Builder
+	for _, c := range changes {
+		had.WriteString(c.had + "\n")
+		does.WriteString(c.does + "\n")
+	}
 	for _, fs := range []string{"ext4", "xfs"} {
-		t.Run(fs, func(t *testing.T) {
-			s := makeSystem(t, fs, `
-echo one >usr/bin/appended; echo two >usr/bin/gone; echo three >usr/bin/moded; mkdir -p usr/lib/emptied/deep usr/lib/both
-echo x >usr/lib/emptied/deep/x; echo y >usr/lib/both/y; echo f >usr/lib/becomes-dir; mkdir usr/lib/becomes-file; echo z >usr/lib/becomes-file/z
-echo same >usr/bin/linked; ln usr/bin/linked usr/bin/linked2; ln -s a usr/bin/link; echo capped >usr/bin/capped
-echo d1 >usr/etc/kept; echo d2 >usr/etc/removed`)
-			s.look(`echo mine >$d/etc/mine; printf 'local:x:1000:1000::/:/bin/sh\n' >>$d/etc/passwd; mkdir -p ostree/deploy/os/var/lib; echo v >ostree/deploy/os/var/lib/v`)
-			old := s.look("echo $d")
-			was := s.state("$d")
-			_, err := s.finish(0, `
-echo more >>usr/bin/appended; rm usr/bin/gone; chown 1:2 usr/bin/moded; chmod 4755 usr/bin/moded
-rm -r usr/lib/emptied; mkdir -m 2750 usr/lib/emptied; echo n >usr/lib/emptied/n; echo n >usr/lib/both/n
-rm usr/lib/becomes-dir; mkdir usr/lib/becomes-dir; echo i >usr/lib/becomes-dir/i
-rm -r usr/lib/becomes-file; echo file >usr/lib/becomes-file
-echo other >>usr/bin/linked; ln -sfn b usr/bin/link; echo h >usr/bin/h1; ln usr/bin/h1 usr/bin/h2
-setcap cap_net_raw+ep usr/bin/capped; setfattr -n user.a -v b usr/bin/capped
-echo new-default >usr/etc/arrives
-printf 'step:x:1001:1001::/:/bin/sh\n' >>etc/passwd; rm etc/removed; mkfifo etc/pipe; mkdir -m 700 etc/dir; echo s >etc/dir/s
-mkdir opt; echo o >opt/o`)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if now := s.state(strings.TrimSpace(old)); now != was {
-				t.Errorf("the old deployment changed:\n%s\n--\n%s", was, now)
-			}
-			got := s.look(`n=$(ls -d ostree/deploy/os/deploy/*.0 | grep -v "` + strings.TrimSpace(old) + `"); cd $n
-head usr/bin/appended usr/bin/linked usr/bin/linked2 usr/lib/both/y usr/lib/both/n usr/lib/becomes-dir/i usr/lib/becomes-file
-ls -d usr/bin/gone usr/lib/emptied/deep etc/removed 2>&1 | wc -l
-stat -c '%n %a %u:%g' usr/bin/moded usr/lib/emptied etc/dir
-readlink usr/bin/link; cat opt/o usr/lib/emptied/n etc/arrives etc/mine etc/kept etc/passwd etc/dir/s; stat -c %F etc/pipe
-getcap usr/bin/capped; getfattr -n user.a --only-values usr/bin/capped; echo
-getfattr -Rhd -m trusted.overlay . 2>/dev/null | head -n 1; ls -d /proc/self/cwd/../../../../imgmut 2>&1 | grep -c 'No such'
-grep -c . ../$(basename $n).origin; cd - >/dev/null; ls boot/loader/entries | wc -l; ls ostree; ostree admin status --sysroot=. | head -n 1 | grep -c "$(basename $n)"`)
-			for _, want := range []string{
-				"one\nmore\n", "usr/bin/linked <==\nsame\nother\n", "usr/bin/linked2 <==\nsame\n", "both/y <==\ny\n", "both/n <==\nn\n",
-				"becomes-dir/i <==\ni\n", "becomes-file <==\nfile\n", "\n3\n", "moded 4755 1:2", "emptied 2750", "dir 700", "\nb\no\nn\nnew-default\nmine\nd1\n",
-				"local:x:1000", "step:x:1001", "fifo", "cap_net_raw=ep", "\nb\n1\n", "boot.", "deploy", "repo",
-			} {
-				if !strings.Contains(got, want) {
-					t.Errorf("the new deployment lacks %q:\n%s", want, got)
+		s := makeSystem(t, fs, had.String())
+		s.look(`echo mine >$d/etc/mine; printf 'local:x:1000:1000::/:/bin/sh\n' >>$d/etc/passwd`)
+		old := strings.TrimSpace(s.look("echo $d"))
+		was := s.state(old)
+		if _, err := s.finish(0, does.String()); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range changes {
+			t.Run(fs+" "+c.name, func(t *testing.T) {
+				s.t = t
+				got := s.look(`cd $(ls -d ostree/deploy/os/deploy/*.0 | grep -v "` + old + `"); ` + c.asked)
+				if got := strings.Join(strings.Fields(got), " "); got != c.want {
+					t.Errorf("%s: %q, want %q", c.asked, got, c.want)
 				}
-			}
-			if strings.Contains(got, "imgmut") || strings.Contains(got, "trusted.overlay") {
-				t.Errorf("something of the work is left:\n%s", got)
-			}
-		})
+			})
+		}
+		s.t = t
+		if now := s.state(old); now != was {
+			t.Errorf("the old deployment changed:\n%s\n--\n%s", was, now)
+		}
+		if got := s.look("ls boot/loader/entries | wc -l; ls ostree | grep -c imgmut || true"); got != "2\n0\n" {
+			t.Errorf("entries, and what is left of the work: %q", got)
+		}
 	}
 }
 
@@ -151,7 +164,7 @@ func TestFinishEtcAlone(t *testing.T) {
 	if _, err := s.finish(0, "echo b >etc/default"); err != nil {
 		t.Fatal(err)
 	}
-	got := s.look("cat ostree/deploy/os/deploy/*.0/etc/default ostree/deploy/os/deploy/*.1/etc/default; ls ostree/repo/objects/*/*.commit | wc -l")
+	got := s.look("cd ostree/deploy/os/deploy; cat *.0/etc/default *.1/etc/default; ls ../../../repo/objects/*/*.commit | wc -l")
 	if got != "a\nb\n1\n" {
 		t.Errorf("got %q", got)
 	}
@@ -161,10 +174,12 @@ func TestFinishEtcAlone(t *testing.T) {
 // that means.
 func TestFinishBootc(t *testing.T) {
 	s := makeSystem(t, "ext4", "")
-	s.look(`c=$(ostree --repo=ostree/repo commit --parent=$(ostree --repo=ostree/repo rev-parse os/1) --branch=os/1 --bootable --tree=ref=os/1 \
-		--add-metadata-string=ostree.manifest-digest=sha256:aa --add-metadata-string=ostree.manifest={} --add-metadata-string=ostree.container.image-config={})
-		printf '[origin]\ncontainer-image-reference=ostree-unverified-registry:example.com/os:1\n' >o
-		ostree admin deploy --sysroot=. --os=os --origin-file=o $c`)
+	s.look(`r=ostree/repo
+c=$(ostree --repo=$r commit --parent=$(ostree --repo=$r rev-parse os/1) --branch=os/1 --bootable --tree=ref=os/1 \
+	--add-metadata-string=ostree.manifest-digest=sha256:aa --add-metadata-string=ostree.manifest={} \
+	--add-metadata-string=ostree.container.image-config={})
+printf '[origin]\ncontainer-image-reference=ostree-unverified-registry:example.com/os:1\n' >o
+ostree admin deploy --sysroot=. --os=os --origin-file=o $c`)
 	notes, err := s.finish(1, "echo n >usr/bin/n")
 	if err != nil {
 		t.Fatal(err)
@@ -185,15 +200,23 @@ func TestFinishLabels(t *testing.T) {
 	s := makeSystem(t, "ext4", `
 mkdir -p usr/etc/selinux/targeted/contexts/files usr/etc/selinux/targeted/policy
 printf "SELINUX=enforcing\nSELINUXTYPE=targeted\n" >usr/etc/selinux/config
-printf "/.* system_u:object_r:default_t:s0\n/usr/bin(/.*)? system_u:object_r:bin_t:s0\n" >usr/etc/selinux/targeted/contexts/files/file_contexts
-: >usr/etc/selinux/targeted/policy/policy.33
+cd usr/etc/selinux/targeted
+printf "/.* system_u:object_r:default_t:s0\n/usr/bin(/.*)? system_u:object_r:bin_t:s0\n" >contexts/files/file_contexts
+: >policy/policy.33
+cd - >/dev/null
 echo kept >usr/bin/kept; echo etc >usr/etc/labelled; echo etc >usr/etc/replaced
 for f in usr/bin/kept usr/etc/labelled usr/etc/replaced; do setfattr -n security.selinux -v system_u:object_r:own_t:s0 $f; done`)
 	if _, err := s.finish(1, "echo new >usr/bin/new; echo more >etc/replaced.new; mv etc/replaced.new etc/replaced"); err != nil {
 		t.Fatal(err)
 	}
-	got := s.look(`for f in usr/bin/kept usr/bin/new etc/replaced; do getfattr --only-values -n security.selinux $d/$f | tr -d "\\0"; echo " $f"; done; cat $d/etc/replaced`)
-	want := "system_u:object_r:own_t:s0 usr/bin/kept\nsystem_u:object_r:bin_t:s0 usr/bin/new\nsystem_u:object_r:default_t:s0 etc/replaced\nmore\n"
+	got := s.look(`cd $d
+for f in usr/bin/kept usr/bin/new etc/replaced; do
+	getfattr --only-values -n security.selinux $f | tr -d "\\0"
+	echo " $f"
+done
+cat etc/replaced`)
+	const label = "system_u:object_r:"
+	want := label + "own_t:s0 usr/bin/kept\n" + label + "bin_t:s0 usr/bin/new\n" + label + "default_t:s0 etc/replaced\nmore\n"
 	if got != want {
 		t.Errorf("labels\n%swant\n%s", got, want)
 	}
@@ -202,11 +225,13 @@ for f in usr/bin/kept usr/etc/labelled usr/etc/replaced; do setfattr -n security
 // TestFinishRefuses what cannot be a commit, and what is not the system that was meant.
 func TestFinishRefuses(t *testing.T) {
 	for name, tc := range map[string]struct{ before, steps, want string }{
-		"a pipe in /usr":           {"", "mkfifo usr/bin/pipe", "/usr/bin/pipe: a device, socket or pipe"},
-		"a menu of GRUB":           {`mkdir boot/grub2; sed 's/^/# /' boot/loader/entries/* >boot/grub2/x; printf 'menuentry a {\nlinux /x %s\n}\n' "$(sed -n 's/^options //p' boot/loader/entries/*)" >boot/grub2/grub.cfg; rm boot/loader/entries/*`, "", "grub.cfg"},
+		"a pipe in /usr": {"", "mkfifo usr/bin/pipe", "/usr/bin/pipe: a device, socket or pipe"},
+		"a menu of GRUB": {`mkdir boot/grub2
+printf 'menuentry a {\nlinux /x %s\n}\n' "$(sed -n 's/^options //p' boot/loader/entries/*)" >boot/grub2/grub.cfg
+rm boot/loader/entries/*`, "", "grub.cfg"},
 		"a repository of archives": {"ostree config --repo=ostree/repo set core.mode archive", "", "want bare"},
 		"a full volume": {
-			`fallocate -l $(($(df --output=avail -B1 . | tail -n 1) - 4000000)) full`, "head -c 2M /dev/urandom >usr/bin/large", "filesystem is full",
+			`fallocate -l $(($(stat -f -c "%f*%S" .) - 11000000)) full`, "head -c 2M /dev/urandom >usr/bin/large", "filesystem is full",
 		},
 		"a deployment of composefs": {"chattr -i $d; : >$d/.ostree.cfs", "", "composefs"},
 	} {
