@@ -23,6 +23,7 @@
 //	sealed.go    files of volumes that no guest can see
 //	route.go     what a step puts there
 //	lines.go     a step's output as users see it
+//	deploy.go    what steps change of a system of ostree becomes a deployment
 //	identity.go  fork of the last layer, and an identity of its own
 //	finish.go    verdict, record
 //	targets.go   the image where others look for it
