@@ -114,15 +114,25 @@ func (e *Engine) claimedPlan(
 	if err != nil {
 		return nil, nil, err
 	}
-	dir, err := os.OpenRoot(r.Dir)
+	image, err := e.container(ctx, r, base, o)
 	if err != nil {
 		return nil, nil, err
 	}
-	unlock = func() { dir.Close() }
-	if p, err = e.plan(ctx, r, base, steps, e.source(dir, o), o); err == nil {
+	dir, err := os.OpenRoot(r.Dir)
+	if err != nil {
+		return nil, nil, errors.Join(err, image.close())
+	}
+	letGo := func() {
+		dir.Close()
+		if err := image.close(); err != nil {
+			e.note("clear up after the container image: " + err.Error())
+		}
+	}
+	unlock = letGo
+	if p, err = e.plan(ctx, r, base, image, steps, e.source(dir, o), o); err == nil {
 		var held func()
 		if held, err = e.claim(ctx, p, o); err == nil {
-			unlock = func() { held(); dir.Close() }
+			unlock = func() { held(); letGo() }
 			err = e.announce(p, o)
 		}
 	}
@@ -224,6 +234,9 @@ func decode(r *recipes.Recipe) ([]step.Decoded, []verify.Assertion, error) {
 // silently do nothing.
 func (o ApplyOptions) Check(all []*recipes.Recipe) error {
 	for _, name := range o.Refresh {
+		if name == bootcKind && slices.ContainsFunc(all, func(r *recipes.Recipe) bool { return r.Bootc.Image.Transport != "" }) {
+			continue
+		}
 		var files []string
 		found := slices.ContainsFunc(all, func(r *recipes.Recipe) bool {
 			files = append(files, r.File)

@@ -92,7 +92,7 @@ func (b *build) keep(failed error) error {
 		if err := b.commits.wait(); err != nil {
 			return err
 		}
-		parent := b.plan.prepare.key
+		parent := b.plan.ground().key
 		if step.Index > 1 {
 			parent = b.plan.steps[step.Index-2].key
 		}

@@ -10,6 +10,7 @@
 //	picture.go   what an import sees of an image, for people
 //	plan.go      the chain of keys, and the locks of what is missing of it
 //	grow.go      a disk larger than that of the base
+//	container.go a disk's system becomes a container image
 //	reuse.go     which layers are used again, and why the others are not
 //	build.go     one apply at work, and what is kept of one that fails
 //	layers.go    fork, guest, steps, a layer after each
@@ -23,12 +24,14 @@
 //	sealed.go    files of volumes that no guest can see
 //	route.go     what a step puts there
 //	lines.go     a step's output as users see it
+//	deploy.go    what steps change of a system of ostree becomes a deployment
 //	identity.go  fork of the last layer, and an identity of its own
 //	finish.go    verdict, record
 //	targets.go   the image where others look for it
 //	names.go     whose a name is
 //	verify.go    images judged later
 //	remove.go    images and bases removed by name
+//	collect.go   what no image needs
 //
 // What they use has packages of its own below this one, because each has
 // something else to guard against: foreign bytes (disk, gpt, refs), a kernel

@@ -21,7 +21,7 @@ import (
 // existingImage gives the image of the plan if it is there already: same chain,
 // same identity, same assertions, and a file that nobody has touched since.
 func (e *Engine) existingImage(p *plan, assertions []verify.Assertion) (*record.Image, bool, error) {
-	if p.reused != len(p.steps) || !p.ready {
+	if p.reused != len(p.steps) || !p.hasGround() {
 		return nil, false, nil
 	}
 	i, err := e.Catalog().FindImage(p.recipe.Name)
@@ -54,7 +54,7 @@ func (p *plan) lastMade() time.Time {
 	if n := len(p.steps); n > 0 {
 		return p.steps[n-1].record.Made
 	}
-	return p.prepare.record.Made
+	return p.ground().record.Made
 }
 
 // unchanged says that an image's file is the one that was published.
@@ -200,6 +200,9 @@ func (b *build) record(
 		Base: p.base.Digest, BaseName: p.recipe.Base.Name, Keys: []record.Key{p.prepare.key}, LayerMade: p.lastMade(),
 		Recipe: p.recipe.Path, RecipeSum: p.recipe.Digest, Identity: id, Assertions: asked,
 		Known: p.base.Findings, Verdict: v, Imgmut: b.Version, Ostree: ostreeOf(p.recipe), Deployments: b.guests.deployments,
+	}
+	if p.bootc != nil {
+		i.Keys = append(i.Keys, p.bootc.key)
 	}
 	for _, l := range p.steps {
 		i.Keys = append(i.Keys, l.key)

@@ -19,7 +19,7 @@ import (
 // layers makes the layers that are missing, all in one guest.
 func (b *build) layers(ctx context.Context) (err error) {
 	p := b.plan
-	if !p.ready || p.reused < len(p.steps) {
+	if !p.hasGround() || p.reused < len(p.steps) {
 		if err := b.needSpace(ctx, 0); err != nil {
 			return err
 		}
@@ -43,31 +43,51 @@ func (b *build) layers(ctx context.Context) (err error) {
 }
 
 // fork makes the file that the guest works on: a fork of the last layer there
-// is, or of the base, and in that case the layer "prepare" first.
+// is, or of the base, and in that case the layers that steps stand on first.
 func (b *build) fork(ctx context.Context, work string) error {
 	p := b.plan
+	from := b.Catalog().BaseFile(p.base.Digest)
+	switch {
+	case p.reused > 0:
+		from = b.Catalog().LayerFile(p.steps[p.reused-1].key)
+	case p.hasGround():
+		from = b.Catalog().LayerFile(p.ground().key)
+	case p.ready:
+		from = b.Catalog().LayerFile(p.prepare.key)
+	}
+	if err := reflink.CloneFile(work, from, 0o600); err != nil {
+		return err
+	}
 	if !p.ready {
-		if err := reflink.CloneFile(work, b.Catalog().BaseFile(p.base.Digest), 0o600); err != nil {
+		if err := b.prepare(ctx, work); err != nil {
 			return err
 		}
-		if err := b.grow(ctx, work); err != nil {
-			return err
-		}
-		made := b.run.Path("prepare.raw")
-		if err := reflink.CloneFile(made, work, 0o600); err != nil {
-			return err
-		}
-		// What is made here is always the same, so it takes the base's time and
-		// not the clock's: layers built on any copy of it accept it as parent.
-		p.prepare.record = record.Layer{Material: p.prepare.material, Made: p.base.Imported, Settled: true}
-		p.ready = true
-		return b.Catalog().CommitLayer(ctx, made, p.prepare.key, p.prepare.record)
 	}
-	from := p.prepare.key
-	if p.reused > 0 {
-		from = p.steps[p.reused-1].key
+	if !p.hasGround() {
+		if err := b.becomeContainer(ctx, work); err != nil {
+			return err
+		}
+		p.layout = p.layout.With(p.bootc.record.Mounts)
+		b.guests.layout = p.layout
 	}
-	return reflink.CloneFile(work, b.Catalog().LayerFile(from), 0o600)
+	return nil
+}
+
+// prepare makes the first layer, of a fork of the base.
+func (b *build) prepare(ctx context.Context, work string) error {
+	p := b.plan
+	if err := b.grow(ctx, work); err != nil {
+		return err
+	}
+	made := b.run.Path("prepare.raw")
+	if err := reflink.CloneFile(made, work, 0o600); err != nil {
+		return err
+	}
+	// What is made here is always the same, so it takes the base's time and
+	// not the clock's: layers built on any copy of it accept it as parent.
+	p.prepare.record = record.Layer{Material: p.prepare.material, Made: p.base.Imported, Settled: true}
+	p.ready = true
+	return b.Catalog().CommitLayer(ctx, made, p.prepare.key, p.prepare.record)
 }
 
 // runSteps runs the steps that are left and makes a layer after each.
@@ -77,7 +97,7 @@ func (b *build) runSteps(ctx context.Context, work string) error {
 		Network: slices.ContainsFunc(p.steps[p.reused:], func(l stepLink) bool { return l.material.Network }),
 		Lent:    slices.ContainsFunc(p.steps[p.reused:], func(l stepLink) bool { return l.material.Boot }),
 	}
-	parent := p.prepare.record
+	parent := p.ground().record
 	if p.reused > 0 {
 		parent = p.steps[p.reused-1].record
 		b.guests.unsure = len(parent.Mounts) == 0 // of an older imgmut

@@ -28,10 +28,29 @@ type plan struct {
 	// prepare is the first layer of every chain: the base as steps find it. It is no
 	// step of the recipe.
 	prepare link
+	bootc   *bootcLink // the container image that the system becomes before any step, nil if none
 	steps   []stepLink
 	reused  int  // how many of steps are layers already
 	ready   bool // prepare is one
 }
+
+// bootcLink is the layer that is made of a container image.
+type bootcLink struct {
+	link
+	container *container
+	ready     bool // it is a layer
+}
+
+// ground is the layer that the first step starts from.
+func (p *plan) ground() *link {
+	if p.bootc != nil {
+		return &p.bootc.link
+	}
+	return &p.prepare
+}
+
+// hasGround says whether that is there.
+func (p *plan) hasGround() bool { return p.ready && (p.bootc == nil || p.bootc.ready) }
 
 // link is one layer of the chain.
 type link struct {
@@ -61,12 +80,13 @@ func (p *plan) last() record.Key {
 	if n := len(p.steps); n > 0 {
 		return p.steps[n-1].key
 	}
-	return p.prepare.key
+	return p.ground().key
 }
 
 // plan computes the keys and finds the longest prefix of layers that exist.
 func (e *Engine) plan(
-	ctx context.Context, r *recipes.Recipe, base *record.Base, steps []step.Decoded, src *step.Source, o ApplyOptions,
+	ctx context.Context, r *recipes.Recipe, base *record.Base, c *container, steps []step.Decoded, src *step.Source,
+	o ApplyOptions,
 ) (*plan, error) {
 	if err := checkTargets(&base.Layout, r.Steps, steps); err != nil {
 		return nil, err
@@ -78,6 +98,9 @@ func (e *Engine) plan(
 		return nil, err
 	}
 	p := &plan{recipe: r, base: base, source: src, commits: r.Ostree.Mode == recipes.OstreeCommit}
+	if c != nil {
+		p.bootc = &bootcLink{container: c}
+	}
 	var err error
 	if p.growth, p.layout, err = e.growth(r, base); err != nil {
 		return nil, err
@@ -125,7 +148,15 @@ func (p *plan) chain(ctx context.Context, steps []step.Decoded) (err error) {
 	if p.prepare.key, err = p.prepare.material.Key(); err != nil {
 		return err
 	}
-	parent := p.prepare.key
+	if p.bootc != nil {
+		if p.bootc.material, err = p.bootc.container.material(p.prepare.key, p.recipe.Bootc.Keep); err != nil {
+			return err
+		}
+		if p.bootc.key, err = p.bootc.material.Key(); err != nil {
+			return err
+		}
+	}
+	parent := p.ground().key
 	var problems recipes.Problems
 	for i, d := range steps {
 		l := stepLink{spec: p.recipe.Steps[i], decoded: d}

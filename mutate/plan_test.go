@@ -77,7 +77,7 @@ func (w *world) planned(t *testing.T, f files, base *record.Base, o ApplyOptions
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { root.Close() })
-	p, err := w.plan(t.Context(), r, base, steps, &step.Source{Root: root}, o)
+	p, err := w.plan(t.Context(), r, base, nil, steps, &step.Source{Root: root}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ steps:
 	}
 	defer root.Close()
 	w := newWorld(t)
-	_, err = w.plan(t.Context(), r, planBase, steps, &step.Source{Root: root}, ApplyOptions{})
+	_, err = w.plan(t.Context(), r, planBase, nil, steps, &step.Source{Root: root}, ApplyOptions{})
 	var problems recipes.Problems
 	if !errors.As(err, &problems) || len(problems) != 3 {
 		t.Fatalf("error %v, want three problems", err)
@@ -247,7 +247,7 @@ func TestPlanEndsWithItsContext(t *testing.T) {
 	enough := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(enough)
-	_, err = newWorld(t).plan(ctx, r, planBase, steps, &step.Source{Root: root}, ApplyOptions{})
+	_, err = newWorld(t).plan(ctx, r, planBase, nil, steps, &step.Source{Root: root}, ApplyOptions{})
 	if !errors.Is(err, enough) {
 		t.Errorf("error %v, want the cause of the end", err)
 	}

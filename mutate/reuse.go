@@ -15,13 +15,23 @@ import (
 // to be used, or was built on an earlier build of its parent.
 func (e *Engine) longestPrefix(p *plan, o ApplyOptions) (err error) {
 	p.ready, p.reused = false, 0
+	if p.bootc != nil {
+		p.bootc.ready = false
+	}
 	for i := range p.steps {
 		p.steps[i].record = record.Layer{}
 	}
 	if p.prepare.record, p.ready, err = e.Catalog().FindLayer(p.prepare.key); err != nil || !p.ready {
 		return err
 	}
-	made := p.prepare.record.Made
+	if p.bootc != nil {
+		p.bootc.record, p.bootc.ready, err = e.Catalog().FindLayer(p.bootc.key)
+		if err != nil || !p.bootc.ready {
+			return err
+		}
+		p.layout = p.layout.With(p.bootc.record.Mounts)
+	}
+	made := p.ground().record.Made
 	for i := range p.steps {
 		l := &p.steps[i]
 		var ok bool
@@ -79,7 +89,8 @@ func (e *Engine) reason(p *plan, i int, o ApplyOptions) (string, error) {
 	case i > p.reused:
 		return fmt.Sprintf("follows step %d", p.reused+1), nil
 	case l.record.Made.IsZero():
-		return e.Catalog().Why(p.wanted(), i+1)
+		w := p.wanted()
+		return e.Catalog().Why(w, w.Ground+i)
 	case l.hides():
 		return "changed: hidden", nil
 	case e.stale(l, o):
@@ -101,6 +112,10 @@ func (p *plan) wanted() catalog.Wanted {
 	if w.Base == "" {
 		w.Base = filepath.Base(p.recipe.Base.Path)
 	}
+	if p.bootc != nil {
+		w.Chain = append(w.Chain, &p.bootc.material)
+	}
+	w.Ground = len(w.Chain)
 	for i := range p.steps {
 		w.Chain = append(w.Chain, &p.steps[i].material)
 	}

@@ -19,7 +19,7 @@ var (
 
 // Keys of the recipe and, beside its kind, of a step.
 var (
-	recipeKeys = []string{"version", "name", "base", "disk", "ostree", "steps", "verify", "identity", "register"}
+	recipeKeys = []string{"version", "name", "base", "disk", "bootc", "ostree", "steps", "verify", "identity", "register"}
 	stepKeys   = []string{"name", "env", "network", "max-age", "timeout", "hidden"}
 )
 
@@ -46,6 +46,8 @@ func (b *builder) recipe(root *node) {
 			b.base(e.value)
 		case "disk":
 			b.disk(e.value)
+		case "bootc":
+			b.bootc(e.value)
 		case "ostree":
 			b.ostree(e.value)
 		case "steps":

@@ -26,6 +26,7 @@ type Recipe struct {
 	Name     string
 	Base     Base
 	Disk     Disk
+	Bootc    Bootc
 	Ostree   Ostree
 	Steps    []Step
 	Verify   []Assertion
@@ -107,8 +108,9 @@ func (r *Recipe) BaseProblem(format string, args ...any) Problem {
 }
 
 // BasePlace is where the recipe says its base, for errors about what has that name.
-func (r *Recipe) BasePlace() string {
-	p := r.BaseProblem("")
+func (r *Recipe) BasePlace() string { return placeOf(r.BaseProblem("")) }
+
+func placeOf(p Problem) string {
 	if p.Line == 0 {
 		return p.File
 	}

@@ -14,11 +14,11 @@ const module = "github.com/imgmut/imgmut"
 // ever point down.
 var ourImports = map[string][]string{
 	"cmd/imgmut": {
-		"machined", "mutate", "mutate/agent", "mutate/catalog", "mutate/fault", "mutate/guest", "mutate/mount",
+		"machined", "mutate", "mutate/agent", "mutate/fault", "mutate/guest", "mutate/mount",
 		"mutate/printable", "mutate/record", "mutate/reflink", "mutate/store", "mutate/tool", "recipes",
 	},
 	"mutate": {
-		"mutate/agent", "mutate/boot", "mutate/catalog", "mutate/content", "mutate/deliver", "mutate/disk", "mutate/etc", "mutate/fault",
+		"mutate/agent", "mutate/boot", "mutate/bootc", "mutate/catalog", "mutate/content", "mutate/deliver", "mutate/disk", "mutate/etc", "mutate/fault",
 		"mutate/fork", "mutate/format", "mutate/guest", "mutate/mount", "mutate/ostree", "mutate/printable", "mutate/remote",
 		"mutate/record", "mutate/reflink", "mutate/statcache", "mutate/step", "mutate/store", "mutate/verify", "recipes",
 	},
@@ -26,7 +26,10 @@ var ourImports = map[string][]string{
 		"mutate/agent", "mutate/boot", "mutate/disk", "mutate/etc", "mutate/fault", "mutate/packages", "mutate/record",
 		"mutate/reflink", "mutate/refs", "mutate/tool", "recipes",
 	},
-	"mutate/ostree":   {"mutate/boot", "mutate/etc", "mutate/fault", "mutate/mount", "mutate/tool"},
+	"mutate/ostree": {"mutate/boot", "mutate/etc", "mutate/fault", "mutate/mount", "mutate/tool"},
+	"mutate/bootc": {
+		"mutate/compress", "mutate/content", "mutate/fault", "mutate/mount", "mutate/ostree", "mutate/tool",
+	},
 	"mutate/packages": {"mutate/agent", "mutate/etc"},
 	"mutate/deliver": {
 		"mutate/content", "mutate/fault", "mutate/lock", "mutate/mount", "mutate/record", "mutate/reflink", "mutate/store",

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/imgmut/imgmut/mutate/catalog"
+	"github.com/imgmut/imgmut/mutate"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/printable"
 )
@@ -14,7 +14,8 @@ var gcCommand = &spec{
 	name: "gc", group: groupStore,
 	summary: "remove what no image needs",
 	text: `Removes layers that no image is made of, bases without a name that nothing is
-made of, what --keep-failed kept and what crashes left. It waits for those who
+made of, container images that no layer is made of, what --keep-failed kept and
+what crashes left. It waits for those who
 use the store, and those who come later wait for it.`,
 	flags:    []flag{{name: "dry-run", help: "only tell what would go"}},
 	store:    haveStore,
@@ -26,7 +27,7 @@ use the store, and those who come later wait for it.`,
 			return nil, err
 		}
 		dry := a.flags.Bool("dry-run")
-		c, err := e.Catalog().Collect(ctx, dry)
+		c, err := e.Collect(ctx, dry)
 		if err != nil {
 			return nil, err
 		}
@@ -35,7 +36,7 @@ use the store, and those who come later wait for it.`,
 }
 
 type collected struct {
-	*catalog.Collected
+	*mutate.Collected
 	DryRun bool `json:"dryRun"`
 }
 
@@ -46,11 +47,14 @@ func (c collected) Text(w io.Writer) {
 	for _, b := range c.Bases {
 		fmt.Fprintf(w, "base %.12s  from %s\n", b.Digest, b.Source)
 	}
+	for _, digest := range c.Containers {
+		fmt.Fprintln(w, "container image", digest)
+	}
 	for _, f := range c.Failed {
 		fmt.Fprintln(w, "failed", f)
 	}
 	switch {
-	case len(c.Layers)+len(c.Bases)+len(c.Failed) == 0:
+	case len(c.Layers)+len(c.Bases)+len(c.Containers)+len(c.Failed) == 0:
 		fmt.Fprintln(w, "nothing to remove")
 	case !c.DryRun:
 		fmt.Fprintln(w, "freed", printable.Size(c.Freed))

@@ -66,6 +66,7 @@ func runScripts(t *testing.T, scripts string, layouts []string) {
 			}
 			e.Setenv("IMGMUT_STORE", store)
 			e.Setenv("IMGMUT_PROGRESS", "plain")
+			e.Setenv("FIXTURES", fixtures.Dir())
 			for layout, path := range images {
 				e.Setenv(strings.ToUpper(strings.ReplaceAll(layout, "-", "_")), path)
 			}

@@ -135,6 +135,9 @@ func (c Catalog) unneeded() (*Collected, error) {
 	return r, nil
 }
 
+// Layers are the records of all layers, empty where one cannot be read.
+func (c Catalog) Layers() (map[record.Key]record.Layer, error) { return c.layers() }
+
 // layerSet are the records of all layers, empty where one cannot be read.
 type layerSet map[record.Key]record.Layer
 

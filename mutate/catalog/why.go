@@ -13,8 +13,9 @@ type Wanted struct {
 	Image string // its name
 	Base  string // name of its base
 	// Chain is what the layers are made of, prepare first. The parent of prepare
-	// is the base's digest.
-	Chain []*record.Material
+	// is the base's digest. Ground is how many of them are not of steps, 0 for 1.
+	Chain  []*record.Material
+	Ground int
 }
 
 // Why tells what keeps layer i of the chain from being there, by the chain that
@@ -40,12 +41,12 @@ func (c Catalog) Why(w Wanted, i int) (string, error) {
 			was[j] = &rec.Material
 		}
 	}
-	return difference(w.Chain, image.Keys, was, i)
+	return difference(w.Chain, image.Keys, was, i, max(1, w.Ground))
 }
 
 // difference tells what layer i of a chain has that the chain before it, of these
 // keys and materials, had not.
-func difference(now []*record.Material, keys []record.Key, was []*record.Material, i int) (string, error) {
+func difference(now []*record.Material, keys []record.Key, was []*record.Material, i, ground int) (string, error) {
 	first := 0 // layer that is another
 	for ; first <= i && first < len(keys); first++ {
 		if k, err := now[first].Key(); err != nil {
@@ -61,19 +62,32 @@ func difference(now []*record.Material, keys []record.Key, was []*record.Materia
 		return why, nil
 	}
 	// The step is what it was, so what is before it is not.
+	wasGround := 1
+	if len(was) > 1 && was[1] != nil && was[1].Kind == containerKind {
+		wasGround = 2
+	}
+	then := func(m *record.Material) int { return index(was, m) - wasGround + 1 }
+	step := first - ground + 1
 	why := changed(now, was, first)
 	switch {
-	case first == i:
-		return fmt.Sprintf("was step %d", index(was, now[i])), nil
 	case first == 0:
 		return why, nil
+	case first < ground:
+		return "another container image", nil
+	case wasGround > ground && first == ground:
+		return "there was a container image", nil
+	case first == i:
+		return fmt.Sprintf("was step %d", then(now[i])), nil
 	case why == "":
-		return fmt.Sprintf("step %d was step %d", first, index(was, now[first])), nil
+		return fmt.Sprintf("step %d was step %d", step, then(now[first])), nil
 	case why == "new":
-		return fmt.Sprintf("step %d is new", first), nil
+		return fmt.Sprintf("step %d is new", step), nil
 	}
-	return fmt.Sprintf("step %d %s", first, why), nil
+	return fmt.Sprintf("step %d %s", step, why), nil
 }
+
+// containerKind is the kind of a layer that is made of a container image: it is no step.
+const containerKind = "bootc"
 
 // changed compares layer i of a chain with the one that was in its place: "new"
 // if nothing was, or if that has moved. It is "" if the same step was anywhere.

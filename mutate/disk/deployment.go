@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"syscall"
@@ -92,9 +93,10 @@ func (l *Layout) Deployed() string {
 }
 
 // ChangeSysroot opens the volume with the image's deployments for the machine's ostree,
-// with the volume on its /boot, and calls change. As with [Image.Change] nothing else is
-// mounted meanwhile, and all is read anew afterwards: also which deployment the system is.
-func (i *Image) ChangeSysroot(change func(*ostree.Sysroot) error) error {
+// with the volume on its /boot and with further directories, and calls change. As with
+// [Image.Change] nothing else is mounted meanwhile, and all is read anew afterwards: also
+// which deployment the system is.
+func (i *Image) ChangeSysroot(further map[string]*os.File, change func(*ostree.Sysroot) error) error {
 	if err := i.FindRoles(); err != nil {
 		return err
 	}
@@ -105,20 +107,20 @@ func (i *Image) ChangeSysroot(change func(*ostree.Sysroot) error) error {
 	}
 	i.access = ReadWrite
 	i.dirty = nil
-	err := i.changeSysroot(change)
+	err := i.changeSysroot(further, change)
 	i.access = ReadOnly
 	err = errors.Join(err, i.detach())
 	i.forget()
 	return err
 }
 
-func (i *Image) changeSysroot(change func(*ostree.Sysroot) error) (err error) {
+func (i *Image) changeSysroot(further map[string]*os.File, change func(*ostree.Sysroot) error) (err error) {
 	root, _ := i.Layout.Find(Root)
 	at := part{slot: root.Slot}
 	if err := i.mount(at)[0]; err != nil {
 		return err
 	}
-	o := ostree.Options{Root: i.mounted[at]}
+	o := ostree.Options{Root: i.mounted[at], Directories: further}
 	if v, ok := i.Layout.Find(Boot); ok && v.Slot != root.Slot {
 		if err := i.mount(part{slot: v.Slot})[0]; err != nil {
 			return err

@@ -45,12 +45,21 @@ const (
 	MendBootcComposefs = "install it without --composefs-backend (bootc install), so that it is one of ostree"
 )
 
-// checkComposefs refuses to make a deployment that starts from composefs with an ostree
-// that cannot.
-func checkComposefs(ctx context.Context, d Deployment) error {
-	if !d.Composefs {
-		return nil
+// StartsComposefs says whether a system starts from an image of composefs and from nothing
+// else, by the text of its prepare-root.conf.
+func StartsComposefs(conf string) bool {
+	switch value := parseKeys(conf)["composefs.enabled"]; value {
+	case "signed", "verity":
+		return true
+	default:
+		is, ok := etc.ParseBool(value)
+		return is && ok
 	}
+}
+
+// NeedComposefs is an error of class [fault.Host] if the machine's ostree cannot make
+// deployments that start from composefs; what is which one.
+func NeedComposefs(ctx context.Context, what string) error {
 	out, err := tool.Run(ctx, tool.Call{Program: "ostree", Args: []string{"--version"}, What: "ask ostree what it can do"})
 	if err != nil {
 		return err
@@ -60,6 +69,7 @@ func checkComposefs(ctx context.Context, d Deployment) error {
 			return nil
 		}
 	}
-	return fault.New(fault.Host, "install an ostree that lists composefs in ostree --version, or leave mode: commit out",
-		"/%s starts from composefs, and the ostree of this machine cannot make that", d.Dir())
+	return fault.New(fault.Host,
+		"install an ostree that lists composefs in ostree --version, or take a system without (prepare-root.conf: composefs)",
+		"%s starts from composefs, and the ostree of this machine cannot make that", what)
 }

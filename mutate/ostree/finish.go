@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -69,8 +70,10 @@ func (s *Sysroot) finish(ctx context.Context, c Change, usr, etc bool) error {
 	if err := old.Committable(); err != nil {
 		return err
 	}
-	if err := checkComposefs(ctx, old); err != nil {
-		return err
+	if old.Composefs {
+		if err := NeedComposefs(ctx, "/"+old.Dir()); err != nil {
+			return err
+		}
 	}
 	commit := old.Commit
 	if usr {
@@ -97,7 +100,7 @@ func (s *Sysroot) finish(ctx context.Context, c Change, usr, etc bool) error {
 			return err
 		}
 	}
-	return s.drop(ctx, after, c.Keep)
+	return s.Drop(ctx, after, c.Keep)
 }
 
 // Committable is nil if ostree can be trusted to change the deployment, which starts by
@@ -119,7 +122,7 @@ func (s *Sysroot) commit(ctx context.Context, old Deployment, c Change) (string,
 		return "", err
 	}
 	made := Commit{
-		Tree: tree, Parent: old.Commit, Linked: true, Bootable: true, Policy: s.hasPolicy(tree),
+		Tree: tree, Parent: old.Commit, Linked: true, Bootable: true, Policy: s.HasPolicy(tree),
 		Options: []string{"--timestamp=" + c.Time.UTC().Format(time.RFC3339)},
 	}
 	for _, key := range bootcKeys {
@@ -138,10 +141,24 @@ func (s *Sysroot) commit(ctx context.Context, old Deployment, c Change) (string,
 	return s.Commit(ctx, made)
 }
 
-// hasPolicy says whether a tree of a commit has a policy of SELinux.
-func (s *Sysroot) hasPolicy(dir string) bool {
-	_, err := readFile(s.Root, dir+"/usr/etc/selinux/config")
-	return err == nil
+// HasPolicy says whether a tree of a commit has a policy of SELinux that files can be
+// labelled by: ostree breaks off if it is told to go by one that is not there.
+func (s *Sysroot) HasPolicy(dir string) bool {
+	config, err := readFile(s.Root, dir+"/usr/etc/selinux/config")
+	if err != nil {
+		return false
+	}
+	kind := parseKeys(config)[".SELINUXTYPE"]
+	if kind == "" || kind != path.Base(kind) {
+		return false
+	}
+	f, err := openat(s.Root, path.Join(dir, "usr/etc/selinux", kind, "contexts/files/file_contexts"), unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	return err == nil && fi.Mode().IsRegular()
 }
 
 // origin is that of a deployment, without what is about that one alone.
@@ -157,9 +174,9 @@ func (s *Sysroot) origin(d Deployment) (string, error) {
 	return before, nil
 }
 
-// drop removes the deployments of the default one's state root that are too many: the
-// oldest, and none that is pinned.
-func (s *Sysroot) drop(ctx context.Context, list []Deployment, keep int) error {
+// Drop removes the deployments of the default one's state root that are too many: the
+// oldest, and none that is pinned. list are all there are; keep 0 is [DefaultKeep].
+func (s *Sysroot) Drop(ctx context.Context, list []Deployment, keep int) error {
 	if keep == 0 {
 		keep = DefaultKeep
 	}

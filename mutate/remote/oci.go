@@ -31,7 +31,7 @@ const maxManifest = 4 << 20
 // :TAG or @DIGEST. It is the one blob of its manifest; of an index, that for this machine's
 // architecture. Credentials are those of docker and podman login for the host.
 func (f *Fetcher) Artifact(ctx context.Context, reference string) (File, error) {
-	repo, err := f.repository(reference)
+	repo, err := f.repository(reference, "write oci:HOST/NAME:TAG, or oci:HOST/NAME@sha256:DIGEST")
 	if err != nil {
 		return File{}, err
 	}
@@ -39,7 +39,7 @@ func (f *Fetcher) Artifact(ctx context.Context, reference string) (File, error) 
 	err = f.persist(ctx, func() (bool, error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, silence, errors.New("the registry does not answer"))
 		defer cancel()
-		desc, err = f.blob(ctx, repo, repo.Reference.ReferenceOrDefault(), 0)
+		desc, err = blob(ctx, registryPlace{repo})
 		return false, fromRegistry(said(ctx, err))
 	})
 	if err != nil {
@@ -54,15 +54,16 @@ func (f *Fetcher) Artifact(ctx context.Context, reference string) (File, error) 
 			if mark != desc.Digest.String() {
 				have = 0
 			}
-			return openBlob(ctx, repo, desc, have)
+			return openBlob(ctx, repo.Blobs(), desc, have)
 		},
 	}, nil
 }
 
-func (f *Fetcher) repository(reference string) (*remote.Repository, error) {
+// repository is one of a registry; form says how its name is written.
+func (f *Fetcher) repository(reference, form string) (*remote.Repository, error) {
 	repo, err := remote.NewRepository(reference)
 	if err != nil {
-		return nil, fault.New(fault.Usage, "write oci:HOST/NAME:TAG, or oci:HOST/NAME@sha256:DIGEST", "%s: %w", reference, err)
+		return nil, fault.New(fault.Usage, form, "%s: %w", reference, err)
 	}
 	store, err := credentials.NewStoreFromDocker(credentials.StoreOptions{})
 	if err != nil {
@@ -83,39 +84,83 @@ func isLocal(host string) bool {
 	return name == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// blob finds the image in a manifest, or in one that an index names.
-func (f *Fetcher) blob(ctx context.Context, repo *remote.Repository, reference string, depth int) (ocispec.Descriptor, error) {
-	desc, err := repo.Resolve(ctx, reference)
+// registryPlace is a repository as a place of container images.
+type registryPlace struct{ *remote.Repository }
+
+func (r registryPlace) root(ctx context.Context) (ocispec.Descriptor, error) {
+	return r.Resolve(ctx, r.Reference.ReferenceOrDefault())
+}
+
+func (registryPlace) Close() error { return nil }
+
+// blob finds the disk in a manifest, or in one that an index names.
+func blob(ctx context.Context, from place) (ocispec.Descriptor, error) {
+	root, err := from.root(ctx)
 	if err != nil {
-		return desc, err
+		return root, err
 	}
-	if desc.Size > maxManifest {
-		return desc, fault.New(fault.Image, "", "its manifest has %d bytes", desc.Size)
-	}
-	b, err := content.FetchAll(ctx, repo, desc)
-	if err != nil {
-		return desc, err
-	}
-	var m struct {
-		Manifests []ocispec.Descriptor
-		Layers    []ocispec.Descriptor
-	}
-	if err := json.Unmarshal(b, &m); err != nil {
-		return desc, fault.New(fault.Image, "", "its manifest is none: %w", err)
-	}
-	if len(m.Manifests) == 0 {
-		return one(m.Layers, "image", func(d ocispec.Descriptor) bool { return isDisk(d.Annotations[ocispec.AnnotationTitle]) })
-	}
-	if depth > 0 {
-		return desc, fault.New(fault.Image, "", "its index is of further indexes")
-	}
-	d, err := one(m.Manifests, "manifest for "+runtime.GOARCH, func(d ocispec.Descriptor) bool {
-		return d.Platform != nil && d.Platform.Architecture == runtime.GOARCH
+	_, _, m, err := manifest(ctx, from, root, func(list []ocispec.Descriptor) (ocispec.Descriptor, error) {
+		return one(list, "manifest for "+runtime.GOARCH, func(d ocispec.Descriptor) bool {
+			return d.Platform != nil && d.Platform.Architecture == runtime.GOARCH
+		})
 	})
 	if err != nil {
-		return desc, err
+		return root, err
 	}
-	return f.blob(ctx, repo, d.Digest.String(), depth+1)
+	return one(m.Layers, "image", func(d ocispec.Descriptor) bool { return isDisk(d.Annotations[ocispec.AnnotationTitle]) })
+}
+
+// manifestJSON is a manifest, or an index of some.
+type manifestJSON struct {
+	Config    ocispec.Descriptor
+	Layers    []ocispec.Descriptor
+	Manifests []ocispec.Descriptor
+}
+
+// manifest gives a manifest and its bytes: the one that root describes, or, if that is an
+// index, the one that is chosen of it.
+func manifest(
+	ctx context.Context, from content.Fetcher, root ocispec.Descriptor,
+	choose func([]ocispec.Descriptor) (ocispec.Descriptor, error),
+) (d ocispec.Descriptor, b []byte, m manifestJSON, err error) {
+	d = root
+	for depth := 0; ; depth++ {
+		if b, err = small(ctx, from, d, "manifest"); err != nil {
+			return d, nil, m, err
+		}
+		m = manifestJSON{}
+		if err := json.Unmarshal(b, &m); err != nil {
+			return d, nil, m, fault.New(fault.Image, "", "its manifest is none: %w", err)
+		}
+		if len(m.Manifests) == 0 {
+			return d, b, m, nil
+		}
+		if depth > 0 {
+			return d, nil, m, fault.New(fault.Image, "", "its index is of further indexes")
+		}
+		if d, err = choose(m.Manifests); err != nil {
+			return d, nil, m, err
+		}
+	}
+}
+
+// small reads a blob that is to be in memory, and has the sum that it must have.
+func small(ctx context.Context, from content.Fetcher, d ocispec.Descriptor, what string) ([]byte, error) {
+	if d.Size > maxManifest {
+		return nil, fault.New(fault.Image, "", "its %s has %d bytes", what, d.Size)
+	}
+	if !isSHA256(d.Digest) {
+		return nil, fault.New(fault.Image, "", "its %s is named by %.80q, which is no SHA-256", what, string(d.Digest))
+	}
+	if d.Data != nil && digest.FromBytes(d.Data) == d.Digest {
+		return d.Data, nil
+	}
+	b, err := content.FetchAll(ctx, from, d)
+	if errors.Is(err, content.ErrMismatchedDigest) || errors.Is(err, content.ErrTrailingData) ||
+		errors.Is(err, content.ErrInvalidDescriptorSize) {
+		err = fault.New(fault.Image, "", "its %s is not %s: %w", what, d.Digest, err)
+	}
+	return b, err
 }
 
 // isDisk says whether a blob has the name of a disk image.
@@ -150,9 +195,9 @@ func one(list []ocispec.Descriptor, what string, is func(ocispec.Descriptor) boo
 		"it has %d of which one may be the %s: %s", len(list), what, strings.Join(names, ", "))
 }
 
-// openBlob opens a blob from byte have on, or from the beginning, if the registry cannot.
-func openBlob(ctx context.Context, repo *remote.Repository, desc ocispec.Descriptor, have int64) (*answer, error) {
-	body, err := repo.Blobs().Fetch(ctx, desc)
+// openBlob opens a blob from byte have on, or from the beginning, if the place cannot.
+func openBlob(ctx context.Context, from content.Fetcher, desc ocispec.Descriptor, have int64) (*answer, error) {
+	body, err := from.Fetch(ctx, desc)
 	if err != nil {
 		return nil, fromRegistry(err)
 	}

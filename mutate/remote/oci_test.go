@@ -4,14 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -22,35 +19,6 @@ import (
 	"github.com/imgmut/imgmut/fixtures"
 	"github.com/imgmut/imgmut/mutate/fault"
 )
-
-// registry runs the registry of the OCI distribution project, and gives its address.
-func registry(t *testing.T, more string) (host string) {
-	t.Helper()
-	fixtures.Require(t, fixtures.Tools)
-	dir := t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host = l.Addr().String()
-	l.Close()
-	write(t, filepath.Join(dir, "config.yml"), fmt.Appendf(nil,
-		"version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s/data}}\nhttp: {addr: %s}\n%s", dir, host, more))
-	cmd := exec.Command("docker-registry", "serve", filepath.Join(dir, "config.yml"))
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if c, err := net.Dial("tcp", host); err == nil {
-			c.Close()
-			return host
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the registry does not start")
-		}
-	}
-}
 
 // pushed is a repository with what a test puts there.
 type pushed struct {
@@ -111,7 +79,7 @@ func repository(t *testing.T, name string) pushed {
 
 // TestArtifact: an artifact is the one disk image in it, for this machine.
 func TestArtifact(t *testing.T) {
-	host := registry(t, "")
+	host := fixtures.Registry(t, "")
 	p := repository(t, host+"/disks/debian")
 	disk, other := noise(1, 3<<20), noise(2, 1<<20)
 	here := p.manifest("one", map[string][]byte{"": disk})
@@ -169,7 +137,7 @@ func TestCredentials(t *testing.T) {
 	dir := t.TempDir()
 	// htpasswd -Bbn user secret
 	write(t, filepath.Join(dir, "htpasswd"), []byte("user:$2y$05$2gv94FyvBVwgz0N4FNdSK.JCC6bQ2JCdVcFNfZvbyaiQz4b2A6XXS\n"))
-	host := registry(t, "auth: {htpasswd: {realm: t, path: "+dir+"/htpasswd}}\n")
+	host := fixtures.Registry(t, "auth: {htpasswd: {realm: t, path: "+dir+"/htpasswd}}\n")
 	t.Setenv("DOCKER_CONFIG", dir)
 	if _, err := fetcher(t).Artifact(t.Context(), host+"/a:one"); fault.Of(err) != fault.Host ||
 		!strings.Contains(fault.Mend(err), "docker login") {

@@ -12,6 +12,7 @@
 //	<root>/locks/           lock files
 //	<root>/inputs/          sums of recipes' files that have not changed; may go at any time
 //	<root>/downloads/       what was fetched of files, until all of it is here; may go when nobody uses the store
+//	<root>/containers/      container images, as commits of ostree: see package bootc
 //
 // root is <store> or <store>/pool. An object is NAME.raw and its record
 // NAME.json; the record is written last and removed first, so an object exists
@@ -172,6 +173,10 @@ func (s *Store) Inputs() string { return filepath.Join(s.root, inputs) }
 // Download is where what was fetched of a file is kept until all of it is here, so that
 // another run can go on. Whoever fetches it holds a lock.
 func (s *Store) Download(sum string) string { return filepath.Join(s.root, downloads, sum) }
+
+// Containers is the directory of container images, which may not be there yet. Who adds to
+// it holds a lock, and nobody may use the store when something is removed from it.
+func (s *Store) Containers() string { return filepath.Join(s.root, "containers") }
 
 // DropDownloads removes what was fetched in part. Nobody may use the store.
 func (s *Store) DropDownloads() error {
