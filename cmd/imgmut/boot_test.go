@@ -40,7 +40,8 @@ var bootCases = []bootCase{
         kernel-install add "$version" "/boot/vmlinuz-$version"
         rm -r /efi/loader/entries/debian.conf /efi/debian
 `,
-		checks: `bootctl status --no-pager | grep -A 3 "Current Boot Loader:"; ls /efi/EFI/Linux/*.efi && ! ls /efi/loader/entries/*.conf`,
+		checks: `bootctl status --no-pager | grep -A 3 "Current Boot Loader:"; ls /efi/EFI/Linux/*.efi
+test ! -e /efi/debian`,
 	},
 	{
 		name: "btrfs", layout: "suse", firmwares: []fixtures.Firmware{fixtures.BIOS},
@@ -69,14 +70,27 @@ test $(df --output=size / | tail -n 1) -gt 3500000`,
 		steps: `  - run: echo made > /usr/share/made && rm /usr/share/common-licenses/GPL-3
 `,
 		more: "ostree: {mode: commit}\n",
-		checks: `ostree admin status
-test $(ostree admin status | grep -c '(rollback)') = 1
+		checks: deployed + `
 grep -x made /usr/share/made
-! test -e /usr/share/common-licenses/GPL-3
-! touch /usr/share/other 2>/dev/null
-test -e /run/ostree-booted`,
+test ! -e /usr/share/common-licenses/GPL-3
+`,
+	},
+	{
+		name: "container", layout: "bootc-boot", firmwares: []fixtures.Firmware{fixtures.BIOS},
+		more: "bootc: {image: 'oci:CONTAINERS:v2'}\n",
+		checks: deployed + `
+grep -x v2 /usr/lib/image-version
+hello
+dpkg-query --admindir=/usr/lib/sysimage/dpkg --show hello`,
 	},
 }
+
+// deployed asks a system of ostree whether it is the new one, and as such a system is.
+const deployed = `ostree admin status
+test $(ostree admin status | grep -c '^\*') = 1
+test $(ostree admin status | grep -c '(rollback)') = 1
+if touch /usr/share/other 2>/dev/null; then exit 1; fi
+test -e /run/ostree-booted`
 
 // booted asks a system that has started whether it is what an image should be: nothing failed, all that fstab mounts
 // is mounted, and it is a machine of its own.
@@ -109,7 +123,7 @@ func TestBoot(t *testing.T) {
 		}
 		t.Run(tc.name, func(t *testing.T) {
 			l := &lab{t: t, store: l.store}
-			l.run(0, "apply", l.recipe(bootRecipe(tc, fixtures.Image(t, tc.layout), strings.TrimSpace(string(public)))))
+			l.run(0, "apply", l.recipe(bootRecipe(t, tc, strings.TrimSpace(string(public)))))
 			machines := map[string]bool{}
 			for n, firmware := range tc.firmwares {
 				if n > 0 && !all {
@@ -138,19 +152,25 @@ func TestBoot(t *testing.T) {
 }
 
 // bootRecipe is that of a case: whoever has the key comes in as visitor, and root on the console.
-func bootRecipe(tc bootCase, base, public string) string {
+func bootRecipe(t *testing.T, tc bootCase, public string) string {
+	t.Helper()
+	base := fixtures.Image(t, tc.layout)
+	ssh := "  - packages: {install: [openssh-server], update: true}\n"
+	containers := ""
+	if strings.HasPrefix(tc.more, "bootc:") { // it has that already, and nobody could install it
+		ssh, containers = "", fixtures.Containers(t, tc.layout)
+	}
 	return fmt.Sprintf(`version: 1
 name: %s
 base: %s
 steps:
-  - packages: {install: [openssh-server], update: true}
-  - run: |
+%s  - run: |
       useradd --create-home --shell /bin/sh visitor
       install -d -m 700 -o visitor -g visitor /home/visitor/.ssh
       echo '%s' > /home/visitor/.ssh/authorized_keys
       echo root:proof | chpasswd
   - write: {path: /etc/proof, content: "made by imgmut: %s\n"}
-%s%s`, tc.name, base, public, tc.name, tc.steps, tc.more)
+%s%s`, tc.name, base, ssh, public, tc.name, tc.steps, strings.ReplaceAll(tc.more, "CONTAINERS", containers))
 }
 
 // askBooted asks the questions of booted, and those of the case. It gives the id of the machine.
@@ -162,7 +182,7 @@ func askBooted(t *testing.T, m *fixtures.Machine, tc bootCase) (id string) {
 		t.Fatalf("the booted system: status %d\n%s", status, out)
 	}
 	t.Logf("nothing failed, all is mounted, machine %s", found[1])
-	if out, status := m.Ask(tc.checks); status != 0 {
+	if out, status := m.Ask("set -e\n" + tc.checks); status != 0 {
 		t.Fatalf("the booted system, %s: status %d\n%s", tc.checks, status, out)
 	}
 	return found[1]

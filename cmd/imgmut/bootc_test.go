@@ -53,7 +53,7 @@ func used(t *testing.T, dir string) int64 {
 // which has a package more. What is new is all that it costs.
 func TestBootc(t *testing.T) {
 	l := newLab(t)
-	layout := fixtures.Containers(t)
+	layout := fixtures.Containers(t, "bootc-old")
 	for n, disk := range []string{"bootc-old", "bootc-new"} {
 		t.Run(disk, func(t *testing.T) {
 			l := &lab{t: t, store: l.store}

@@ -18,8 +18,8 @@ var ourImports = map[string][]string{
 		"mutate/printable", "mutate/record", "mutate/reflink", "mutate/store", "mutate/tool", "recipes",
 	},
 	"mutate": {
-		"mutate/agent", "mutate/boot", "mutate/bootc", "mutate/catalog", "mutate/content", "mutate/deliver", "mutate/disk", "mutate/etc", "mutate/fault",
-		"mutate/fork", "mutate/format", "mutate/guest", "mutate/mount", "mutate/ostree", "mutate/printable", "mutate/remote",
+		"mutate/agent", "mutate/boot", "mutate/bootc", "mutate/catalog", "mutate/content", "mutate/deliver", "mutate/disk", "mutate/etc",
+		"mutate/fault", "mutate/fork", "mutate/format", "mutate/guest", "mutate/mount", "mutate/ostree", "mutate/printable", "mutate/remote",
 		"mutate/record", "mutate/reflink", "mutate/statcache", "mutate/step", "mutate/store", "mutate/verify", "recipes",
 	},
 	"mutate/verify": {
