@@ -41,11 +41,12 @@ var lendEnv = map[string]string{
 // image's own configuration says: they would find the drivers of the machine that builds it.
 // Each file is the last that its program reads, and is there for the step alone.
 var anyMachine = []struct {
-	program string
+	program string // that the image has
 	cover   agent.Cover
 }{
 	{"usr/sbin/mkinitramfs", agent.Cover{Path: "/etc/initramfs-tools/conf.d/zzz-imgmut", Mode: 0o644, Content: "MODULES=most\n"}},
-	{"usr/bin/dracut", agent.Cover{Path: "/etc/dracut.conf.d/zzz-imgmut.conf", Mode: 0o644, Content: "hostonly=\"no\"\nhostonly_cmdline=\"no\"\n"}},
+	{"usr/bin/dracut", agent.Cover{Path: "/etc/dracut.conf.d/zzz-imgmut.conf", Mode: 0o644,
+		Content: "hostonly=\"no\"\nhostonly_cmdline=\"no\"\n"}},
 	{"usr/bin/mkinitcpio", agent.Cover{Path: "/etc/mkinitcpio.conf.d/zzz-imgmut.conf", Mode: 0o644,
 		Content: `for i in "${!HOOKS[@]}"; do if [ "${HOOKS[i]}" = autodetect ]; then unset "HOOKS[i]"; fi; done` + "\n"}},
 }
