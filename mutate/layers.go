@@ -231,7 +231,7 @@ func (b *build) step(ctx context.Context, g *guest.Guest, i int, out *lineWriter
 		return false, err
 	}
 	if scoped.lending != nil {
-		if err := scoped.lending.keep(scoped.step, b.note); err != nil {
+		if err := scoped.lending.keep(scoped.step); err != nil {
 			return false, err
 		}
 	}

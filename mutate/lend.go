@@ -25,6 +25,7 @@ type lending struct {
 	lent   *disk.Lent
 	covers []agent.Cover
 	env    map[string]string
+	note   func(string)
 }
 
 // lendEnv is what its commands have in their environment.
@@ -40,18 +41,19 @@ var lendEnv = map[string]string{
 // image's own configuration says: they would find the drivers of the machine that builds it.
 // Each file is the last that its program reads, and is there for the step alone.
 var anyMachine = []struct {
-	program string // "" if a step may just be installing it
+	program string // that the image has
 	cover   agent.Cover
 }{
 	{"usr/sbin/mkinitramfs", agent.Cover{Path: "/etc/initramfs-tools/conf.d/zzz-imgmut", Mode: 0o644, Content: "MODULES=most\n"}},
-	{"", agent.Cover{Path: "/etc/dracut.conf.d/zzz-imgmut.conf", Mode: 0o644, Content: "hostonly=\"no\"\nhostonly_cmdline=\"no\"\n"}},
+	{"usr/bin/dracut", agent.Cover{Path: "/etc/dracut.conf.d/zzz-imgmut.conf", Mode: 0o644,
+		Content: "hostonly=\"no\"\nhostonly_cmdline=\"no\"\n"}},
 	{"usr/bin/mkinitcpio", agent.Cover{Path: "/etc/mkinitcpio.conf.d/zzz-imgmut.conf", Mode: 0o644,
 		Content: `for i in "${!HOOKS[@]}"; do if [ "${HOOKS[i]}" = autodetect ]; then unset "HOOKS[i]"; fi; done` + "\n"}},
 }
 
 // lend gets ready what a step is lent.
 func (b *build) lend(g *guest.Guest) (*lending, error) {
-	l := &lending{lent: b.guests.lent, env: lendEnv}
+	l := &lending{lent: b.guests.lent, env: lendEnv, note: b.note}
 	if l.lent == nil {
 		return nil, errors.New("the guest was started without the disk that this step needs")
 	}
@@ -70,20 +72,28 @@ func (b *build) lend(g *guest.Guest) (*lending, error) {
 	}
 	tree := disk.TreeAt(g.Root())
 	for _, a := range anyMachine {
-		if a.program == "" || etc.Exists(tree, a.program) {
+		if etc.Exists(tree, a.program) {
 			l.covers = append(l.covers, a.cover)
 		}
 	}
+	if etc.Exists(tree, "usr/bin/kernel-install") {
+		l.covers = append(l.covers, kernelInstall(tree, g.Cmdline)...)
+	}
+	return l, nil
+}
+
+// kernelInstall is what kernel-install(8) is told of an image that says nothing itself.
+func kernelInstall(tree *disk.Tree, cmdline string) (covers []agent.Cover) {
 	// What a new entry has as its command line is what the system was started with, where
 	// no file says. But since systemd 256 a container is known by its process ids, which a
 	// step cannot hide, and then kernel-install leaves it empty.
 	if !etc.Exists(tree, "etc/kernel/cmdline") && !etc.Exists(tree, "usr/lib/kernel/cmdline") {
-		l.covers = append(l.covers, agent.Cover{Path: "/etc/kernel/cmdline", Content: g.Cmdline + "\n", Mode: 0o644})
+		covers = append(covers, agent.Cover{Path: "/etc/kernel/cmdline", Content: cmdline + "\n", Mode: 0o644})
 	}
 	if token := entryToken(tree); token != "" {
-		l.covers = append(l.covers, agent.Cover{Path: "/etc/kernel/entry-token", Content: token + "\n", Mode: 0o644})
+		covers = append(covers, agent.Cover{Path: "/etc/kernel/entry-token", Content: token + "\n", Mode: 0o644})
 	}
-	return l, nil
+	return covers
 }
 
 // maxMachineID is more than a file with one has, in bytes.
@@ -115,7 +125,7 @@ const maxRelease = 64 << 10
 
 // run runs a command with what is lent. scratch is a directory for files on their way.
 func (l *lending) run(ctx context.Context, c agent.Command, scratch string, exec func(agent.Command) error) error {
-	places, err := l.lent.Stage(ctx)
+	places, err := l.lent.Stage(ctx, l.note)
 	if err != nil {
 		return err
 	}
@@ -131,10 +141,10 @@ func (l *lending) run(ctx context.Context, c agent.Command, scratch string, exec
 }
 
 // keep takes over what the step has written to where boot loaders are.
-func (l *lending) keep(name string, note func(string)) error {
+func (l *lending) keep(name string) error {
 	lost, err := l.lent.Keep()
 	if lost {
-		note(fmt.Sprintf("%s: it has changed the partition table, which is not kept: of the disk itself a step changes "+
+		l.note(fmt.Sprintf("%s: it has changed the partition table, which is not kept: of the disk itself a step changes "+
 			"no more than the code that firmware starts (disk: in the recipe makes it larger)", name))
 	}
 	return err

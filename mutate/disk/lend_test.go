@@ -234,3 +234,28 @@ dd if="$1" of="$1.fat" bs=1M skip=1 status=none; fsck.vfat -n "$1.fat" >/dev/nul
 		})
 	}
 }
+
+// TestStageWithoutAVolume: a step does without a volume that cannot be read, and that is
+// told once; nothing of it is written then.
+func TestStageWithoutAVolume(t *testing.T) {
+	f, _, scratch := stagedFAT(t)
+	if _, err := f.image.File.WriteAt(make([]byte, 512), f.volume.Offset); err != nil {
+		t.Fatal(err)
+	}
+	clear(f.image.fats)
+	f.tree = nil
+	l := &Lent{image: f.image, fats: []*lentFAT{f}}
+	var notes []string
+	for range 2 {
+		places, err := l.Stage(t.Context(), func(text string) { notes = append(notes, text) })
+		if err != nil || len(places) > 0 {
+			t.Errorf("places %v, %v", places, err)
+		}
+	}
+	if len(notes) != 1 || !strings.Contains(notes[0], "steps find nothing below /efi: read partition 1 (vfat): its boot sector is damaged") {
+		t.Errorf("notes %q", notes)
+	}
+	if err := l.Unstage(t.Context(), scratch); err != nil {
+		t.Error(err)
+	}
+}

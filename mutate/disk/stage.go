@@ -39,7 +39,9 @@ type lentFAT struct {
 	at     string
 	copy   *os.File // the mount
 	tree   *Tree    // what it is a copy of, nil before the first
-	had    map[string]staged
+	// unreadable says that the volume is damaged, or too large.
+	unreadable bool
+	had        map[string]staged
 }
 
 // staged is what a file of the copy was when it was made.
@@ -98,7 +100,7 @@ func (f *lentFAT) stage(ctx context.Context) (err error) {
 			return err
 		}
 		if left -= fi.Size(); left < 0 || len(f.had) > maxStagedFiles {
-			return fault.New(fault.Host, "build on a machine whose kernel has vfat", "%s holds more than %d MiB, or %d files",
+			return fault.New(fault.Image, "build on a machine whose kernel has vfat", "%s holds more than %d MiB, or %d files",
 				f.volume, maxStaged>>20, maxStagedFiles)
 		}
 		return f.copyOut(tree, root, name, fi)

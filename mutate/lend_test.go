@@ -1,0 +1,50 @@
+package mutate
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/imgmut/imgmut/mutate/disk"
+)
+
+// TestKernelInstallIsTold: by which name and with which command line entries are made, of
+// an image that says neither; of another nothing is told.
+func TestKernelInstallIsTold(t *testing.T) {
+	for name, tc := range map[string]struct {
+		files          map[string]string
+		token, cmdline string
+	}{
+		"a new image": {map[string]string{"etc/machine-id": "", "usr/lib/os-release": "ID=debian\n"}, "debian\n", "root=x\n"},
+		"an image with a name": {map[string]string{"etc/machine-id": "uninitialized\n", "usr/lib/os-release": "ID=a\nIMAGE_ID=b\n"},
+			"b\n", "root=x\n"},
+		"no os-release":    {map[string]string{"etc/x": ""}, "linux\n", "root=x\n"},
+		"a hostile name":   {map[string]string{"usr/lib/os-release": "ID=../../x\n"}, "linux\n", "root=x\n"},
+		"a machine":        {map[string]string{"etc/machine-id": "0123456789abcdef0123456789abcdef\n"}, "", "root=x\n"},
+		"a token":          {map[string]string{"etc/machine-id": "", "etc/kernel/entry-token": "t"}, "", "root=x\n"},
+		"a command line":   {map[string]string{"etc/kernel/cmdline": "a", "usr/lib/os-release": "ID=c"}, "c\n", ""},
+		"one of the maker": {map[string]string{"usr/lib/kernel/cmdline": "a", "usr/lib/os-release": "ID=c"}, "c\n", ""},
+	} {
+		dir := t.TempDir()
+		for file, text := range tc.files {
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		root, err := os.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		got := map[string]string{}
+		for _, c := range kernelInstall(disk.TreeAt(root), "root=x") {
+			got[c.Path] = c.Content
+		}
+		if got["/etc/kernel/entry-token"] != tc.token || got["/etc/kernel/cmdline"] != tc.cmdline {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
