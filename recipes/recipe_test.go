@@ -210,7 +210,7 @@ func TestLoadReadsNoMoreThanItTakes(t *testing.T) {
 
 func TestExamples(t *testing.T) {
 	files, err := fs.Glob(Examples(), "*.yaml")
-	if err != nil || len(files) != 4 {
+	if err != nil || len(files) != 5 {
 		t.Fatalf("%v, %v", files, err)
 	}
 	for _, file := range files {

@@ -63,7 +63,13 @@ func (s *system) change(f func(context.Context, *ostree.Sysroot) error) error {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	defer file.Close()
+	// Whoever mounts it next is to see all of it.
+	defer func() {
+		file.Close()
+		if err := mount.WaitReleased(s.t.Context(), s.file); err != nil {
+			s.t.Error(err)
+		}
+	}()
 	loop, err := mount.Loop(file, mount.LoopOptions{})
 	if err != nil {
 		s.t.Fatal(err)
