@@ -9,6 +9,9 @@ import (
 	"github.com/imgmut/imgmut/fixtures"
 )
 
+// TestBootKinds runs testdata/kernels: the kinds as recipes have them.
+func TestBootKinds(t *testing.T) { runScripts(t, "testdata/kernels", []string{"debian-cloud"}) }
+
 // onFAT reads a file of a FAT volume by mtools.
 func onFAT(t *testing.T, image string, partition int, name string) string {
 	t.Helper()

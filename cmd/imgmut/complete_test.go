@@ -125,7 +125,7 @@ func played(t *testing.T) map[string]map[int]bool {
 
 func scriptLines(t *testing.T) (lines []string) {
 	t.Helper()
-	scripts, err := filepath.Glob("testdata/script/*.txtar")
+	scripts, err := filepath.Glob("testdata/*/*.txtar")
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
