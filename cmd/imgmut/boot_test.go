@@ -151,6 +151,9 @@ func TestBoot(t *testing.T) {
 	}
 }
 
+// patient has a system wait for its disk: in a machine that is emulated beside others that takes more than 90 seconds.
+const patient = `  - write: {path: /etc/systemd/system.conf.d/patient.conf, content: "[Manager]\nDefaultDeviceTimeoutSec=15min\n"}`
+
 // bootRecipe is that of a case: whoever has the key comes in as visitor, and root on the console.
 func bootRecipe(t *testing.T, tc bootCase, public string) string {
 	t.Helper()
@@ -170,6 +173,7 @@ steps:
       echo '%s' > /home/visitor/.ssh/authorized_keys
       echo root:proof | chpasswd
   - write: {path: /etc/proof, content: "made by imgmut: %s\n"}
+`+patient+`
 %s%s`, tc.name, base, ssh, public, tc.name, tc.steps, strings.ReplaceAll(tc.more, "CONTAINERS", containers))
 }
 

@@ -100,6 +100,7 @@ steps:
       install: [systemd-container, dbus, xfsprogs, dosfstools, mtools, fdisk, e2fsprogs]
   - run: echo root:proof | chpasswd
   - write: {path: /etc/proof, content: "made by imgmut: %s\n"}
+`+patient+`
   - copy: {from: imgmut, to: /usr/local/bin/imgmut}
   - copy: {from: debian-12.raw, to: /srv/imgmut/debian-12.raw}
   - copy: {from: site/, to: /srv/imgmut/site}
