@@ -29,7 +29,7 @@ var bootCases = []bootCase{
 		name: "grub", layout: "debian-cloud", firmwares: []fixtures.Firmware{fixtures.BIOS, fixtures.UEFI}, always: true,
 	},
 	{
-		name: "uki", layout: "debian-13", firmwares: []fixtures.Firmware{fixtures.UEFI},
+		name: "uki", layout: "debian-13", firmwares: []fixtures.Firmware{fixtures.UEFI}, always: true,
 		steps: `  - packages: {install: [systemd-ukify]}
   - run:
       boot: true
@@ -66,7 +66,7 @@ test "$(findmnt --noheadings --output UUID /)" != 5173b296-a04e-4fc2-9365-4e90c7
 test $(df --output=size / | tail -n 1) -gt 3500000`,
 	},
 	{
-		name: "deployment", layout: "bootc-boot", firmwares: []fixtures.Firmware{fixtures.BIOS},
+		name: "deployment", layout: "bootc-boot", firmwares: []fixtures.Firmware{fixtures.BIOS}, always: true,
 		steps: `  - run: echo made > /usr/share/made && rm /usr/share/common-licenses/GPL-3
 `,
 		more: "ostree: {mode: commit}\n",
