@@ -155,11 +155,13 @@ func (b *build) namesLeft(err error) bool {
 }
 
 // finishAnew makes the image once more and looks everywhere for what its identity changes.
+// Nothing was asserted of the first one yet, because that comes when all checks have passed.
 // That takes longer, and few recipes need it: a step has to name a partition by its UUID in a
 // file that no boot loader and no part of a system is known to have.
 func (b *build) finishAnew(
 	ctx context.Context, id record.Identity, assertions []verify.Assertion,
 ) (*record.Verdict, *content.Sums, error) {
+	b.note("a file that a step made names a partition of the base: the image is made once more, with a look everywhere for such names")
 	b.everywhere, b.changes = true, nil
 	err := os.Remove(b.imageFile())
 	if err == nil {

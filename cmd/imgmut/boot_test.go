@@ -53,7 +53,7 @@ test ! -e /efi/debian`,
 		steps: `  - kernel-args: {add: [console=ttyS0]}
   - run: {boot: true, script: ln -s grub2 /boot/grub && grub-mkconfig -o /boot/grub2/grub.cfg}
 `,
-		checks: `test "$(findmnt --noheadings --types xfs --output TARGET | sort | tr '\n' ' ')" = "/ /boot "`,
+		checks: `test "$(findmnt --raw --noheadings --types xfs --output TARGET | sort | tr '\n' ' ')" = "/ /boot "`,
 	},
 	{
 		name: "anew", layout: "debian-cloud", firmwares: []fixtures.Firmware{fixtures.BIOS, fixtures.UEFI},
