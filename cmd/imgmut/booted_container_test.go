@@ -29,7 +29,8 @@ if [ -n "$4" ]; then
 	mount "${disk}p$4" /run/booted
 	losetup --detach "$disk" # which waits for the mount
 fi
-systemd-run --quiet --unit=booted --property=Delegate=yes --property=KillMode=mixed --property=StandardOutput=file:"$1.log" --property=StandardError=file:"$1.log" \
+systemd-run --quiet --unit=booted --property=Delegate=yes --property=KillMode=mixed \
+	--property=StandardOutput=file:"$1.log" --property=StandardError=file:"$1.log" \
 	--setenv=SYSTEMD_LOOP_DIRECT_IO=0 -- \
 	systemd-nspawn --quiet --keep-unit --settings=no --boot --machine=booted --console=pipe $3
 trap 'machinectl terminate booted; systemctl stop booted.service' EXIT
