@@ -223,6 +223,14 @@ func TestImport(t *testing.T) {
 	}
 }
 
+// TestImportSame: an image is the same commit in whatever repository.
+func TestImportSame(t *testing.T) {
+	s := blobsOf(t, t.TempDir(), nil, systemLayers(t)[:1]...)
+	if first, second := importing1(t, repository(t), s), importing1(t, repository(t), s); first.Commit != second.Commit {
+		t.Errorf("it is %s, and %s in another repository", first.Commit, second.Commit)
+	}
+}
+
 // TestImportRefused: what is no image of a system is refused, and so are bytes that are
 // others than those the image names. What was there is there still.
 func TestImportRefused(t *testing.T) {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -220,8 +222,8 @@ func (s *Sysroot) Commit(ctx context.Context, c Commit) (string, error) {
 	for _, key := range c.Keep {
 		args = append(args, "--keep-metadata="+key)
 	}
-	for key, value := range c.Metadata {
-		args = append(args, "--add-metadata-string="+key+"="+value)
+	for _, key := range slices.Sorted(maps.Keys(c.Metadata)) { // their order is in the commit's name
+		args = append(args, "--add-metadata-string="+key+"="+c.Metadata[key])
 	}
 	if c.Tar != nil {
 		args = append(args, "--tree=tar=/proc/self/fd/0")

@@ -2,6 +2,7 @@ package ostree_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -120,6 +121,21 @@ func TestSysroot(t *testing.T) {
 					Metadata: map[string]string{"a.key": "its value"}})
 				if err != nil {
 					return err
+				}
+				var same [2]string
+				for n := range same { // so many keys are in one order twice only if that is meant
+					meta := map[string]string{}
+					for key := range 20 {
+						meta[fmt.Sprintf("key.%d", key)] = "value"
+					}
+					same[n], err = r.Commit(ctx, ostree.Commit{Tree: "ostree/tree", Linked: true, Metadata: meta,
+						Options: []string{"--timestamp=2020-01-01T00:00:00Z"}})
+					if err != nil {
+						return err
+					}
+				}
+				if same[0] != same[1] {
+					t.Errorf("the same commit is %s and %s", same[0], same[1])
 				}
 				for key, want := range map[string]bool{"a.key": true, "b.key": false} {
 					if has, err := r.HasMetadata(ctx, c, key); err != nil || has != want {
