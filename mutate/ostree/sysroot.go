@@ -215,6 +215,7 @@ func (s *Sysroot) Commit(ctx context.Context, c Commit) (string, error) {
 	}
 	flag(c.Parent != "", "--parent="+c.Parent)
 	flag(c.Branch != "", "--branch="+c.Branch)
+	flag(c.Branch != "" && c.Parent == "", "--parent=none") // or it is what the branch was before
 	flag(c.Branch == "", "--orphan")
 	flag(c.Linked, "--devino-canonical")
 	flag(c.Bootable, "--bootable")
