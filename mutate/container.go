@@ -59,12 +59,8 @@ type becomes struct {
 	Keep   int    `json:"keep,omitempty"`
 }
 
-// bootcKind is the kind of that layer. Its version is another one when what is made of the
-// same image is.
-const (
-	bootcKind    = "bootc"
-	bootcVersion = 1
-)
+// bootcKind is the kind of that layer.
+const bootcKind = "bootc"
 
 // containers is the repository of container images in the store.
 func (e *Engine) containers(ctx context.Context) *bootc.Repository {
@@ -176,7 +172,7 @@ func originOf(b recipes.Bootc) string {
 
 // material is what the layer of a container image is made of.
 func (c *container) material(parent record.Key, keep int) (m record.Material, err error) {
-	m = record.Material{Parent: parent, Kind: bootcKind, Version: bootcVersion}
+	m = record.Material{Parent: parent, Kind: bootcKind, Version: bootc.Version}
 	m.Options, err = json.Marshal(becomes{Image: c.digest, Origin: c.origin, Keep: keep})
 	return m, err
 }

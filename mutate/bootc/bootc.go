@@ -42,6 +42,7 @@ import (
 //	<dir>/ostree/imgmut/      what an import works on; nobody's if none does
 //	<dir>/layers/CHAIN.json   a layer that is a commit, by all that is in it and below it
 //	<dir>/images/DIGEST.json  an image that is one
+//	<dir>/importing           says that not all in it need be on the disk
 //
 // A record is written when what it is of is on the disk. Who imports or collects has it
 // alone; who deploys keeps it from being collected.
@@ -54,11 +55,16 @@ type Repository struct {
 	Progress func(done, total int64)
 }
 
+// Version is another one when other commits are made of the same image. What one of another
+// version has made counts as not there.
+const Version = 1
+
 // Image is a container image that is a commit.
 type Image struct {
-	Digest string  `json:"digest"` // of its manifest, as sha256:…
-	Commit string  `json:"commit"` // of its tree
-	Layers []Layer `json:"layers"`
+	Version int     `json:"version"` // [Version] of what made it
+	Digest  string  `json:"digest"`  // of its manifest, as sha256:…
+	Commit  string  `json:"commit"`  // of its tree
+	Layers  []Layer `json:"layers"`
 	// Encapsulated says that the image holds a commit of its own, which is not there.
 	Encapsulated bool `json:"encapsulated,omitempty"`
 	// Composefs says that its system starts from composefs.
@@ -77,10 +83,11 @@ type Found struct {
 
 // Layer is a layer that is a commit.
 type Layer struct {
-	Digest string `json:"digest,omitempty"` // of the blob as the manifest has it, as sha256:…
-	Chain  string `json:"chain"`            // SHA-256 of all that it is made of, in hex
-	Commit string `json:"commit"`
-	Left   Left   `json:"left,omitzero"`
+	Version int    `json:"version"`          // [Version] of what made it
+	Digest  string `json:"digest,omitempty"` // of the blob as the manifest has it, as sha256:…
+	Chain   string `json:"chain"`            // SHA-256 of all that it is made of, in hex
+	Commit  string `json:"commit"`
+	Left    Left   `json:"left,omitzero"`
 }
 
 var (
@@ -96,7 +103,7 @@ func (r *Repository) Find(digest string) (*Image, error) {
 	}
 	var i Image
 	err := r.load("images", strings.TrimPrefix(digest, "sha256:"), &i)
-	if errors.Is(err, errNoRecord) || err == nil && (i.Digest != digest || !commitName().MatchString(i.Commit)) {
+	if errors.Is(err, errNoRecord) || err == nil && !(i.Version == Version && i.Digest == digest && commitName().MatchString(i.Commit)) {
 		return nil, nil
 	}
 	return &i, err

@@ -148,7 +148,7 @@ func (im *importing) keep() error {
 
 // image makes the commit of each layer, and the tree of all.
 func (im *importing) image(ctx context.Context) (*Image, error) {
-	i := &Image{Digest: im.Digest, Encapsulated: im.Labels[encapsulated] != ""}
+	i := &Image{Version: Version, Digest: im.Digest, Encapsulated: im.Labels[encapsulated] != ""}
 	if err := os.Mkdir(filepath.Join(im.Dir, work), 0o700); err != nil {
 		return nil, err
 	}
@@ -214,11 +214,12 @@ func chainOf(below, diffID string) string {
 
 // layer gives the commit of a layer.
 func (im *importing) layer(ctx context.Context, n int, chain string) (Layer, error) {
-	l := Layer{Chain: chain}
-	err := im.load("layers", chain, &l)
-	if err == nil && l.Chain == chain && commitName().MatchString(l.Commit) {
-		return l, nil
+	var known Layer
+	err := im.load("layers", chain, &known)
+	if err == nil && known.Version == Version && known.Chain == chain && commitName().MatchString(known.Commit) {
+		return known, nil
 	}
+	l := Layer{Version: Version, Chain: chain}
 	if err != nil && !errors.Is(err, errNoRecord) {
 		return l, err
 	}

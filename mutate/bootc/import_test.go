@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -228,6 +229,42 @@ func TestImportSame(t *testing.T) {
 	s := blobsOf(t, t.TempDir(), nil, systemLayers(t)[:1]...)
 	if first, second := importing1(t, repository(t), s), importing1(t, repository(t), s); first.Commit != second.Commit {
 		t.Errorf("it is %s, and %s in another repository", first.Commit, second.Commit)
+	}
+}
+
+// TestImportVersion: what another version has made is made anew, and is the same commit
+// whatever else is there.
+func TestImportVersion(t *testing.T) {
+	r := repository(t)
+	s := blobsOf(t, t.TempDir(), nil, systemLayers(t)...)
+	first := importing1(t, r, s)
+	is := fmt.Sprintf(`"version": %d`, Version)
+	for _, kind := range []string{"images", "layers"} {
+		records, err := filepath.Glob(filepath.Join(r.Dir, kind, "*.json"))
+		if err != nil || len(records) == 0 {
+			t.Fatalf("no records: %v", err)
+		}
+		for _, file := range records {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Contains(b, []byte(is)) {
+				t.Fatalf("no version in %s", b)
+			}
+			writeFile(t, file, bytes.ReplaceAll(b, []byte(is), []byte(`"version": 0`)))
+		}
+	}
+	if i, err := r.Find(s.Digest); i != nil || err != nil {
+		t.Errorf("of another version there is %v, %v", i, err)
+	}
+	opened, open := 0, s.Open
+	s.Open = func(ctx context.Context, n int) (io.ReadCloser, error) {
+		opened++
+		return open(ctx, n)
+	}
+	if again := importing1(t, r, s); again.Commit != first.Commit || opened != len(s.Layers) {
+		t.Errorf("%d layers are made anew, and it is %s; it was %s", opened, again.Commit, first.Commit)
 	}
 }
 
