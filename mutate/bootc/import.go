@@ -64,6 +64,9 @@ const (
 	layerNames = "imgmut/layer/"
 )
 
+// kinds are the directories of records, and what is before the names of their commits.
+var kinds = map[string]string{"images": imageNames, "layers": layerNames}
+
 // Import gives the image that a source is, and makes it if it is not there. What it has
 // made of one that fails stays for the next time.
 func (r *Repository) Import(ctx context.Context, from Source) (_ *Image, err error) {
@@ -101,15 +104,18 @@ func full(err error) error {
 	return fault.New(fault.Host, "make room with imgmut gc, or use a store on a larger disk with --store", "the store is full: %v", err)
 }
 
-// prepare makes the repository, and removes what an import left that was killed.
+// prepare makes the repository, without what an import left that was interrupted.
 func (r *Repository) prepare(ctx context.Context) error {
+	if err := r.mend(ctx); err != nil {
+		return err
+	}
 	for _, dir := range []string{"", "layers", "images", "ostree"} {
 		// It has programs that run as their owner, of strangers.
 		if err := os.MkdirAll(filepath.Join(r.Dir, dir), 0o700); err != nil {
 			return err
 		}
 	}
-	if err := r.clear(); err != nil {
+	if err := r.begin(); err != nil {
 		return err
 	}
 	where := filepath.Join(r.Dir, "ostree", "repo")
@@ -131,13 +137,11 @@ type importing struct {
 	made map[string]Layer // by chain
 }
 
-// keep writes down which layers were made, once they are on the disk. That is all of an
-// import at once: to sync each object would take minutes, and imports are rare.
+// keep writes down which layers were made, once they are on the disk, and the tree with
+// them. That is all of an import at once: to sync each object would take minutes, and
+// imports are rare.
 func (im *importing) keep() error {
-	if len(im.made) == 0 {
-		return nil
-	}
-	err := im.s.Sync()
+	err := im.written(im.s)
 	for chain, l := range im.made {
 		if err == nil {
 			err = im.save("layers", chain, l)
@@ -421,7 +425,7 @@ func (im *importing) commit(ctx context.Context, policy bool) (commit string, er
 		}
 	}
 	c := ostree.Commit{
-		Tree: tree, Branch: "imgmut/image/" + strings.TrimPrefix(im.Digest, "sha256:"), Linked: true, Bootable: true, Policy: policy,
+		Tree: tree, Branch: imageNames + strings.TrimPrefix(im.Digest, "sha256:"), Linked: true, Bootable: true, Policy: policy,
 		Metadata: meta, Options: []string{"--no-bindings", "--timestamp=" + stamp(im.Created)},
 	}
 	if policy {

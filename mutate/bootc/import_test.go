@@ -268,6 +268,70 @@ func TestImportVersion(t *testing.T) {
 	}
 }
 
+// TestImportInterrupted: of an import in which the machine lost its power nothing is
+// trusted, and what was there before is there still.
+func TestImportInterrupted(t *testing.T) {
+	r := repository(t)
+	objects := func() (files []string) {
+		files, err := filepath.Glob(filepath.Join(r.Dir, "ostree/repo/objects/*/*"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no objects: %v", err)
+		}
+		return files
+	}
+	// What was written last is there by its name, and empty; of records there are none.
+	interrupt := func(before []string) {
+		refs, err := filepath.Glob(filepath.Join(r.Dir, "ostree/repo/refs/heads/imgmut/*/*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range append(objects(), refs...) {
+			if !slices.Contains(before, file) {
+				if err := os.Truncate(file, 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Fatal(err)
+				}
+			}
+		}
+		writeFile(t, r.mark(), nil)
+	}
+	layers := systemLayers(t)
+	s := blobsOf(t, t.TempDir(), nil, layers...)
+	first := importing1(t, r, s)
+	if _, err := os.Stat(r.mark()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a mark is left by an import that has ended: %v", err)
+	}
+	before := objects()
+	refs, err := filepath.Glob(filepath.Join(r.Dir, "ostree/repo/refs/heads/imgmut/*/*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := blobsOf(t, t.TempDir(), nil, append(layers, layerOf(t, reg("usr/bin/hello", "hello")))...)
+	second := importing1(t, r, more)
+	if err := errors.Join(os.Remove(filepath.Join(r.Dir, "images", strings.TrimPrefix(second.Digest, "sha256:")+".json")),
+		os.Remove(filepath.Join(r.Dir, "layers", second.Layers[len(layers)].Chain+".json"))); err != nil {
+		t.Fatal(err)
+	}
+	interrupt(append(before, refs...))
+	if again := importing1(t, r, more); again.Commit != second.Commit {
+		t.Errorf("it is %s, and was %s", again.Commit, second.Commit)
+	}
+	if i, err := r.Find(s.Digest); err != nil || i == nil || i.Commit != first.Commit {
+		t.Errorf("the first is %v, %v", i, err)
+	}
+	fixtures.Program(t, "", "ostree", "fsck", "--quiet", "--repo="+filepath.Join(r.Dir, "ostree/repo"))
+
+	// Nor is a repository that was being made.
+	if err := errors.Join(os.RemoveAll(filepath.Join(r.Dir, "images")), os.RemoveAll(filepath.Join(r.Dir, "layers")),
+		os.Truncate(filepath.Join(r.Dir, "ostree/repo/config"), 0)); err != nil {
+		t.Fatal(err)
+	}
+	interrupt(nil)
+	if again := importing1(t, r, s); again.Commit != first.Commit {
+		t.Errorf("it is %s, and was %s", again.Commit, first.Commit)
+	}
+	fixtures.Program(t, "", "ostree", "fsck", "--quiet", "--repo="+filepath.Join(r.Dir, "ostree/repo"))
+}
+
 // TestImportRefused: what is no image of a system is refused, and so are bytes that are
 // others than those the image names. What was there is there still.
 func TestImportRefused(t *testing.T) {
