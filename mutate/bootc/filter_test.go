@@ -240,6 +240,23 @@ func TestLayerHostile(t *testing.T) {
 	}
 }
 
+// TestLayerHeld: what is kept of objects in memory is bounded, also where it is much of few.
+func TestLayerHeld(t *testing.T) {
+	const object = "sysroot/ostree/repo/objects/ab/cd.file"
+	one := layerOf(t, entry{Type: tar.TypeSymlink, Name: object, Link: "x",
+		Records: map[string]string{xattrRecord + "user.x": strings.Repeat("x", 1<<20-100)}})
+	one = one[:len(one)-2*tarBlock] // without the end
+	var many []io.Reader
+	for range maxHeld>>20 + 2 {
+		many = append(many, bytes.NewReader(one))
+	}
+	f := LayerFilter{Scratch: t.TempDir(), Room: func(int64) error { return nil }}
+	_, err := f.Copy(t.Context(), io.MultiReader(many...), io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "more files than") || fault.Of(err) != fault.Image {
+		t.Errorf("%v of class %q", err, fault.Of(err))
+	}
+}
+
 // TestLayerRoom: it is asked before it is taken, and no is an answer.
 func TestLayerRoom(t *testing.T) {
 	no := fault.New(fault.Host, "", "full")
