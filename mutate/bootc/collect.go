@@ -34,6 +34,8 @@ func (r *Repository) Collect(ctx context.Context, needed func(digest string) boo
 	if err := r.clear(); err != nil {
 		return nil, err
 	}
+	_, err = os.Stat(r.mark())
+	something := err == nil
 	for kind, prefix := range kinds {
 		entries, err := os.ReadDir(filepath.Join(r.Dir, kind))
 		if err != nil {
@@ -41,11 +43,15 @@ func (r *Repository) Collect(ctx context.Context, needed func(digest string) boo
 		}
 		for _, e := range entries {
 			if name, _ := strings.CutSuffix(e.Name(), ".json"); !kept[prefix+name] {
+				something = true
 				if err := os.Remove(filepath.Join(r.Dir, kind, e.Name())); err != nil {
 					return nil, err
 				}
 			}
 		}
+	}
+	if !something { // then ostree need not be there either
+		return gone, nil
 	}
 	return gone, r.prune(ctx, kept)
 }

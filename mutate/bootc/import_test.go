@@ -216,6 +216,13 @@ func TestImport(t *testing.T) {
 	if refs := fixtures.Program(t, "", "ostree", "refs", "--repo="+filepath.Join(r.Dir, "ostree/repo")); len(strings.Fields(refs)) != 5 {
 		t.Errorf("refs: %s", refs)
 	}
+	// Where nothing goes ostree is not asked.
+	path := os.Getenv("PATH")
+	t.Setenv("PATH", t.TempDir())
+	if gone, err := r.Collect(t.Context(), func(string) bool { return true }, false); err != nil || len(gone) != 0 {
+		t.Errorf("without ostree, of what is needed: %v, %v", gone, err)
+	}
+	t.Setenv("PATH", path)
 	if _, err := r.Collect(t.Context(), func(string) bool { return false }, false); err != nil {
 		t.Error(err)
 	}
