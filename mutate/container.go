@@ -104,10 +104,7 @@ func (e *Engine) container(ctx context.Context, r *recipes.Recipe, base *record.
 	err := e.ask(ctx, c, ref, arch)
 	if err == nil {
 		c.digest = c.from.Digest
-		c.image, err = e.containers(ctx).Find(c.digest)
-	}
-	if err == nil && c.image != nil {
-		err = e.found(ctx, c)
+		err = e.find(ctx, c)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", r.BootcPlace(), err), c.close())
@@ -125,16 +122,21 @@ func (e *Engine) ask(ctx context.Context, c *container, ref remote.Reference, ar
 	return err
 }
 
-// found writes down what the repository is to know the image by.
-func (e *Engine) found(ctx context.Context, c *container) error {
-	if c.name == "" {
-		return nil
+// find looks whether the repository has the image, and writes down what it is to be known
+// by.
+func (e *Engine) find(ctx context.Context, c *container) (err error) {
+	if c.image, err = e.containers(ctx).Find(c.digest); err != nil || c.image == nil || c.name == "" {
+		return err
 	}
 	unlock, err := e.Store.Lock(ctx, "containers")
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	// Others may have written to the record meanwhile.
+	if c.image, err = e.containers(ctx).Find(c.digest); err != nil || c.image == nil {
+		return err
+	}
 	return e.containers(ctx).SetFound(c.image, c.name, e.Now().UTC())
 }
 
