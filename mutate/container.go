@@ -166,7 +166,7 @@ func originOf(b recipes.Bootc) string {
 		return ""
 	case i.Tag != "":
 		return i.Name + ":" + i.Tag
-	case i.Digest != "" && i.Transport == remote.Docker:
+	case i.Digest != "":
 		return i.Name + "@" + i.Digest
 	}
 	return i.Name + ":latest"

@@ -23,6 +23,7 @@ func TestOriginOf(t *testing.T) {
 		{recipes.ContainerImage{Transport: "docker", Name: "quay.io/a", Digest: sum}, "", "quay.io/a@" + sum},
 		{recipes.ContainerImage{Transport: "docker", Name: "quay.io/a"}, "quay.io/b:2", "quay.io/b:2"},
 		{recipes.ContainerImage{Transport: "containers-storage", Name: "quay.io/a", Tag: "1"}, "", "quay.io/a:1"},
+		{recipes.ContainerImage{Transport: "containers-storage", Name: "quay.io/a", Digest: sum}, "", "quay.io/a@" + sum},
 		{recipes.ContainerImage{Transport: "containers-storage", Name: "localhost/a", Tag: "1"}, "", ""},
 		{recipes.ContainerImage{Transport: "containers-storage", Name: "[vfs@/a.b]quay.io/a"}, "", ""},
 		{recipes.ContainerImage{Transport: "containers-storage", Name: "a"}, "", ""},
