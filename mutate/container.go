@@ -67,13 +67,18 @@ func (e *Engine) containers(ctx context.Context) *bootc.Repository {
 	return &bootc.Repository{Dir: e.Store.Containers(), Room: e.room(ctx), Phase: e.phase, Progress: e.progress("import")}
 }
 
-// checkBootc refuses a container image for a disk whose system is of another kind.
+// checkBootc refuses a container image for a disk whose system is of another kind, or of
+// which no new deployment can be made.
 func checkBootc(r *recipes.Recipe, l *disk.Layout) error {
-	if r.Bootc.Image.Transport == "" || l.Deployed() != "" {
-		return nil
+	switch {
+	case r.Bootc.Image.Transport == "":
+	case l.Deployed() == "":
+		return recipes.Problems{r.BootcProblem("image", "give such a disk what a Containerfile has by steps: RUN is a run step, COPY a copy step",
+			"the base is no deployment of ostree, and no other system can become a container image")}
+	case len(l.Deployments) > 0: // of a base that an older imgmut has imported it is found later
+		return l.Deployments[0].Committable()
 	}
-	return recipes.Problems{r.BootcProblem("image", "give such a disk what a Containerfile has by steps: RUN is a run step, COPY a copy step",
-		"the base is no deployment of ostree, and no other system can become a container image")}
+	return nil
 }
 
 // container finds the container image that a recipe asks for, nil if it asks for none. It

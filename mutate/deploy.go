@@ -132,14 +132,20 @@ func (b *build) writesUsr(g *guest.Guest, err error, tail []string) error {
 // pathIn is a path in what a program prints.
 var pathIn = lazyregexp.New(`/[^\s:;,'"‘’“”` + "`" + `()<>|]+`)
 
-// needOstree refuses to begin where the machine lacks what mode commit needs: that would
-// else be found when the steps have run.
+// needOstree refuses to begin where the machine lacks what deployments take: that would else
+// be found when the base is prepared, or even when the steps have run.
 func needOstree(p *plan) error {
-	if !p.commits {
+	place := ""
+	switch {
+	case p.bootc != nil && !p.bootc.ready:
+		place = p.recipe.BootcPlace()
+	case p.commits:
+		place = p.recipe.BasePlace()
+	default:
 		return nil
 	}
 	if err := ostree.Need(); err != nil {
-		return fmt.Errorf("%s: %w", p.recipe.BasePlace(), err)
+		return fmt.Errorf("%s: %w", place, err)
 	}
 	return nil
 }

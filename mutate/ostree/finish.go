@@ -107,7 +107,7 @@ func (s *Sysroot) finish(ctx context.Context, c Change, usr, etc bool) error {
 // default, as it would on the machine. Else the error is of class [fault.Image].
 func (d Deployment) Committable() error {
 	if d.Loader != "bls" {
-		return fault.New(fault.Image, "have the boot loader read loader entries (blscfg), or leave mode: commit out",
+		return fault.New(fault.Image, "have the boot loader read loader entries (blscfg), or leave out of the recipe what makes a new deployment",
 			"%s, which is not of loader entries, would have to be made anew by a program of the image: nothing of it runs outside a step", d.Entry)
 	}
 	return nil
