@@ -15,7 +15,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -329,90 +328,6 @@ func unpacked(in io.Reader) (tar io.Reader, end func(), err error) {
 		return nil, nil, err
 	}
 	return z, func() { _ = z.Close() }, nil
-}
-
-// lay lays a layer over the tree of those below.
-func (im *importing) lay(ctx context.Context, n int, commit string) error {
-	if n == 0 {
-		return im.s.Checkout(ctx, commit, tree, "--whiteouts")
-	}
-	if err := im.s.Checkout(ctx, commit, tree, "--union", "--whiteouts"); err != nil {
-		return err
-	}
-	// A directory that is there keeps its mode, owner and attributes. Those of the layer
-	// count, and it has all that it is in.
-	if err := im.s.Checkout(ctx, commit, only); err != nil {
-		return err
-	}
-	return errors.Join(im.sameDirectories(), os.RemoveAll(filepath.Join(im.Dir, only)))
-}
-
-func (im *importing) sameDirectories() error {
-	from, err := os.OpenRoot(filepath.Join(im.Dir, only))
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	to, err := os.OpenRoot(filepath.Join(im.Dir, tree))
-	if err != nil {
-		return err
-	}
-	defer to.Close()
-	return fs.WalkDir(from.FS(), ".", func(name string, e fs.DirEntry, err error) error {
-		if err != nil || !e.IsDir() {
-			return err
-		}
-		return sameDirectory(from, to, name)
-	})
-}
-
-// sameDirectory gives a directory the mode, the owner and the attributes of another.
-func sameDirectory(from, to *os.Root, name string) error {
-	const flags = os.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW
-	in, err := from.OpenFile(name, flags, 0)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := to.OpenFile(name, flags, 0)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	fi, err := in.Stat()
-	if err != nil {
-		return err
-	}
-	st := fi.Sys().(*syscall.Stat_t)
-	if err := out.Chown(int(st.Uid), int(st.Gid)); err != nil {
-		return err
-	}
-	if err := unix.Fchmod(int(out.Fd()), st.Mode&0o7777); err != nil {
-		return err
-	}
-	want, err := readXattrs(in)
-	if err != nil {
-		return err
-	}
-	has, err := readXattrs(out)
-	if err != nil {
-		return err
-	}
-	for key := range has {
-		if _, ok := want[key]; !ok {
-			if err := unix.Fremovexattr(int(out.Fd()), key); err != nil {
-				return err
-			}
-		}
-	}
-	for key, value := range want {
-		if has[key] != value {
-			if err := unix.Fsetxattr(int(out.Fd()), key, []byte(value), 0); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // commit makes the commit of the whole tree, with what bootc wants to find in it. policy

@@ -123,12 +123,19 @@ func systemLayers(t *testing.T) [][]byte {
 		dir("usr/share/opaque", 0o755), reg("usr/share/opaque/old", "old"), dir("usr/share/opaque/deep", 0o700),
 		reg("usr/share/opaque/deep/x", "x"),
 		dir("usr/share/becomes", 0o755), reg("usr/share/becomes/file", "f"), reg("usr/share/becomes-dir", "f"),
+		dir("usr/share/real", 0o755), symlink("usr/share/to-dir", "real"), symlink("usr/share/to-file", "real"),
+		symlink("usr/share/out", "/sysroot/images"), reg("usr/share/no-dir", "f"), dir("usr/share/to-link", 0o755),
+		reg("usr/share/to-link/x", "x"), symlink("usr/share/linked", "real"),
 		reg("usr/share/Főtanúsítvány.crt", "cert"), reg("usr/share/"+strings.Repeat("long", 40), "long"),
 	), layerOf(t,
 		reg("usr/bin/.wh.b", ""), linkOf(0o4755, "usr/bin/cross", "usr/bin/a"), linkOf(0o755, "usr/bin/crosscap", "usr/bin/capped"),
 		dir("usr/share/opaque", 0o711), reg("usr/share/opaque/new", "new"), reg("usr/share/opaque/.wh..wh..opq", ""),
 		reg("usr/share/becomes", "file now"), reg("usr/share/.wh.becomes-dir", ""), dir("usr/share/becomes-dir", 0o750),
 		reg("usr/share/becomes-dir/in", "in"),
+		dir("usr/share/to-dir", 0o700), reg("usr/share/to-dir/y", "y"), reg("usr/share/to-file", "file"),
+		dir("usr/share/out", 0o755), reg("usr/share/out/forged.json", "{}"), dir("usr/share/no-dir", 0o755),
+		reg("usr/share/no-dir/z", "z"), symlink("usr/share/to-link", "real"), dir("usr/share/linked", 0o755),
+		reg("usr/share/linked/.wh.gone", ""),
 		reg("etc/.wh.default", ""), reg("etc/new", "new"),
 		entry{Type: tar.TypeChar, Name: "usr/share/null", Mode: 0o666}, reg("var/lib/state", "s"),
 	), layerOf(t,
@@ -181,6 +188,9 @@ func TestImport(t *testing.T) {
 	if notes := strings.Join(i.Notes(), "\n"); !strings.Contains(notes, "usr/share/null") || !strings.Contains(notes,
 		"below /var (2 entries)") {
 		t.Errorf("notes: %s", notes)
+	}
+	if _, err := os.Stat(filepath.Join(r.Dir, "images/forged.json")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a layer has written into the repository: %v", err)
 	}
 	if left, err := os.ReadDir(filepath.Join(r.Dir, work)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("it leaves %v, %v", left, err)

@@ -316,6 +316,11 @@ func readFile(root *os.File, name string) (string, error) {
 	return string(b), err
 }
 
+// OpenAt opens a path of a tree that a stranger made: no link lies on its way, nor at its end.
+func OpenAt(dir *os.File, name string, flags uint64) (*os.File, error) {
+	return openat(dir, name, flags)
+}
+
 // openat opens a path of a volume, on whose way no link lies, nor at its end.
 func openat(dir *os.File, name string, flags uint64) (*os.File, error) {
 	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC | unix.O_NOFOLLOW, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
