@@ -166,6 +166,20 @@ func importing1(t *testing.T, r *Repository, s Source) *Image {
 	return i
 }
 
+// TestImportHalfMade: a repository that was not made to its end is made whole.
+func TestImportHalfMade(t *testing.T) {
+	r := repository(t)
+	repo := filepath.Join(r.Dir, "ostree/repo")
+	fixtures.Program(t, "", "mkdir", "-p", filepath.Dir(repo))
+	fixtures.Program(t, "", "ostree", "init", "--repo="+repo, "--mode=bare")
+	for _, dir := range []string{"objects", "refs", "tmp"} {
+		if err := os.RemoveAll(filepath.Join(repo, dir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	importing1(t, r, blobsOf(t, t.TempDir(), nil, systemLayers(t)...))
+}
+
 // TestImport: the tree of an image is what buildah makes of it.
 func TestImport(t *testing.T) {
 	r := repository(t)
