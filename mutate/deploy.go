@@ -76,7 +76,14 @@ func (b *build) deploy(ctx context.Context, f *os.File) (err error) {
 		return err
 	}
 	c := ostree.Change{Of: i.Layout.Deployed(), Keep: b.plan.recipe.Ostree.Keep, Time: b.plan.lastMade(), Note: b.note}
-	return i.ChangeSysroot(nil, func(s *ostree.Sysroot) error { return s.Finish(ctx, c) })
+	return i.ChangeSysroot(nil, func(s *ostree.Sysroot) error {
+		if len(b.plan.steps) == 0 { // what looks like something of theirs is the base's own
+			if err := ostree.RemoveWork(s.Root); err != nil {
+				return err
+			}
+		}
+		return s.Finish(ctx, c)
+	})
 }
 
 // lastLayout is what is in the last layer, as far as it is known.

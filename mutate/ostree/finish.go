@@ -45,7 +45,7 @@ var bootcKeys = []string{"ostree.manifest-digest", "ostree.manifest", "ostree.co
 //
 // It changes nothing if the steps have not, and leaves nothing of [Work].
 func (s *Sysroot) Finish(ctx context.Context, c Change) error {
-	usr, etc, err := s.Changed()
+	usr, etc, err := s.Changed(c.Of)
 	if err != nil {
 		return err
 	}

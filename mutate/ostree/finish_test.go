@@ -146,15 +146,41 @@ func TestFinishKeeps(t *testing.T) {
 	}
 }
 
-// TestFinishNothing: where steps have changed nothing, nothing is made.
+// TestFinishNothing: where steps have changed nothing, nothing is made. What they made and
+// removed again leaves the directories that it was in.
 func TestFinishNothing(t *testing.T) {
-	s := makeSystem(t, "ext4", "")
+	s := makeSystem(t, "ext4", "mkdir -p usr/lib/a/b; setfattr -n user.a -v b usr/lib/a")
 	was := s.state("ostree")
-	if _, err := s.finish(0, "true"); err != nil {
-		t.Fatal(err)
+	for _, script := range []string{"true", "touch etc/x usr/lib/a/b/x; rm etc/x usr/lib/a/b/x"} {
+		if _, err := s.finish(0, script); err != nil {
+			t.Fatal(err)
+		}
+		if now := s.state("ostree"); now != was {
+			t.Errorf("%s: it changed:\n%s\n--\n%s", script, was, now)
+		}
 	}
-	if now := s.state("ostree"); now != was {
-		t.Errorf("it changed:\n%s\n--\n%s", was, now)
+}
+
+// TestFinishDirectory: what is done to a directory alone is a change.
+func TestFinishDirectory(t *testing.T) {
+	s := makeSystem(t, "ext4", "mkdir -p usr/lib/a/b; echo x >usr/lib/a/b/x; setfattr -n user.a -v b usr/lib/a")
+	for n, script := range []string{
+		"chmod 700 usr/lib/a/b", "chown 1 usr/lib/a/b", "setfattr -x user.a usr/lib/a", "rm -r usr/lib/a/b; mkdir -m 700 usr/lib/a/b; chown 1 usr/lib/a/b",
+		"mkdir usr/lib/a/b/c", "rmdir usr/lib/a/b/c", "chmod 711 etc",
+	} {
+		if _, err := s.finish(0, script); err != nil {
+			t.Fatal(err)
+		}
+		// A change of /etc is of the same commit.
+		if got := strings.TrimSpace(s.look("ls ostree/repo/objects/*/*.commit | wc -l")); n < 6 && got != strconv.Itoa(min(n+2, 3)) {
+			t.Errorf("%s: %s commits", script, got)
+		}
+		if got := strings.TrimSpace(s.look("ls boot/loader/entries | wc -l")); got != "2" {
+			t.Errorf("%s: %s entries", script, got)
+		}
+	}
+	if got := strings.TrimSpace(s.look("stat -c %a ostree/deploy/os/deploy/*.1/etc")); got != "711" {
+		t.Errorf("/etc has the mode %s", got)
 	}
 }
 

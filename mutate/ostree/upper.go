@@ -30,7 +30,7 @@ const overlayAttr = "trusted.overlay."
 var mounted = []string{"etc", "var", "run", "dev", "proc", "sys", "tmp", "sysroot", "boot"}
 
 // Apply moves what is in the directory upper of the volume, but for the names in skip, to
-// the tree dir. special says that the tree may have files that are no files: devices,
+// the tree dir, which becomes like it. special says that the tree may have files that are no files: devices,
 // sockets and pipes, which no commit can hold.
 func (s *Sysroot) Apply(ctx context.Context, upper, dir string, skip []string, special bool) error {
 	from, err := openat(s.Root, upper, unix.O_RDONLY|unix.O_DIRECTORY)
@@ -44,7 +44,14 @@ func (s *Sysroot) Apply(ctx context.Context, upper, dir string, skip []string, s
 	}
 	defer to.Close()
 	a := applier{ctx: ctx, special: special}
-	if err := a.all(from, to, "/", skip); err != nil {
+	attrs, err := attributes(handle(from))
+	if err == nil && upper != Upper { // that is the root, which is as the deployment has it
+		err = likeness(from, to, attrs)
+	}
+	if err == nil {
+		err = a.all(from, to, "/", skip)
+	}
+	if err != nil {
 		return fmt.Errorf("take over what the steps changed: %w", err)
 	}
 	return nil
