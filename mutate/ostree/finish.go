@@ -49,12 +49,30 @@ func (s *Sysroot) Finish(ctx context.Context, c Change) error {
 	if err != nil {
 		return err
 	}
+	if etc {
+		if err := s.checkEtc(); err != nil {
+			return err
+		}
+	}
 	if usr || etc {
 		if err := s.finish(ctx, c, usr, etc); err != nil {
 			return fmt.Errorf("make a deployment of what the steps changed: %w", err)
 		}
 	}
 	return RemoveWork(s.Root)
+}
+
+// checkEtc refuses steps after which there is no directory /etc.
+func (s *Sysroot) checkEtc() error {
+	etc, err := openat(s.Root, Upper+"/etc", unix.O_RDONLY|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return fault.New(fault.Step, "leave a directory there, with what it has",
+			"the steps have removed /etc, or put something in its place: no deployment can be without")
+	}
+	if err != nil {
+		return err
+	}
+	return etc.Close()
 }
 
 func (s *Sysroot) finish(ctx context.Context, c Change, usr, etc bool) error {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/fixtures"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/ostree"
 )
 
@@ -78,6 +79,8 @@ var changes = []struct{ name, had, does, asked, want string }{
 	{"remove in etc", "echo x >usr/etc/removed", "rm etc/removed", "ls etc | grep -c removed || true", "0"},
 	{"new default", "true", "echo new >usr/etc/arrives", "cat etc/arrives", "new"},
 	{"what the owner added", "true", "true", "cat etc/mine", "mine"},
+	{"etc itself", "true", "chmod 750 etc", "stat -c %a etc", "750"},
+	{"the root itself", "true", "chmod 711 .", "stat -c %a .", "711"},
 	{"special files of etc", "true", "mkfifo etc/pipe; mkdir -m 700 etc/dir; echo s >etc/dir/s",
 		"stat -c '%F %a' etc/pipe etc/dir; cat etc/dir/s",
 		"fifo 644 directory 700 s"},
@@ -270,6 +273,26 @@ rm boot/loader/entries/*`, "", "grub.cfg"},
 				t.Errorf("error %v, want one with %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// TestFinishEtc: an /etc that a step has made anew has nothing of the old one, and what is no
+// directory is refused.
+func TestFinishEtc(t *testing.T) {
+	s := makeSystem(t, "ext4", "echo x >usr/etc/gone")
+	old := strings.TrimSpace(s.look("echo $d"))
+	if _, err := s.finish(0, "cp -a etc new; rm new/gone; echo x >new/only; rm -rf etc; mv new etc"); err != nil {
+		t.Fatal(err)
+	}
+	got := s.look(`cd $(ls -d ostree/deploy/os/deploy/*.0 ostree/deploy/os/deploy/*.1 2>/dev/null | grep -v "` + old + `"); ls etc | grep -xE 'gone|only'`)
+	if got != "only\n" {
+		t.Errorf("of gone and only there are %q", got)
+	}
+	for _, steps := range []string{"mv etc usr/etc2; ln -s usr/etc2 etc", "rm -rf etc"} {
+		s := makeSystem(t, "ext4", "")
+		if _, err := s.finish(0, steps); fault.Of(err) != fault.Step {
+			t.Errorf("%s: %v", steps, err)
+		}
 	}
 }
 

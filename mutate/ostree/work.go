@@ -92,6 +92,11 @@ func (s *Sysroot) Changed(dir string) (usr, etc bool, err error) {
 		return false, false, err
 	}
 	defer lower.Close()
+	same, err := alike(upper, lower)
+	if err != nil {
+		return false, false, err
+	}
+	usr = !same
 	names, err := upper.Readdirnames(-1)
 	for _, n := range names {
 		var differs bool
