@@ -9,7 +9,7 @@
 //
 // The first half happens once for an image, in a repository beside the store's disks
 // ([Repository.Import]): it has the layers of all images once, and what two images share
-// is there once. The second half happens in each fork ([Image.Deploy]): it pulls the
+// is there once. The second half happens in each fork ([Repository.Deploy]): it pulls the
 // commits, of which only what is new is copied, and deploys the tree. All of it is done by
 // the machine's ostree in the way of package ostree.
 //

@@ -246,7 +246,8 @@ type Deploy struct {
 }
 
 // Deploy makes a deployment of a commit the default one. Its /etc is that of the commit,
-// with what the one before had changed. That becomes the rollback, and others go.
+// with what the one before had changed. That becomes the rollback. Others that nobody has
+// pinned go, unless the options have --retain.
 func (s *Sysroot) Deploy(ctx context.Context, d Deploy) error {
 	const origin = "/tmp/origin"
 	args := append([]string{"admin", "deploy", "--sysroot=" + at, "--os=" + d.OS, "--origin-file=" + origin}, d.Options...)
