@@ -277,15 +277,6 @@ func (s *Sysroot) Fsck(ctx context.Context) error {
 	return err
 }
 
-// Resolve gives the commit of a branch, "" if there is no such branch.
-func (s *Sysroot) Resolve(ctx context.Context, branch string) (commit string, err error) {
-	out, err := s.Run(ctx, "look for "+branch, nil, "refs", repo, "--list", branch)
-	if err != nil || out == "" {
-		return "", err
-	}
-	return s.Run(ctx, "look for "+branch, nil, "rev-parse", repo, branch)
-}
-
 // HasMetadata says whether a commit has a key of metadata.
 func (s *Sysroot) HasMetadata(ctx context.Context, commit, key string) (bool, error) {
 	_, err := s.Run(ctx, "read the metadata of "+commit, nil, "show", repo, "--print-metadata-key="+key, commit)
