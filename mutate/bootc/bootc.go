@@ -185,7 +185,6 @@ func (i *Image) left() (all Left) {
 	for _, l := range i.Layers {
 		all.Devices += l.Left.Devices
 		all.Var += l.Left.Var
-		all.Unlinked += l.Left.Unlinked
 		if all.Device == "" {
 			all.Device = l.Left.Device
 		}
