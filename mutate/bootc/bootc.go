@@ -103,7 +103,10 @@ func (r *Repository) Find(digest string) (*Image, error) {
 	}
 	var i Image
 	err := r.load("images", strings.TrimPrefix(digest, "sha256:"), &i)
-	if errors.Is(err, errNoRecord) || err == nil && !(i.Version == Version && i.Digest == digest && commitName().MatchString(i.Commit)) {
+	switch {
+	case errors.Is(err, errNoRecord):
+		return nil, nil
+	case err == nil && (i.Version != Version || i.Digest != digest || !commitName().MatchString(i.Commit)):
 		return nil, nil
 	}
 	return &i, err
