@@ -101,7 +101,7 @@ func (e *Engine) container(ctx context.Context, r *recipes.Recipe, base *record.
 			return nil, err
 		}
 		fresh := !asked.Moves() || e.Now().Sub(when) <= r.Bootc.MaxAge.Duration()
-		if image != nil && fresh && !slices.Contains(o.Refresh, bootcKind) {
+		if image != nil && fresh && !o.NoCache && !slices.Contains(o.Refresh, bootcKind) {
 			c.image, c.digest = image, image.Digest
 			return c, nil
 		}
@@ -196,7 +196,7 @@ func (b *build) becomeContainer(ctx context.Context, work string) error {
 	if err != nil {
 		return err
 	}
-	if ok { // another imgmut has made it meanwhile
+	if ok && !l.anew { // another imgmut has made it meanwhile
 		l.record, l.ready = rec, true
 		if err := os.Remove(work); err != nil {
 			return err
@@ -228,6 +228,7 @@ func (b *build) becomeContainer(ctx context.Context, work string) error {
 	l.record = record.Layer{Material: l.material, Made: b.plan.base.Imported, ParentMade: b.plan.base.Imported,
 		Settled: true, Mounts: mounts, Took: time.Since(started)}
 	l.ready = true
+	b.made[l.key] = l.record.Made
 	return b.Catalog().CommitLayer(ctx, made, l.key, l.record)
 }
 

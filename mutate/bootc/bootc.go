@@ -9,7 +9,7 @@
 //
 // The first half happens once for an image, in a repository beside the store's disks
 // ([Repository.Import]): it has the layers of all images once, and what two images share
-// is there once. The second half happens in each fork ([Image.Deploy]): it pulls the
+// is there once. The second half happens in each fork ([Repository.Deploy]): it pulls the
 // commits, of which only what is new is copied, and deploys the tree. All of it is done by
 // the machine's ostree in the way of package ostree.
 //
@@ -103,7 +103,10 @@ func (r *Repository) Find(digest string) (*Image, error) {
 	}
 	var i Image
 	err := r.load("images", strings.TrimPrefix(digest, "sha256:"), &i)
-	if errors.Is(err, errNoRecord) || err == nil && !(i.Version == Version && i.Digest == digest && commitName().MatchString(i.Commit)) {
+	switch {
+	case errors.Is(err, errNoRecord):
+		return nil, nil
+	case err == nil && (i.Version != Version || i.Digest != digest || !commitName().MatchString(i.Commit)):
 		return nil, nil
 	}
 	return &i, err
@@ -185,7 +188,6 @@ func (i *Image) left() (all Left) {
 	for _, l := range i.Layers {
 		all.Devices += l.Left.Devices
 		all.Var += l.Left.Var
-		all.Unlinked += l.Left.Unlinked
 		if all.Device == "" {
 			all.Device = l.Left.Device
 		}

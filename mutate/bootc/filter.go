@@ -34,10 +34,9 @@ type LayerFilter struct {
 // Left is what a filter has left out of a layer, or has found in it, that people should
 // know of.
 type Left struct {
-	Devices  int    // device nodes and pipes, which ostree has none of
-	Device   string // the first of them
-	Var      int    // files below /var, which no deployment that is there already gets
-	Unlinked int    // files of a repository of its own that are not linked from anywhere
+	Devices int    // device nodes and pipes, which ostree has none of
+	Device  string // the first of them
+	Var     int    // files below /var, which no deployment that is there already gets
 }
 
 // Bounds of a layer.
@@ -100,11 +99,6 @@ func (f LayerFilter) Copy(ctx context.Context, in io.Reader, out io.Writer) (_ L
 	for {
 		h, err := w.in.Next()
 		if err == io.EOF {
-			for _, o := range w.objects {
-				if o.first == "" {
-					w.left.Unlinked++
-				}
-			}
 			return w.left, w.out.Close()
 		}
 		if err == nil {

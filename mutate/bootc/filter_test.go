@@ -180,7 +180,7 @@ func TestLayerFilter(t *testing.T) {
 			want: "5 0755 0 usr\n0 0755 3 usr/a O\n1 0000 0 usr/b usr/a\n"},
 		"encapsulated sym": {layer: []entry{symlink(object, "there"), link("usr/a", object), link("usr/b", object)},
 			want: "5 0755 0 usr\n2 0777 0 usr/a there\n2 0777 0 usr/b there\n"},
-		"not linked": {layer: []entry{reg(object, "O")}, left: Left{Unlinked: 1}},
+		"not linked": {layer: []entry{reg(object, "O")}},
 		"many objects": {layer: []entry{reg(object, "one"), link("a", object), reg(object[:len(object)-6]+"ee.file", "two"),
 			reg(object[:len(object)-6]+"ff.file", "three"),
 			link("b", object[:len(object)-6]+"ff.file"), link("c", object[:len(object)-6]+"ee.file"), link("d", object)},

@@ -168,7 +168,8 @@ func TestFinishNothing(t *testing.T) {
 func TestFinishDirectory(t *testing.T) {
 	s := makeSystem(t, "ext4", "mkdir -p usr/lib/a/b; echo x >usr/lib/a/b/x; setfattr -n user.a -v b usr/lib/a")
 	for n, script := range []string{
-		"chmod 700 usr/lib/a/b", "chown 1 usr/lib/a/b", "setfattr -x user.a usr/lib/a", "rm -r usr/lib/a/b; mkdir -m 700 usr/lib/a/b; chown 1 usr/lib/a/b",
+		"chmod 700 usr/lib/a/b", "chown 1 usr/lib/a/b", "setfattr -x user.a usr/lib/a",
+		"rm -r usr/lib/a/b; mkdir -m 700 usr/lib/a/b; chown 1 usr/lib/a/b",
 		"mkdir usr/lib/a/b/c", "rmdir usr/lib/a/b/c", "chmod 711 etc",
 	} {
 		if _, err := s.finish(0, script); err != nil {

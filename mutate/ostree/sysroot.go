@@ -246,7 +246,8 @@ type Deploy struct {
 }
 
 // Deploy makes a deployment of a commit the default one. Its /etc is that of the commit,
-// with what the one before had changed. That becomes the rollback, and others go.
+// with what the one before had changed. That becomes the rollback. Others that nobody has
+// pinned go, unless the options have --retain.
 func (s *Sysroot) Deploy(ctx context.Context, d Deploy) error {
 	const origin = "/tmp/origin"
 	args := append([]string{"admin", "deploy", "--sysroot=" + at, "--os=" + d.OS, "--origin-file=" + origin}, d.Options...)
@@ -274,15 +275,6 @@ func (s *Sysroot) Cleanup(ctx context.Context) error {
 func (s *Sysroot) Fsck(ctx context.Context) error {
 	_, err := s.Run(ctx, "check the repository", nil, "fsck", repo, "--quiet")
 	return err
-}
-
-// Resolve gives the commit of a branch, "" if there is no such branch.
-func (s *Sysroot) Resolve(ctx context.Context, branch string) (commit string, err error) {
-	out, err := s.Run(ctx, "look for "+branch, nil, "refs", repo, "--list", branch)
-	if err != nil || out == "" {
-		return "", err
-	}
-	return s.Run(ctx, "look for "+branch, nil, "rev-parse", repo, branch)
 }
 
 // HasMetadata says whether a commit has a key of metadata.

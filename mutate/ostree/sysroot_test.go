@@ -99,6 +99,11 @@ func (s *system) change(f func(context.Context, *ostree.Sysroot) error) error {
 	return err
 }
 
+// resolve gives the commit of the system's branch.
+func resolve(ctx context.Context, r *ostree.Sysroot) (string, error) {
+	return r.Run(ctx, "read a name", nil, "rev-parse", "--repo=/sysroot/ostree/repo", "os/1")
+}
+
 // TestSysroot: a commit and a deployment of it, by the machine's ostree, on each of the
 // filesystems that systems of ostree have.
 func TestSysroot(t *testing.T) {
@@ -107,12 +112,9 @@ func TestSysroot(t *testing.T) {
 			s := makeSystem(t, fs, "echo one >usr/bin/a")
 			was := s.look(`sha256sum ostree/repo/config "$d/etc/default"`)
 			err := s.change(func(ctx context.Context, r *ostree.Sysroot) error {
-				first, err := r.Resolve(ctx, "os/1")
+				first, err := resolve(ctx, r)
 				if err != nil {
 					return err
-				}
-				if none, err := r.Resolve(ctx, "os/2"); err != nil || none != "" {
-					t.Errorf("a branch that is not there is %q, %v", none, err)
 				}
 				if err := r.Checkout(ctx, first, "ostree/tree"); err != nil {
 					return err
@@ -222,7 +224,7 @@ func TestNothingOfTheImageRuns(t *testing.T) {
 				t.Error("ostree itself runs no program of such an image: nothing is shown here")
 			}
 			err := s.change(func(ctx context.Context, r *ostree.Sysroot) error {
-				c, err := r.Resolve(ctx, "os/1")
+				c, err := resolve(ctx, r)
 				if err != nil {
 					return err
 				}

@@ -470,7 +470,8 @@ func TestContainersStorage(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
-	pinned, err := fetcher(t).Container(t.Context(), Reference{Transport: ContainersStorage, Name: "localhost/os", Digest: c.Digest}, "amd64", t.TempDir())
+	pinned, err := fetcher(t).Container(t.Context(),
+		Reference{Transport: ContainersStorage, Name: "localhost/os", Digest: c.Digest}, "amd64", t.TempDir())
 	if err != nil {
 		t.Fatalf("by its digest alone: %v", err)
 	}
@@ -481,7 +482,8 @@ func TestContainersStorage(t *testing.T) {
 	if c, err = full.Container(t.Context(), ref, "amd64", scratch); err != nil {
 		t.Fatal(err)
 	}
-	if err := full.Get(t.Context(), c.Layers[0].File, filepath.Join(scratch, "part")); fault.Of(err) != fault.Host || !strings.Contains(err.Error(), "full") {
+	err = full.Get(t.Context(), c.Layers[0].File, filepath.Join(scratch, "part"))
+	if fault.Of(err) != fault.Host || !strings.Contains(err.Error(), "full") {
 		t.Errorf("without room: %v of class %q", err, fault.Of(err))
 	}
 	if _, err := os.Stat(filepath.Join(scratch, "storage")); !errors.Is(err, fs.ErrNotExist) {
