@@ -28,7 +28,13 @@ func (e *Engine) Collect(ctx context.Context, dryRun bool) (*Collected, error) {
 		return nil, err
 	}
 	defer release()
-	needed, err := e.neededContainers(c.Layers)
+	// Those that a dry run has told of are there still. Of a real one they are gone, and who
+	// had the store between the two may have made one of them anew.
+	var going []catalog.CollectedLayer
+	if dryRun {
+		going = c.Layers
+	}
+	needed, err := e.neededContainers(going)
 	if err != nil {
 		return nil, err
 	}

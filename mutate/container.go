@@ -59,25 +59,26 @@ type becomes struct {
 	Keep   int    `json:"keep,omitempty"`
 }
 
-// bootcKind is the kind of that layer. Its version is another one when what is made of the
-// same image is.
-const (
-	bootcKind    = "bootc"
-	bootcVersion = 1
-)
+// bootcKind is the kind of that layer.
+const bootcKind = "bootc"
 
 // containers is the repository of container images in the store.
 func (e *Engine) containers(ctx context.Context) *bootc.Repository {
 	return &bootc.Repository{Dir: e.Store.Containers(), Room: e.room(ctx), Phase: e.phase, Progress: e.progress("import")}
 }
 
-// checkBootc refuses a container image for a disk whose system is of another kind.
+// checkBootc refuses a container image for a disk whose system is of another kind, or of
+// which no new deployment can be made.
 func checkBootc(r *recipes.Recipe, l *disk.Layout) error {
-	if r.Bootc.Image.Transport == "" || l.Deployed() != "" {
-		return nil
+	switch {
+	case r.Bootc.Image.Transport == "":
+	case l.Deployed() == "":
+		return recipes.Problems{r.BootcProblem("image", "give such a disk what a Containerfile has by steps: RUN is a run step, COPY a copy step",
+			"the base is no deployment of ostree, and no other system can become a container image")}
+	case len(l.Deployments) > 0: // of a base that an older imgmut has imported it is found later
+		return l.Deployments[0].Committable()
 	}
-	return recipes.Problems{r.BootcProblem("image", "give such a disk what a Containerfile has by steps: RUN is a run step, COPY a copy step",
-		"the base is no deployment of ostree, and no other system can become a container image")}
+	return nil
 }
 
 // container finds the container image that a recipe asks for, nil if it asks for none. It
@@ -100,7 +101,7 @@ func (e *Engine) container(ctx context.Context, r *recipes.Recipe, base *record.
 			return nil, err
 		}
 		fresh := !asked.Moves() || e.Now().Sub(when) <= r.Bootc.MaxAge.Duration()
-		if image != nil && fresh && !slices.Contains(o.Refresh, bootcKind) {
+		if image != nil && fresh && !o.NoCache && !slices.Contains(o.Refresh, bootcKind) {
 			c.image, c.digest = image, image.Digest
 			return c, nil
 		}
@@ -108,10 +109,7 @@ func (e *Engine) container(ctx context.Context, r *recipes.Recipe, base *record.
 	err := e.ask(ctx, c, ref, arch)
 	if err == nil {
 		c.digest = c.from.Digest
-		c.image, err = e.containers(ctx).Find(c.digest)
-	}
-	if err == nil && c.image != nil {
-		err = e.found(ctx, c)
+		err = e.find(ctx, c)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", r.BootcPlace(), err), c.close())
@@ -129,16 +127,21 @@ func (e *Engine) ask(ctx context.Context, c *container, ref remote.Reference, ar
 	return err
 }
 
-// found writes down what the repository is to know the image by.
-func (e *Engine) found(ctx context.Context, c *container) error {
-	if c.name == "" {
-		return nil
+// find looks whether the repository has the image, and writes down what it is to be known
+// by.
+func (e *Engine) find(ctx context.Context, c *container) (err error) {
+	if c.image, err = e.containers(ctx).Find(c.digest); err != nil || c.image == nil || c.name == "" {
+		return err
 	}
 	unlock, err := e.Store.Lock(ctx, "containers")
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	// Others may have written to the record meanwhile.
+	if c.image, err = e.containers(ctx).Find(c.digest); err != nil || c.image == nil {
+		return err
+	}
 	return e.containers(ctx).SetFound(c.image, c.name, e.Now().UTC())
 }
 
@@ -168,7 +171,7 @@ func originOf(b recipes.Bootc) string {
 		return ""
 	case i.Tag != "":
 		return i.Name + ":" + i.Tag
-	case i.Digest != "" && i.Transport == remote.Docker:
+	case i.Digest != "":
 		return i.Name + "@" + i.Digest
 	}
 	return i.Name + ":latest"
@@ -176,7 +179,7 @@ func originOf(b recipes.Bootc) string {
 
 // material is what the layer of a container image is made of.
 func (c *container) material(parent record.Key, keep int) (m record.Material, err error) {
-	m = record.Material{Parent: parent, Kind: bootcKind, Version: bootcVersion}
+	m = record.Material{Parent: parent, Kind: bootcKind, Version: bootc.Version}
 	m.Options, err = json.Marshal(becomes{Image: c.digest, Origin: c.origin, Keep: keep})
 	return m, err
 }
@@ -193,7 +196,7 @@ func (b *build) becomeContainer(ctx context.Context, work string) error {
 	if err != nil {
 		return err
 	}
-	if ok { // another imgmut has made it meanwhile
+	if ok && !l.anew { // another imgmut has made it meanwhile
 		l.record, l.ready = rec, true
 		if err := os.Remove(work); err != nil {
 			return err
@@ -225,6 +228,7 @@ func (b *build) becomeContainer(ctx context.Context, work string) error {
 	l.record = record.Layer{Material: l.material, Made: b.plan.base.Imported, ParentMade: b.plan.base.Imported,
 		Settled: true, Mounts: mounts, Took: time.Since(started)}
 	l.ready = true
+	b.made[l.key] = l.record.Made
 	return b.Catalog().CommitLayer(ctx, made, l.key, l.record)
 }
 

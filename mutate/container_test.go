@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/fault"
+	"github.com/imgmut/imgmut/mutate/ostree"
 	"github.com/imgmut/imgmut/mutate/record"
 	"github.com/imgmut/imgmut/recipes"
 )
@@ -23,6 +25,7 @@ func TestOriginOf(t *testing.T) {
 		{recipes.ContainerImage{Transport: "docker", Name: "quay.io/a", Digest: sum}, "", "quay.io/a@" + sum},
 		{recipes.ContainerImage{Transport: "docker", Name: "quay.io/a"}, "quay.io/b:2", "quay.io/b:2"},
 		{recipes.ContainerImage{Transport: "containers-storage", Name: "quay.io/a", Tag: "1"}, "", "quay.io/a:1"},
+		{recipes.ContainerImage{Transport: "containers-storage", Name: "quay.io/a", Digest: sum}, "", "quay.io/a@" + sum},
 		{recipes.ContainerImage{Transport: "containers-storage", Name: "localhost/a", Tag: "1"}, "", ""},
 		{recipes.ContainerImage{Transport: "containers-storage", Name: "[vfs@/a.b]quay.io/a"}, "", ""},
 		{recipes.ContainerImage{Transport: "containers-storage", Name: "a"}, "", ""},
@@ -77,5 +80,28 @@ func TestCheckBootc(t *testing.T) {
 	system := &disk.Layout{Mounts: []disk.Mounted{{Mountpoint: "/", Sub: "ostree/deploy/os/deploy/x.0", From: "ostree's deployment"}}}
 	if err := checkBootc(r, system); err != nil {
 		t.Error(err)
+	}
+	system.Deployments = []ostree.Deployment{{Loader: "grub", Entry: "/boot/grub2/grub.cfg"}}
+	if err := checkBootc(r, system); fault.Of(err) != fault.Image || !strings.Contains(err.Error(), "not of loader entries") {
+		t.Errorf("of a system whose boot loader reads no entries: %v", err)
+	}
+}
+
+// TestNeedOstree: what deployments take is asked for before anything is made, and only if
+// one is made.
+func TestNeedOstree(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	made := &bootcLink{ready: true}
+	for what, c := range map[string]struct {
+		plan  plan
+		needs bool
+	}{
+		"steps alone": {plan{}, false}, "mode commit": {plan{commits: true}, true}, "a container image": {plan{bootc: &bootcLink{}}, true},
+		"one that is a layer": {plan{bootc: made}, false}, "that, and mode commit": {plan{bootc: made, commits: true}, true},
+	} {
+		c.plan.recipe = &recipes.Recipe{}
+		if err := needOstree(&c.plan); (fault.Of(err) == fault.Host) != c.needs {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }

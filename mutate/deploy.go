@@ -76,7 +76,14 @@ func (b *build) deploy(ctx context.Context, f *os.File) (err error) {
 		return err
 	}
 	c := ostree.Change{Of: i.Layout.Deployed(), Keep: b.plan.recipe.Ostree.Keep, Time: b.plan.lastMade(), Note: b.note}
-	return i.ChangeSysroot(nil, func(s *ostree.Sysroot) error { return s.Finish(ctx, c) })
+	return i.ChangeSysroot(nil, func(s *ostree.Sysroot) error {
+		if len(b.plan.steps) == 0 { // what looks like something of theirs is the base's own
+			if err := ostree.RemoveWork(s.Root); err != nil {
+				return err
+			}
+		}
+		return s.Finish(ctx, c)
+	})
 }
 
 // lastLayout is what is in the last layer, as far as it is known.
@@ -132,14 +139,20 @@ func (b *build) writesUsr(g *guest.Guest, err error, tail []string) error {
 // pathIn is a path in what a program prints.
 var pathIn = lazyregexp.New(`/[^\s:;,'"‘’“”` + "`" + `()<>|]+`)
 
-// needOstree refuses to begin where the machine lacks what mode commit needs: that would
-// else be found when the steps have run.
+// needOstree refuses to begin where the machine lacks what deployments take: that would else
+// be found when the base is prepared, or even when the steps have run.
 func needOstree(p *plan) error {
-	if !p.commits {
+	place := ""
+	switch {
+	case p.bootc != nil && !p.bootc.ready:
+		place = p.recipe.BootcPlace()
+	case p.commits:
+		place = p.recipe.BasePlace()
+	default:
 		return nil
 	}
 	if err := ostree.Need(); err != nil {
-		return fmt.Errorf("%s: %w", p.recipe.BasePlace(), err)
+		return fmt.Errorf("%s: %w", place, err)
 	}
 	return nil
 }

@@ -39,6 +39,7 @@ type bootcLink struct {
 	link
 	container *container
 	ready     bool // it is a layer
+	anew      bool // it is made even if it is one
 }
 
 // ground is the layer that the first step starts from.

@@ -26,7 +26,9 @@ func (e *Engine) longestPrefix(p *plan, o ApplyOptions) (err error) {
 	}
 	if p.bootc != nil {
 		p.bootc.record, p.bootc.ready, err = e.Catalog().FindLayer(p.bootc.key)
-		if err != nil || !p.bootc.ready {
+		_, ours := e.made[p.bootc.key]
+		p.bootc.anew = o.NoCache && !ours
+		if p.bootc.ready = p.bootc.ready && !p.bootc.anew; err != nil || !p.bootc.ready {
 			return err
 		}
 		p.layout = p.layout.With(p.bootc.record.Mounts)

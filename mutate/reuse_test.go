@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/imgmut/imgmut/mutate/record"
+	"github.com/imgmut/imgmut/mutate/step"
 	"github.com/imgmut/imgmut/mutate/store"
+	"github.com/imgmut/imgmut/recipes"
 )
 
 // TestPlanSaysWhatRunsAndWhy plans a changed recipe where the layers of the
@@ -289,5 +291,38 @@ func TestReasonsAreOfTheImagesOwnChain(t *testing.T) {
 		if got := w.announced(t, p, ApplyOptions{}); !slices.Equal(got, tc.want) {
 			t.Errorf("announced %q, want %q", got, tc.want)
 		}
+	}
+}
+
+// TestContainerAnew: without a cache the layer of a container image is made again, once in
+// an invocation.
+func TestContainerAnew(t *testing.T) {
+	w := newWorld(t)
+	r, err := recipes.Parse("r.yaml", []byte("version: 1\nname: x\nbase: b\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := func(o ApplyOptions) *plan {
+		t.Helper()
+		p, err := w.plan(t.Context(), r, planBase, &container{digest: "sha256:a"}, nil, &step.Source{}, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	p := plan(ApplyOptions{})
+	for _, l := range []*link{&p.prepare, &p.bootc.link} {
+		w.publish(t, store.Layers, string(l.key), record.Layer{Material: l.material})
+	}
+	if p := plan(ApplyOptions{}); !p.bootc.ready || p.bootc.anew {
+		t.Errorf("with a cache: %+v", p.bootc)
+	}
+	o := ApplyOptions{NoCache: true}
+	if p := plan(o); p.bootc.ready || !p.bootc.anew || p.hasGround() {
+		t.Errorf("without a cache: %+v", p.bootc)
+	}
+	w.made[p.bootc.key] = w.now
+	if p := plan(o); !p.bootc.ready || p.bootc.anew {
+		t.Errorf("made in this invocation: %+v", p.bootc)
 	}
 }

@@ -9,7 +9,7 @@
 //
 // The first half happens once for an image, in a repository beside the store's disks
 // ([Repository.Import]): it has the layers of all images once, and what two images share
-// is there once. The second half happens in each fork ([Image.Deploy]): it pulls the
+// is there once. The second half happens in each fork ([Repository.Deploy]): it pulls the
 // commits, of which only what is new is copied, and deploys the tree. All of it is done by
 // the machine's ostree in the way of package ostree.
 //
@@ -42,6 +42,7 @@ import (
 //	<dir>/ostree/imgmut/      what an import works on; nobody's if none does
 //	<dir>/layers/CHAIN.json   a layer that is a commit, by all that is in it and below it
 //	<dir>/images/DIGEST.json  an image that is one
+//	<dir>/importing           says that not all in it need be on the disk
 //
 // A record is written when what it is of is on the disk. Who imports or collects has it
 // alone; who deploys keeps it from being collected.
@@ -54,11 +55,16 @@ type Repository struct {
 	Progress func(done, total int64)
 }
 
+// Version is another one when other commits are made of the same image. What one of another
+// version has made counts as not there.
+const Version = 1
+
 // Image is a container image that is a commit.
 type Image struct {
-	Digest string  `json:"digest"` // of its manifest, as sha256:…
-	Commit string  `json:"commit"` // of its tree
-	Layers []Layer `json:"layers"`
+	Version int     `json:"version"` // [Version] of what made it
+	Digest  string  `json:"digest"`  // of its manifest, as sha256:…
+	Commit  string  `json:"commit"`  // of its tree
+	Layers  []Layer `json:"layers"`
 	// Encapsulated says that the image holds a commit of its own, which is not there.
 	Encapsulated bool `json:"encapsulated,omitempty"`
 	// Composefs says that its system starts from composefs.
@@ -77,10 +83,11 @@ type Found struct {
 
 // Layer is a layer that is a commit.
 type Layer struct {
-	Digest string `json:"digest,omitempty"` // of the blob as the manifest has it, as sha256:…
-	Chain  string `json:"chain"`            // SHA-256 of all that it is made of, in hex
-	Commit string `json:"commit"`
-	Left   Left   `json:"left,omitzero"`
+	Version int    `json:"version"`          // [Version] of what made it
+	Digest  string `json:"digest,omitempty"` // of the blob as the manifest has it, as sha256:…
+	Chain   string `json:"chain"`            // SHA-256 of all that it is made of, in hex
+	Commit  string `json:"commit"`
+	Left    Left   `json:"left,omitzero"`
 }
 
 var (
@@ -96,7 +103,10 @@ func (r *Repository) Find(digest string) (*Image, error) {
 	}
 	var i Image
 	err := r.load("images", strings.TrimPrefix(digest, "sha256:"), &i)
-	if errors.Is(err, errNoRecord) || err == nil && (i.Digest != digest || !commitName().MatchString(i.Commit)) {
+	switch {
+	case errors.Is(err, errNoRecord):
+		return nil, nil
+	case err == nil && (i.Version != Version || i.Digest != digest || !commitName().MatchString(i.Commit)):
 		return nil, nil
 	}
 	return &i, err
@@ -178,7 +188,6 @@ func (i *Image) left() (all Left) {
 	for _, l := range i.Layers {
 		all.Devices += l.Left.Devices
 		all.Var += l.Left.Var
-		all.Unlinked += l.Left.Unlinked
 		if all.Device == "" {
 			all.Device = l.Left.Device
 		}

@@ -2,14 +2,9 @@ package bootc
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-
-	"github.com/imgmut/imgmut/mutate/mount"
-	"github.com/imgmut/imgmut/mutate/ostree"
 )
 
 // Collect removes all images but those that are needed, by digest, and the layers that
@@ -39,49 +34,24 @@ func (r *Repository) Collect(ctx context.Context, needed func(digest string) boo
 	if err := r.clear(); err != nil {
 		return nil, err
 	}
-	for kind, prefix := range map[string]string{"images": imageNames, "layers": layerNames} {
+	_, err = os.Stat(r.mark())
+	something := err == nil
+	for kind, prefix := range kinds {
 		entries, err := os.ReadDir(filepath.Join(r.Dir, kind))
 		if err != nil {
 			return nil, err
 		}
 		for _, e := range entries {
 			if name, _ := strings.CutSuffix(e.Name(), ".json"); !kept[prefix+name] {
+				something = true
 				if err := os.Remove(filepath.Join(r.Dir, kind, e.Name())); err != nil {
 					return nil, err
 				}
 			}
 		}
 	}
+	if !something { // then ostree need not be there either
+		return gone, nil
+	}
 	return gone, r.prune(ctx, kept)
-}
-
-// prune removes all names of commits but those that are kept, and what no commit with a
-// name needs. There may be some of an import that was killed.
-func (r *Repository) prune(ctx context.Context, kept map[string]bool) (err error) {
-	root, err := mount.Directory(r.Dir, false)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	s, err := ostree.Open(ostree.Options{Root: root})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	var refs []string
-	for _, prefix := range []string{imageNames, layerNames} {
-		some, err := list(ctx, s, strings.TrimSuffix(prefix, "/"))
-		if err != nil {
-			return err
-		}
-		refs = append(refs, some...)
-	}
-	refs = slices.DeleteFunc(refs, func(ref string) bool { return kept[ref] })
-	for some := range slices.Chunk(refs, 500) {
-		if _, err := s.Run(ctx, "drop container images", nil, append([]string{"refs", repo, "--delete"}, some...)...); err != nil {
-			return err
-		}
-	}
-	_, err = s.Run(ctx, "remove what no container image needs", nil, "prune", repo, "--refs-only")
-	return err
 }

@@ -34,15 +34,14 @@ type LayerFilter struct {
 // Left is what a filter has left out of a layer, or has found in it, that people should
 // know of.
 type Left struct {
-	Devices  int    // device nodes and pipes, which ostree has none of
-	Device   string // the first of them
-	Var      int    // files below /var, which no deployment that is there already gets
-	Unlinked int    // files of a repository of its own that are not linked from anywhere
+	Devices int    // device nodes and pipes, which ostree has none of
+	Device  string // the first of them
+	Var     int    // files below /var, which no deployment that is there already gets
 }
 
 // Bounds of a layer.
 const (
-	maxNames    = 256 << 20 // bytes of names that are kept in memory
+	maxHeld     = 256 << 20 // bytes of names and of headers that are kept in memory
 	maxUnpacked = 1 << 40   // bytes of one layer
 	maxName     = 4095      // bytes of a path, as the kernel has it
 	roomStep    = 64 << 20  // bytes between two questions for room
@@ -65,7 +64,7 @@ type filter struct {
 	headers *headers
 	left    Left
 	files   map[string]bool // that were written, by the name they have in the commit: true for a file
-	names   int             // bytes of these
+	held    int             // bytes of these, and of the headers of objects
 	bytes   int64           // of files that were written
 	asked   int64           // for how many of them there is room
 	objects map[string]*object
@@ -100,11 +99,6 @@ func (f LayerFilter) Copy(ctx context.Context, in io.Reader, out io.Writer) (_ L
 	for {
 		h, err := w.in.Next()
 		if err == io.EOF {
-			for _, o := range w.objects {
-				if o.first == "" {
-					w.left.Unlinked++
-				}
-			}
 			return w.left, w.out.Close()
 		}
 		if err == nil {
@@ -334,11 +328,19 @@ func isASCII(s string) bool {
 // remember keeps the name of what was written.
 func (w *filter) remember(name string, file bool) error {
 	if _, known := w.files[name]; !known {
-		if w.names += len(name) + 64; w.names > maxNames { // what a map takes for an entry
-			return fault.New(fault.Image, "", "the layer has more files than a tree can have")
+		if err := w.hold(len(name) + 64); err != nil { // what a map takes for an entry
+			return err
 		}
 	}
 	w.files[name] = file
+	return nil
+}
+
+// hold counts bytes that stay in memory.
+func (w *filter) hold(n int) error {
+	if w.held += n; w.held > maxHeld {
+		return fault.New(fault.Image, "", "the layer has more files than a tree can have")
+	}
 	return nil
 }
 

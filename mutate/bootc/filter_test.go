@@ -180,7 +180,7 @@ func TestLayerFilter(t *testing.T) {
 			want: "5 0755 0 usr\n0 0755 3 usr/a O\n1 0000 0 usr/b usr/a\n"},
 		"encapsulated sym": {layer: []entry{symlink(object, "there"), link("usr/a", object), link("usr/b", object)},
 			want: "5 0755 0 usr\n2 0777 0 usr/a there\n2 0777 0 usr/b there\n"},
-		"not linked": {layer: []entry{reg(object, "O")}, left: Left{Unlinked: 1}},
+		"not linked": {layer: []entry{reg(object, "O")}},
 		"many objects": {layer: []entry{reg(object, "one"), link("a", object), reg(object[:len(object)-6]+"ee.file", "two"),
 			reg(object[:len(object)-6]+"ff.file", "three"),
 			link("b", object[:len(object)-6]+"ff.file"), link("c", object[:len(object)-6]+"ee.file"), link("d", object)},
@@ -237,6 +237,23 @@ func TestLayerHostile(t *testing.T) {
 				t.Errorf("%v of class %q, want %q", err, fault.Of(err), c.want)
 			}
 		})
+	}
+}
+
+// TestLayerHeld: what is kept of objects in memory is bounded, also where it is much of few.
+func TestLayerHeld(t *testing.T) {
+	const object = "sysroot/ostree/repo/objects/ab/cd.file"
+	one := layerOf(t, entry{Type: tar.TypeSymlink, Name: object, Link: "x",
+		Records: map[string]string{xattrRecord + "user.x": strings.Repeat("x", 1<<20-100)}})
+	one = one[:len(one)-2*tarBlock] // without the end
+	var many []io.Reader
+	for range maxHeld>>20 + 2 {
+		many = append(many, bytes.NewReader(one))
+	}
+	f := LayerFilter{Scratch: t.TempDir(), Room: func(int64) error { return nil }}
+	_, err := f.Copy(t.Context(), io.MultiReader(many...), io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "more files than") || fault.Of(err) != fault.Image {
+		t.Errorf("%v of class %q", err, fault.Of(err))
 	}
 }
 

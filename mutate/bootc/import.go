@@ -1,27 +1,16 @@
 package bootc
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/imgmut/imgmut/mutate/compress"
-	"github.com/imgmut/imgmut/mutate/content"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/ostree"
@@ -64,6 +53,9 @@ const (
 	layerNames = "imgmut/layer/"
 )
 
+// kinds are the directories of records, and what is before the names of their commits.
+var kinds = map[string]string{"images": imageNames, "layers": layerNames}
+
 // Import gives the image that a source is, and makes it if it is not there. What it has
 // made of one that fails stays for the next time.
 func (r *Repository) Import(ctx context.Context, from Source) (_ *Image, err error) {
@@ -101,15 +93,18 @@ func full(err error) error {
 	return fault.New(fault.Host, "make room with imgmut gc, or use a store on a larger disk with --store", "the store is full: %v", err)
 }
 
-// prepare makes the repository, and removes what an import left that was killed.
+// prepare makes the repository, without what an import left that was interrupted.
 func (r *Repository) prepare(ctx context.Context) error {
+	if err := r.mend(ctx); err != nil {
+		return err
+	}
 	for _, dir := range []string{"", "layers", "images", "ostree"} {
 		// It has programs that run as their owner, of strangers.
 		if err := os.MkdirAll(filepath.Join(r.Dir, dir), 0o700); err != nil {
 			return err
 		}
 	}
-	if err := r.clear(); err != nil {
+	if err := r.begin(); err != nil {
 		return err
 	}
 	where := filepath.Join(r.Dir, "ostree", "repo")
@@ -131,13 +126,11 @@ type importing struct {
 	made map[string]Layer // by chain
 }
 
-// keep writes down which layers were made, once they are on the disk. That is all of an
-// import at once: to sync each object would take minutes, and imports are rare.
+// keep writes down which layers were made, once they are on the disk, and the tree with
+// them. That is all of an import at once: to sync each object would take minutes, and
+// imports are rare.
 func (im *importing) keep() error {
-	if len(im.made) == 0 {
-		return nil
-	}
-	err := im.s.Sync()
+	err := im.written(im.s)
 	for chain, l := range im.made {
 		if err == nil {
 			err = im.save("layers", chain, l)
@@ -148,7 +141,7 @@ func (im *importing) keep() error {
 
 // image makes the commit of each layer, and the tree of all.
 func (im *importing) image(ctx context.Context) (*Image, error) {
-	i := &Image{Digest: im.Digest, Encapsulated: im.Labels[encapsulated] != ""}
+	i := &Image{Version: Version, Digest: im.Digest, Encapsulated: im.Labels[encapsulated] != ""}
 	if err := os.Mkdir(filepath.Join(im.Dir, work), 0o700); err != nil {
 		return nil, err
 	}
@@ -185,308 +178,4 @@ func (im *importing) image(ctx context.Context) (*Image, error) {
 	i.Composefs = ostree.StartsComposefs(textOf(root, "usr/lib/ostree/prepare-root.conf"))
 	i.Commit, err = im.commit(ctx, policy)
 	return i, err
-}
-
-// textOf gives the text of a small file, "" if there is none.
-func textOf(root *os.Root, name string) string {
-	const most = 64 << 10
-	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return ""
-	}
-	b, err := io.ReadAll(io.LimitReader(f, most))
-	if err != nil {
-		return ""
-	}
-	return string(b)
-}
-
-// chainOf names a layer with all that is below it. A layer alone does not tell what it is
-// made of: it may have links to files of the others.
-func chainOf(below, diffID string) string {
-	sum := sha256.Sum256([]byte(below + " " + diffID))
-	return hex.EncodeToString(sum[:])
-}
-
-// layer gives the commit of a layer.
-func (im *importing) layer(ctx context.Context, n int, chain string) (Layer, error) {
-	l := Layer{Chain: chain}
-	err := im.load("layers", chain, &l)
-	if err == nil && l.Chain == chain && commitName().MatchString(l.Commit) {
-		return l, nil
-	}
-	if err != nil && !errors.Is(err, errNoRecord) {
-		return l, err
-	}
-	in, err := im.Open(ctx, n)
-	if err != nil {
-		return l, err
-	}
-	im.Phase(fmt.Sprintf("import layer %d of %d of the container image", n+1, len(im.Layers)))
-	l.Commit, l.Left, err = im.commitLayer(ctx, n, in)
-	if err = errors.Join(err, in.Close()); err != nil {
-		return l, err
-	}
-	if err := im.name(ctx, l.Commit, layerNames+chain); err != nil {
-		return l, err
-	}
-	im.made[chain] = l
-	return l, nil
-}
-
-// name gives a commit a name, which keeps it.
-func (im *importing) name(ctx context.Context, commit, ref string) error {
-	_, err := im.s.Run(ctx, "name a commit", nil, "refs", repo, "--force", "--create="+ref, commit)
-	return err
-}
-
-// commitLayer makes a commit of a layer, which has proved to be the one that the image's
-// configuration names when there is no error.
-func (im *importing) commitLayer(ctx context.Context, n int, in io.Reader) (commit string, left Left, err error) {
-	lower, err := os.OpenRoot(filepath.Join(im.Dir, tree))
-	if errors.Is(err, fs.ErrNotExist) && n == 0 {
-		lower, err = nil, nil
-	}
-	if err != nil {
-		return "", left, err
-	}
-	if lower != nil {
-		defer lower.Close()
-	}
-	filter := LayerFilter{Lower: lower, Scratch: filepath.Join(im.Dir, work), Room: im.Room}
-	read, of := int64(0), im.Source.Layers[n]
-	in = content.Reader(ctx, in, func(n int) {
-		read += int64(n)
-		im.Progress(read, max(read, of.Size))
-	})
-	filtered, out := io.Pipe()
-	done := make(chan error, 1)
-	go func() {
-		var err error
-		left, err = filter.plain(ctx, in, of.DiffID, out)
-		out.CloseWithError(err)
-		done <- err
-	}()
-	commit, err = im.s.Commit(ctx, ostree.Commit{Tar: filtered, Options: []string{"--no-bindings", "--timestamp=" + stamp(time.Time{})}})
-	// If ostree was first to end, nobody reads what is still to come.
-	filtered.CloseWithError(errGone)
-	if filterErr := <-done; filterErr != nil && !errors.Is(filterErr, errGone) {
-		return "", left, filterErr
-	}
-	return commit, left, err
-}
-
-var errGone = errors.New("ostree has ended")
-
-// plain filters a layer that may be compressed, and compares the tar in it with its name.
-func (f LayerFilter) plain(ctx context.Context, in io.Reader, diffID string, out io.Writer) (left Left, err error) {
-	tar, end, err := unpacked(in)
-	if err != nil {
-		return left, layerError(ctx, err)
-	}
-	defer end()
-	sum := sha256.New()
-	summed := io.TeeReader(tar, sum)
-	if left, err = f.Copy(ctx, summed, out); err != nil {
-		return left, err
-	}
-	rest := content.Reader(ctx, io.LimitReader(summed, maxBehind), func(int) {})
-	if n, err := io.Copy(io.Discard, rest); err != nil || n == maxBehind {
-		return left, layerError(ctx, errors.Join(err, errors.New("much comes behind its end")))
-	}
-	if is := "sha256:" + hex.EncodeToString(sum.Sum(nil)); is != diffID {
-		return left, wrong("", "it unpacks to %s, and the image says that it is %s", is, diffID)
-	}
-	return left, nil
-}
-
-// maxBehind is how much may come behind the end of a tar, of nothing, to fill up a tape.
-const maxBehind = 64 << 20
-
-// unpacked gives a tar that may be compressed, in the ways that layers are. What begins
-// otherwise is a tar, or is found to be none.
-func unpacked(in io.Reader) (tar io.Reader, end func(), err error) {
-	b := bufio.NewReaderSize(in, 1<<20)
-	head, err := b.Peek(compress.HeadSize)
-	if err != nil && err != io.EOF {
-		return nil, nil, err
-	}
-	m := compress.Of(head)
-	if m.Name != "gzip" && m.Name != "zstd" {
-		return b, func() {}, nil
-	}
-	z, err := m.NewReader(b)
-	if err != nil {
-		return nil, nil, err
-	}
-	return z, func() { _ = z.Close() }, nil
-}
-
-// lay lays a layer over the tree of those below.
-func (im *importing) lay(ctx context.Context, n int, commit string) error {
-	if n == 0 {
-		return im.s.Checkout(ctx, commit, tree, "--whiteouts")
-	}
-	if err := im.s.Checkout(ctx, commit, tree, "--union", "--whiteouts"); err != nil {
-		return err
-	}
-	// A directory that is there keeps its mode, owner and attributes. Those of the layer
-	// count, and it has all that it is in.
-	if err := im.s.Checkout(ctx, commit, only); err != nil {
-		return err
-	}
-	return errors.Join(im.sameDirectories(), os.RemoveAll(filepath.Join(im.Dir, only)))
-}
-
-func (im *importing) sameDirectories() error {
-	from, err := os.OpenRoot(filepath.Join(im.Dir, only))
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	to, err := os.OpenRoot(filepath.Join(im.Dir, tree))
-	if err != nil {
-		return err
-	}
-	defer to.Close()
-	return fs.WalkDir(from.FS(), ".", func(name string, e fs.DirEntry, err error) error {
-		if err != nil || !e.IsDir() {
-			return err
-		}
-		return sameDirectory(from, to, name)
-	})
-}
-
-// sameDirectory gives a directory the mode, the owner and the attributes of another.
-func sameDirectory(from, to *os.Root, name string) error {
-	const flags = os.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW
-	in, err := from.OpenFile(name, flags, 0)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := to.OpenFile(name, flags, 0)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	fi, err := in.Stat()
-	if err != nil {
-		return err
-	}
-	st := fi.Sys().(*syscall.Stat_t)
-	if err := out.Chown(int(st.Uid), int(st.Gid)); err != nil {
-		return err
-	}
-	if err := unix.Fchmod(int(out.Fd()), st.Mode&0o7777); err != nil {
-		return err
-	}
-	want, err := readXattrs(in)
-	if err != nil {
-		return err
-	}
-	has, err := readXattrs(out)
-	if err != nil {
-		return err
-	}
-	for key := range has {
-		if _, ok := want[key]; !ok {
-			if err := unix.Fremovexattr(int(out.Fd()), key); err != nil {
-				return err
-			}
-		}
-	}
-	for key, value := range want {
-		if has[key] != value {
-			if err := unix.Fsetxattr(int(out.Fd()), key, []byte(value), 0); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// commit makes the commit of the whole tree, with what bootc wants to find in it. policy
-// says that the tree has a policy of SELinux.
-func (im *importing) commit(ctx context.Context, policy bool) (commit string, err error) {
-	meta := map[string]string{"ostree.manifest-digest": im.Digest}
-	for key, b := range map[string][]byte{"ostree.manifest": im.Manifest, "ostree.container.image-config": im.Config} {
-		if meta[key], err = argument(b); err != nil {
-			return "", err
-		}
-	}
-	c := ostree.Commit{
-		Tree: tree, Branch: "imgmut/image/" + strings.TrimPrefix(im.Digest, "sha256:"), Linked: true, Bootable: true, Policy: policy,
-		Metadata: meta, Options: []string{"--no-bindings", "--timestamp=" + stamp(im.Created)},
-	}
-	if policy {
-		// Nothing in a layer has a label, and what counts as linked would get none.
-		c.Linked, c.Options = false, append(c.Options, "--link-checkout-speedup")
-	}
-	return im.s.Commit(ctx, c)
-}
-
-// stamp is a time as ostree reads it; of none it is always the same.
-func stamp(t time.Time) string {
-	if t.Unix() < 0 || t.Year() > 9999 {
-		t = time.Unix(0, 0)
-	}
-	return t.UTC().Format(time.RFC3339)
-}
-
-// maxArgument is how long an argument of a program can be (MAX_ARG_STRLEN), with room for
-// the option before it.
-const maxArgument = 127 << 10
-
-// argument is JSON as an argument of ostree.
-func argument(b []byte) (string, error) {
-	if len(b) > maxArgument {
-		var short bytes.Buffer
-		if err := json.Compact(&short, b); err != nil {
-			return "", wrong("", "its manifest is none: %w", err)
-		}
-		b = short.Bytes()
-	}
-	if len(b) > maxArgument || bytes.IndexByte(b, 0) >= 0 {
-		return "", wrong("have fewer layers, or less history, in it",
-			"its manifest or configuration has %d KiB, and bootc's metadata no more than %d",
-			len(b)>>10, maxArgument>>10)
-	}
-	return string(b), nil
-}
-
-// checkBootable refuses a tree that no boot loader could start: ostree wants one kernel.
-func checkBootable(root *os.Root) error {
-	const mend = "take an image that is made for bootc; an image of programs is copied into a disk by a recipe's steps"
-	dirs, err := fs.ReadDir(root.FS(), "usr/lib/modules")
-	if err != nil {
-		return wrong(mend, "the container image has no kernel: there is no /usr/lib/modules")
-	}
-	var kernels []string
-	for _, d := range dirs {
-		if fi, err := root.Lstat(path.Join("usr/lib/modules", d.Name(), "vmlinuz")); err == nil && fi.Mode().IsRegular() {
-			kernels = append(kernels, d.Name())
-		}
-	}
-	switch len(kernels) {
-	case 0:
-		return wrong(mend, "the container image has no kernel: there is no /usr/lib/modules/*/vmlinuz")
-	case 1:
-	default:
-		return wrong("remove all but one in it", "the container image has %d kernels, and ostree starts one: %s",
-			len(kernels), strings.Join(kernels, ", "))
-	}
-	for name, shown := range map[string]string{"usr/etc": "/etc", "usr/bin": "/usr/bin"} {
-		if fi, err := root.Lstat(name); err != nil || !fi.IsDir() {
-			return wrong(mend, "the container image has no %s", shown)
-		}
-	}
-	if textOf(root, "usr/lib/os-release") == "" {
-		return wrong(mend, "the container image does not say what system it is: it has no /usr/lib/os-release")
-	}
-	return nil
 }

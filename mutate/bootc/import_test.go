@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -122,12 +123,19 @@ func systemLayers(t *testing.T) [][]byte {
 		dir("usr/share/opaque", 0o755), reg("usr/share/opaque/old", "old"), dir("usr/share/opaque/deep", 0o700),
 		reg("usr/share/opaque/deep/x", "x"),
 		dir("usr/share/becomes", 0o755), reg("usr/share/becomes/file", "f"), reg("usr/share/becomes-dir", "f"),
+		dir("usr/share/real", 0o755), symlink("usr/share/to-dir", "real"), symlink("usr/share/to-file", "real"),
+		symlink("usr/share/out", "/sysroot/images"), reg("usr/share/no-dir", "f"), dir("usr/share/to-link", 0o755),
+		reg("usr/share/to-link/x", "x"), symlink("usr/share/linked", "real"),
 		reg("usr/share/Főtanúsítvány.crt", "cert"), reg("usr/share/"+strings.Repeat("long", 40), "long"),
 	), layerOf(t,
 		reg("usr/bin/.wh.b", ""), linkOf(0o4755, "usr/bin/cross", "usr/bin/a"), linkOf(0o755, "usr/bin/crosscap", "usr/bin/capped"),
 		dir("usr/share/opaque", 0o711), reg("usr/share/opaque/new", "new"), reg("usr/share/opaque/.wh..wh..opq", ""),
 		reg("usr/share/becomes", "file now"), reg("usr/share/.wh.becomes-dir", ""), dir("usr/share/becomes-dir", 0o750),
 		reg("usr/share/becomes-dir/in", "in"),
+		dir("usr/share/to-dir", 0o700), reg("usr/share/to-dir/y", "y"), reg("usr/share/to-file", "file"),
+		dir("usr/share/out", 0o755), reg("usr/share/out/forged.json", "{}"), dir("usr/share/no-dir", 0o755),
+		reg("usr/share/no-dir/z", "z"), symlink("usr/share/to-link", "real"), dir("usr/share/linked", 0o755),
+		reg("usr/share/linked/.wh.gone", ""),
 		reg("etc/.wh.default", ""), reg("etc/new", "new"),
 		entry{Type: tar.TypeChar, Name: "usr/share/null", Mode: 0o666}, reg("var/lib/state", "s"),
 	), layerOf(t,
@@ -158,6 +166,20 @@ func importing1(t *testing.T, r *Repository, s Source) *Image {
 	return i
 }
 
+// TestImportHalfMade: a repository that was not made to its end is made whole.
+func TestImportHalfMade(t *testing.T) {
+	r := repository(t)
+	repo := filepath.Join(r.Dir, "ostree/repo")
+	fixtures.Program(t, "", "mkdir", "-p", filepath.Dir(repo))
+	fixtures.Program(t, "", "ostree", "init", "--repo="+repo, "--mode=bare")
+	for _, dir := range []string{"objects", "refs", "tmp"} {
+		if err := os.RemoveAll(filepath.Join(repo, dir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	importing1(t, r, blobsOf(t, t.TempDir(), nil, systemLayers(t)...))
+}
+
 // TestImport: the tree of an image is what buildah makes of it.
 func TestImport(t *testing.T) {
 	r := repository(t)
@@ -180,6 +202,9 @@ func TestImport(t *testing.T) {
 	if notes := strings.Join(i.Notes(), "\n"); !strings.Contains(notes, "usr/share/null") || !strings.Contains(notes,
 		"below /var (2 entries)") {
 		t.Errorf("notes: %s", notes)
+	}
+	if _, err := os.Stat(filepath.Join(r.Dir, "images/forged.json")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a layer has written into the repository: %v", err)
 	}
 	if left, err := os.ReadDir(filepath.Join(r.Dir, work)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("it leaves %v, %v", left, err)
@@ -215,12 +240,127 @@ func TestImport(t *testing.T) {
 	if refs := fixtures.Program(t, "", "ostree", "refs", "--repo="+filepath.Join(r.Dir, "ostree/repo")); len(strings.Fields(refs)) != 5 {
 		t.Errorf("refs: %s", refs)
 	}
+	// Where nothing goes ostree is not asked.
+	path := os.Getenv("PATH")
+	t.Setenv("PATH", t.TempDir())
+	if gone, err := r.Collect(t.Context(), func(string) bool { return true }, false); err != nil || len(gone) != 0 {
+		t.Errorf("without ostree, of what is needed: %v, %v", gone, err)
+	}
+	t.Setenv("PATH", path)
 	if _, err := r.Collect(t.Context(), func(string) bool { return false }, false); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(r.Dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("there is still %s: %v", r.Dir, err)
 	}
+}
+
+// TestImportSame: an image is the same commit in whatever repository.
+func TestImportSame(t *testing.T) {
+	s := blobsOf(t, t.TempDir(), nil, systemLayers(t)[:1]...)
+	if first, second := importing1(t, repository(t), s), importing1(t, repository(t), s); first.Commit != second.Commit {
+		t.Errorf("it is %s, and %s in another repository", first.Commit, second.Commit)
+	}
+}
+
+// TestImportVersion: what another version has made is made anew, and is the same commit
+// whatever else is there.
+func TestImportVersion(t *testing.T) {
+	r := repository(t)
+	s := blobsOf(t, t.TempDir(), nil, systemLayers(t)...)
+	first := importing1(t, r, s)
+	is := fmt.Sprintf(`"version": %d`, Version)
+	for _, kind := range []string{"images", "layers"} {
+		records, err := filepath.Glob(filepath.Join(r.Dir, kind, "*.json"))
+		if err != nil || len(records) == 0 {
+			t.Fatalf("no records: %v", err)
+		}
+		for _, file := range records {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Contains(b, []byte(is)) {
+				t.Fatalf("no version in %s", b)
+			}
+			writeFile(t, file, bytes.ReplaceAll(b, []byte(is), []byte(`"version": 0`)))
+		}
+	}
+	if i, err := r.Find(s.Digest); i != nil || err != nil {
+		t.Errorf("of another version there is %v, %v", i, err)
+	}
+	opened, open := 0, s.Open
+	s.Open = func(ctx context.Context, n int) (io.ReadCloser, error) {
+		opened++
+		return open(ctx, n)
+	}
+	if again := importing1(t, r, s); again.Commit != first.Commit || opened != len(s.Layers) {
+		t.Errorf("%d layers are made anew, and it is %s; it was %s", opened, again.Commit, first.Commit)
+	}
+}
+
+// TestImportInterrupted: of an import in which the machine lost its power nothing is
+// trusted, and what was there before is there still.
+func TestImportInterrupted(t *testing.T) {
+	r := repository(t)
+	objects := func() (files []string) {
+		files, err := filepath.Glob(filepath.Join(r.Dir, "ostree/repo/objects/*/*"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no objects: %v", err)
+		}
+		return files
+	}
+	// What was written last is there by its name, and empty; of records there are none.
+	interrupt := func(before []string) {
+		refs, err := filepath.Glob(filepath.Join(r.Dir, "ostree/repo/refs/heads/imgmut/*/*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range append(objects(), refs...) {
+			if !slices.Contains(before, file) {
+				if err := os.Truncate(file, 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Fatal(err)
+				}
+			}
+		}
+		writeFile(t, r.mark(), nil)
+	}
+	layers := systemLayers(t)
+	s := blobsOf(t, t.TempDir(), nil, layers...)
+	first := importing1(t, r, s)
+	if _, err := os.Stat(r.mark()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a mark is left by an import that has ended: %v", err)
+	}
+	before := objects()
+	refs, err := filepath.Glob(filepath.Join(r.Dir, "ostree/repo/refs/heads/imgmut/*/*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := blobsOf(t, t.TempDir(), nil, append(layers, layerOf(t, reg("usr/bin/hello", "hello")))...)
+	second := importing1(t, r, more)
+	if err := errors.Join(os.Remove(filepath.Join(r.Dir, "images", strings.TrimPrefix(second.Digest, "sha256:")+".json")),
+		os.Remove(filepath.Join(r.Dir, "layers", second.Layers[len(layers)].Chain+".json"))); err != nil {
+		t.Fatal(err)
+	}
+	interrupt(append(before, refs...))
+	if again := importing1(t, r, more); again.Commit != second.Commit {
+		t.Errorf("it is %s, and was %s", again.Commit, second.Commit)
+	}
+	if i, err := r.Find(s.Digest); err != nil || i == nil || i.Commit != first.Commit {
+		t.Errorf("the first is %v, %v", i, err)
+	}
+	fixtures.Program(t, "", "ostree", "fsck", "--quiet", "--repo="+filepath.Join(r.Dir, "ostree/repo"))
+
+	// Nor is a repository that was being made.
+	if err := errors.Join(os.RemoveAll(filepath.Join(r.Dir, "images")), os.RemoveAll(filepath.Join(r.Dir, "layers")),
+		os.Truncate(filepath.Join(r.Dir, "ostree/repo/config"), 0)); err != nil {
+		t.Fatal(err)
+	}
+	interrupt(nil)
+	if again := importing1(t, r, s); again.Commit != first.Commit {
+		t.Errorf("it is %s, and was %s", again.Commit, first.Commit)
+	}
+	fixtures.Program(t, "", "ostree", "fsck", "--quiet", "--repo="+filepath.Join(r.Dir, "ostree/repo"))
 }
 
 // TestImportRefused: what is no image of a system is refused, and so are bytes that are

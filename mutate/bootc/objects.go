@@ -2,6 +2,7 @@ package bootc
 
 import (
 	"archive/tar"
+	"errors"
 	"io"
 	"os"
 	"path"
@@ -36,7 +37,11 @@ func (w *filter) ofRepository(h *tar.Header) error {
 	default:
 		return nil
 	}
-	if err := w.remember(name, false); err != nil {
+	size := len(o.header.Linkname)
+	for key, value := range o.header.PAXRecords {
+		size += len(key) + len(value)
+	}
+	if err := errors.Join(w.remember(name, false), w.hold(size)); err != nil {
 		return err
 	}
 	w.objects[name] = o

@@ -15,10 +15,11 @@ import (
 	"github.com/imgmut/imgmut/mutate/lazyregexp"
 )
 
-// How much is read: a stranger may have made it.
+// How much is read: a stranger may have made it. All deployments of a volume are open at
+// once, and searched for what is to be changed.
 const (
 	maxStateRoots  = 64
-	maxDeployments = 256 // of a state root
+	maxDeployments = 64 // of all state roots
 )
 
 var (
@@ -197,8 +198,12 @@ func directories(root fs.FS) (all []Deployment, err error) {
 				continue
 			}
 			d := Deployment{OS: os, Commit: m[1]}
-			if d.Serial, err = strconv.Atoi(m[2]); err == nil {
-				all = append(all, d)
+			if d.Serial, err = strconv.Atoi(m[2]); err != nil {
+				continue
+			}
+			if all = append(all, d); len(all) > maxDeployments {
+				return nil, fault.New(fault.Image, "ostree admin undeploy, on a machine that runs it, removes some",
+					"it has more than %d deployments", maxDeployments)
 			}
 		}
 	}

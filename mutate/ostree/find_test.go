@@ -108,6 +108,11 @@ func TestFindDamaged(t *testing.T) {
 		{"no commit", starts, remove("ostree/repo/objects/bb"), "its commit is not in the repository"},
 		{"part of a commit", starts, add("ostree/repo/state/" + commitB + ".commitpartial"), "its commit is only partly in the repository"},
 		{"rollback without etc", starts, remove(rollback + "/etc"), "it has no /etc"},
+		{"too many", starts, func(root fstest.MapFS) {
+			for n := range maxDeployments {
+				add(fmt.Sprintf("ostree/deploy/os%d/deploy/%s.%d/x", n%3, commitA, n+10))(root)
+			}
+		}, "more than 64 deployments"},
 		{"rollback gone", starts, remove("ostree/boot.1/os/c0ffee/1"), "cannot be read"},
 	} {
 		root := volume()

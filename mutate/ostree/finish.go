@@ -45,9 +45,14 @@ var bootcKeys = []string{"ostree.manifest-digest", "ostree.manifest", "ostree.co
 //
 // It changes nothing if the steps have not, and leaves nothing of [Work].
 func (s *Sysroot) Finish(ctx context.Context, c Change) error {
-	usr, etc, err := s.Changed()
+	usr, etc, err := s.Changed(c.Of)
 	if err != nil {
 		return err
+	}
+	if etc {
+		if err := s.checkEtc(); err != nil {
+			return err
+		}
 	}
 	if usr || etc {
 		if err := s.finish(ctx, c, usr, etc); err != nil {
@@ -55,6 +60,19 @@ func (s *Sysroot) Finish(ctx context.Context, c Change) error {
 		}
 	}
 	return RemoveWork(s.Root)
+}
+
+// checkEtc refuses steps after which there is no directory /etc.
+func (s *Sysroot) checkEtc() error {
+	etc, err := openat(s.Root, Upper+"/etc", unix.O_RDONLY|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return fault.New(fault.Step, "leave a directory there, with what it has",
+			"the steps have removed /etc, or put something in its place: no deployment can be without")
+	}
+	if err != nil {
+		return err
+	}
+	return etc.Close()
 }
 
 func (s *Sysroot) finish(ctx context.Context, c Change, usr, etc bool) error {
@@ -107,7 +125,7 @@ func (s *Sysroot) finish(ctx context.Context, c Change, usr, etc bool) error {
 // default, as it would on the machine. Else the error is of class [fault.Image].
 func (d Deployment) Committable() error {
 	if d.Loader != "bls" {
-		return fault.New(fault.Image, "have the boot loader read loader entries (blscfg), or leave mode: commit out",
+		return fault.New(fault.Image, "have the boot loader read loader entries (blscfg), or leave out of the recipe what makes a new deployment",
 			"%s, which is not of loader entries, would have to be made anew by a program of the image: nothing of it runs outside a step", d.Entry)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/fixtures"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/ostree"
 )
 
@@ -78,6 +79,8 @@ var changes = []struct{ name, had, does, asked, want string }{
 	{"remove in etc", "echo x >usr/etc/removed", "rm etc/removed", "ls etc | grep -c removed || true", "0"},
 	{"new default", "true", "echo new >usr/etc/arrives", "cat etc/arrives", "new"},
 	{"what the owner added", "true", "true", "cat etc/mine", "mine"},
+	{"etc itself", "true", "chmod 750 etc", "stat -c %a etc", "750"},
+	{"the root itself", "true", "chmod 711 .", "stat -c %a .", "711"},
 	{"special files of etc", "true", "mkfifo etc/pipe; mkdir -m 700 etc/dir; echo s >etc/dir/s",
 		"stat -c '%F %a' etc/pipe etc/dir; cat etc/dir/s",
 		"fifo 644 directory 700 s"},
@@ -146,15 +149,42 @@ func TestFinishKeeps(t *testing.T) {
 	}
 }
 
-// TestFinishNothing: where steps have changed nothing, nothing is made.
+// TestFinishNothing: where steps have changed nothing, nothing is made. What they made and
+// removed again leaves the directories that it was in.
 func TestFinishNothing(t *testing.T) {
-	s := makeSystem(t, "ext4", "")
+	s := makeSystem(t, "ext4", "mkdir -p usr/lib/a/b; setfattr -n user.a -v b usr/lib/a")
 	was := s.state("ostree")
-	if _, err := s.finish(0, "true"); err != nil {
-		t.Fatal(err)
+	for _, script := range []string{"true", "touch etc/x usr/lib/a/b/x; rm etc/x usr/lib/a/b/x"} {
+		if _, err := s.finish(0, script); err != nil {
+			t.Fatal(err)
+		}
+		if now := s.state("ostree"); now != was {
+			t.Errorf("%s: it changed:\n%s\n--\n%s", script, was, now)
+		}
 	}
-	if now := s.state("ostree"); now != was {
-		t.Errorf("it changed:\n%s\n--\n%s", was, now)
+}
+
+// TestFinishDirectory: what is done to a directory alone is a change.
+func TestFinishDirectory(t *testing.T) {
+	s := makeSystem(t, "ext4", "mkdir -p usr/lib/a/b; echo x >usr/lib/a/b/x; setfattr -n user.a -v b usr/lib/a")
+	for n, script := range []string{
+		"chmod 700 usr/lib/a/b", "chown 1 usr/lib/a/b", "setfattr -x user.a usr/lib/a",
+		"rm -r usr/lib/a/b; mkdir -m 700 usr/lib/a/b; chown 1 usr/lib/a/b",
+		"mkdir usr/lib/a/b/c", "rmdir usr/lib/a/b/c", "chmod 711 etc",
+	} {
+		if _, err := s.finish(0, script); err != nil {
+			t.Fatal(err)
+		}
+		// A change of /etc is of the same commit.
+		if got := strings.TrimSpace(s.look("ls ostree/repo/objects/*/*.commit | wc -l")); n < 6 && got != strconv.Itoa(min(n+2, 3)) {
+			t.Errorf("%s: %s commits", script, got)
+		}
+		if got := strings.TrimSpace(s.look("ls boot/loader/entries | wc -l")); got != "2" {
+			t.Errorf("%s: %s entries", script, got)
+		}
+	}
+	if got := strings.TrimSpace(s.look("stat -c %a ostree/deploy/os/deploy/*.1/etc")); got != "711" {
+		t.Errorf("/etc has the mode %s", got)
 	}
 }
 
@@ -244,6 +274,26 @@ rm boot/loader/entries/*`, "", "grub.cfg"},
 				t.Errorf("error %v, want one with %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// TestFinishEtc: an /etc that a step has made anew has nothing of the old one, and what is no
+// directory is refused.
+func TestFinishEtc(t *testing.T) {
+	s := makeSystem(t, "ext4", "echo x >usr/etc/gone")
+	old := strings.TrimSpace(s.look("echo $d"))
+	if _, err := s.finish(0, "cp -a etc new; rm new/gone; echo x >new/only; rm -rf etc; mv new etc"); err != nil {
+		t.Fatal(err)
+	}
+	got := s.look(`cd $(ls -d ostree/deploy/os/deploy/*.0 ostree/deploy/os/deploy/*.1 2>/dev/null | grep -v "` + old + `"); ls etc | grep -xE 'gone|only'`)
+	if got != "only\n" {
+		t.Errorf("of gone and only there are %q", got)
+	}
+	for _, steps := range []string{"mv etc usr/etc2; ln -s usr/etc2 etc", "rm -rf etc"} {
+		s := makeSystem(t, "ext4", "")
+		if _, err := s.finish(0, steps); fault.Of(err) != fault.Step {
+			t.Errorf("%s: %v", steps, err)
+		}
 	}
 }
 

@@ -14,7 +14,9 @@ type Prepared struct {
 }
 
 // Prepared reads how the deployment is mounted, of its configuration, that of the
-// machine first, and of the repository's.
+// machine first, and of the repository's. What counts when it starts is the copy that its
+// initramfs has, which is not read here: it is of the same files, as they were when that
+// was made.
 func (d Deployment) Prepared(root fs.FS) Prepared {
 	value := func(key string) string {
 		for _, dir := range []string{"etc", "usr/lib"} {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -213,6 +215,7 @@ func (s *Sysroot) Commit(ctx context.Context, c Commit) (string, error) {
 	}
 	flag(c.Parent != "", "--parent="+c.Parent)
 	flag(c.Branch != "", "--branch="+c.Branch)
+	flag(c.Branch != "" && c.Parent == "", "--parent=none") // or it is what the branch was before
 	flag(c.Branch == "", "--orphan")
 	flag(c.Linked, "--devino-canonical")
 	flag(c.Bootable, "--bootable")
@@ -220,8 +223,8 @@ func (s *Sysroot) Commit(ctx context.Context, c Commit) (string, error) {
 	for _, key := range c.Keep {
 		args = append(args, "--keep-metadata="+key)
 	}
-	for key, value := range c.Metadata {
-		args = append(args, "--add-metadata-string="+key+"="+value)
+	for _, key := range slices.Sorted(maps.Keys(c.Metadata)) { // their order is in the commit's name
+		args = append(args, "--add-metadata-string="+key+"="+c.Metadata[key])
 	}
 	if c.Tar != nil {
 		args = append(args, "--tree=tar=/proc/self/fd/0")
@@ -243,7 +246,8 @@ type Deploy struct {
 }
 
 // Deploy makes a deployment of a commit the default one. Its /etc is that of the commit,
-// with what the one before had changed. That becomes the rollback, and others go.
+// with what the one before had changed. That becomes the rollback. Others that nobody has
+// pinned go, unless the options have --retain.
 func (s *Sysroot) Deploy(ctx context.Context, d Deploy) error {
 	const origin = "/tmp/origin"
 	args := append([]string{"admin", "deploy", "--sysroot=" + at, "--os=" + d.OS, "--origin-file=" + origin}, d.Options...)
@@ -271,15 +275,6 @@ func (s *Sysroot) Cleanup(ctx context.Context) error {
 func (s *Sysroot) Fsck(ctx context.Context) error {
 	_, err := s.Run(ctx, "check the repository", nil, "fsck", repo, "--quiet")
 	return err
-}
-
-// Resolve gives the commit of a branch, "" if there is no such branch.
-func (s *Sysroot) Resolve(ctx context.Context, branch string) (commit string, err error) {
-	out, err := s.Run(ctx, "look for "+branch, nil, "refs", repo, "--list", branch)
-	if err != nil || out == "" {
-		return "", err
-	}
-	return s.Run(ctx, "look for "+branch, nil, "rev-parse", repo, branch)
 }
 
 // HasMetadata says whether a commit has a key of metadata.
@@ -311,6 +306,11 @@ func readFile(root *os.File, name string) (string, error) {
 		err = fmt.Errorf("read %s: it has more than %d KiB", name, maxConfig>>10)
 	}
 	return string(b), err
+}
+
+// OpenAt opens a path of a tree that a stranger made: no link lies on its way, nor at its end.
+func OpenAt(dir *os.File, name string, flags uint64) (*os.File, error) {
+	return openat(dir, name, flags)
 }
 
 // openat opens a path of a volume, on whose way no link lies, nor at its end.

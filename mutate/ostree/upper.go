@@ -30,8 +30,8 @@ const overlayAttr = "trusted.overlay."
 var mounted = []string{"etc", "var", "run", "dev", "proc", "sys", "tmp", "sysroot", "boot"}
 
 // Apply moves what is in the directory upper of the volume, but for the names in skip, to
-// the tree dir. special says that the tree may have files that are no files: devices,
-// sockets and pipes, which no commit can hold.
+// the tree dir, which becomes like it. special says that the tree may have files that are
+// no files: devices, sockets and pipes, which no commit can hold.
 func (s *Sysroot) Apply(ctx context.Context, upper, dir string, skip []string, special bool) error {
 	from, err := openat(s.Root, upper, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
@@ -44,10 +44,34 @@ func (s *Sysroot) Apply(ctx context.Context, upper, dir string, skip []string, s
 	}
 	defer to.Close()
 	a := applier{ctx: ctx, special: special}
-	if err := a.all(from, to, "/", skip); err != nil {
+	if err := a.top(from, to, skip); err != nil {
 		return fmt.Errorf("take over what the steps changed: %w", err)
 	}
 	return nil
+}
+
+// top moves all of a directory into one that stays, whatever became of it: that of a
+// deployment's /etc cannot be removed.
+func (a applier) top(from, to *os.File, skip []string) error {
+	attrs, err := attributes(handle(from))
+	if err != nil {
+		return err
+	}
+	if _, opaque := attrs[overlayAttr+"opaque"]; opaque {
+		names, err := to.Readdirnames(-1)
+		for _, n := range names {
+			if err == nil && !slices.Contains(skip, n) {
+				err = remove(to, n)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := likeness(from, to, attrs); err != nil {
+		return err
+	}
+	return a.all(from, to, "/", skip)
 }
 
 // applier moves an upper directory to a tree.

@@ -3,8 +3,10 @@ package ostree
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -74,8 +76,9 @@ func RemoveWork(root *os.File) error {
 	return remove(parent, path.Base(Work))
 }
 
-// Changed says whether steps have left anything in the upper directory.
-func (s *Sysroot) Changed() (usr, etc bool, err error) {
+// Changed says whether steps have left anything in the upper directory that is not so in
+// the deployment, of which dir is the directory.
+func (s *Sysroot) Changed(dir string) (usr, etc bool, err error) {
 	upper, err := openat(s.Root, Upper, unix.O_RDONLY|unix.O_DIRECTORY)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, false, nil
@@ -84,13 +87,85 @@ func (s *Sysroot) Changed() (usr, etc bool, err error) {
 		return false, false, err
 	}
 	defer upper.Close()
+	lower, err := openat(s.Root, dir, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return false, false, err
+	}
+	defer lower.Close()
+	same, err := alike(upper, lower)
+	if err != nil {
+		return false, false, err
+	}
+	usr = !same
 	names, err := upper.Readdirnames(-1)
 	for _, n := range names {
-		if n == "etc" {
-			etc = true
-		} else if !isMounted(n) {
-			usr = true
+		var differs bool
+		switch {
+		case err != nil:
+		case n == "etc":
+			etc, err = changed(upper, lower, n)
+		case !usr && !isMounted(n):
+			differs, err = changed(upper, lower, n)
+			usr = usr || differs
 		}
 	}
 	return usr, etc, err
+}
+
+// changed says whether what has a name in an upper directory makes a difference to the
+// lower one. A directory need not: that in which a file was made and removed again is in
+// both, and so are those that it is in.
+func changed(upper, lower *os.File, name string) (bool, error) {
+	is, err := openat(upper, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return true, nil // a file, or something in place of what is gone
+	}
+	if err != nil {
+		return false, err
+	}
+	defer is.Close()
+	was, err := openat(lower, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer was.Close()
+	if alike, err := alike(is, was); err != nil || !alike {
+		return true, err
+	}
+	names, err := is.Readdirnames(-1)
+	if err != nil {
+		return false, err
+	}
+	for _, n := range names {
+		if differs, err := changed(is, was, n); err != nil || differs {
+			return differs, err
+		}
+	}
+	return false, nil
+}
+
+// alike says whether a directory of an upper one has the owner, mode and attributes of the
+// lower one, and shows what is in that.
+func alike(upper, lower *os.File) (bool, error) {
+	var is, was unix.Stat_t
+	if err := errors.Join(unix.Fstat(int(upper.Fd()), &is), unix.Fstat(int(lower.Fd()), &was)); err != nil {
+		return false, err
+	}
+	attrs, err := attributes(handle(upper))
+	if err != nil {
+		return false, err
+	}
+	had, err := attributes(handle(lower))
+	if err != nil {
+		return false, err
+	}
+	_, opaque := attrs[overlayAttr+"opaque"]
+	maps.DeleteFunc(attrs, func(key, _ string) bool { return strings.HasPrefix(key, overlayAttr) })
+	if _, ok := attrs["security.selinux"]; !ok {
+		delete(had, "security.selinux") // as [likeness] has it
+	}
+	return !opaque && is.Mode == was.Mode && is.Uid == was.Uid && is.Gid == was.Gid && maps.Equal(attrs, had), nil
 }

@@ -4,7 +4,9 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -464,6 +466,28 @@ func TestContainersStorage(t *testing.T) {
 	ref.Digest = c.Digest
 	if _, err := fetcher(t).Container(t.Context(), ref, "amd64", t.TempDir()); err != nil {
 		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	pinned, err := fetcher(t).Container(t.Context(),
+		Reference{Transport: ContainersStorage, Name: "localhost/os", Digest: c.Digest}, "amd64", t.TempDir())
+	if err != nil {
+		t.Fatalf("by its digest alone: %v", err)
+	}
+	wantLayers(t, pinned, a, b)
+	full := fetcher(t)
+	full.Room = func(int64) error { return fault.New(fault.Host, "", "full") }
+	scratch := t.TempDir()
+	if c, err = full.Container(t.Context(), ref, "amd64", scratch); err != nil {
+		t.Fatal(err)
+	}
+	err = full.Get(t.Context(), c.Layers[0].File, filepath.Join(scratch, "part"))
+	if fault.Of(err) != fault.Host || !strings.Contains(err.Error(), "full") {
+		t.Errorf("without room: %v of class %q", err, fault.Of(err))
+	}
+	if _, err := os.Stat(filepath.Join(scratch, "storage")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without room something is written: %v", err)
 	}
 	for tag, want := range map[string]string{"one": "and it should be", "two": "does not resolve to an image"} {
 		_, err := fetcher(t).Container(t.Context(), Reference{ContainersStorage, "localhost/os", tag,

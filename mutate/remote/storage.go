@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -24,13 +25,16 @@ import (
 
 // stored finds an image in the storage of podman and buildah.
 func (f *Fetcher) stored(ctx context.Context, r Reference, scratch, arch string) (*Container, error) {
-	name := Reference{Transport: r.Transport, Name: r.Name, Tag: r.Tag}.String()
-	const what = "read the container image from the storage of this machine"
-	b, err := inspect(ctx, what, "--raw", name)
+	of := Reference{Transport: r.Transport, Name: r.Name, Tag: r.Tag}
+	if r.Tag == "" { // with a tag, the storage takes that and no digest
+		of.Digest = r.Digest
+	}
+	name := of.String()
+	b, err := inspect(ctx, "--raw", name)
 	if err != nil {
 		return nil, err
 	}
-	config, err := inspect(ctx, what, "--raw", "--config", name)
+	config, err := inspect(ctx, "--raw", "--config", name)
 	if err != nil {
 		return nil, err
 	}
@@ -47,17 +51,25 @@ func (f *Fetcher) stored(ctx context.Context, r Reference, scratch, arch string)
 	if err != nil {
 		return nil, err
 	}
+	var size int64 // what of it is compressed is more, which nobody knows before
+	for _, l := range c.Layers {
+		size += l.Size
+	}
+	dir := filepath.Join(scratch, "storage")
+	var opened place
 	copied := sync.OnceValues(func() (place, error) {
-		dir := filepath.Join(scratch, "storage")
-		// The storage has no signatures to ask for.
-		_, err := tool.Run(ctx, tool.Call{Program: "skopeo", What: what, Args: []string{
-			"--insecure-policy", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers", name, "oci:" + dir + ":image",
-		}})
-		if err != nil {
-			return nil, fromSkopeo(err)
+		err := f.copyStored(ctx, name, dir, size)
+		if err == nil {
+			opened, err = openLayout(dir, "image")
 		}
-		return openLayout(dir, "image")
+		return opened, err
 	})
+	c.close = func() error {
+		if opened == nil {
+			return nil
+		}
+		return opened.Close()
+	}
 	for n := range c.Layers {
 		d := digest.Digest(c.Layers[n].DiffID)
 		c.Layers[n].File = File{
@@ -67,7 +79,7 @@ func (f *Fetcher) stored(ctx context.Context, r Reference, scratch, arch string)
 				if err != nil {
 					return nil, final{err}
 				}
-				fi, err := os.Stat(filepath.Join(scratch, "storage", ocispec.ImageBlobsDir, "sha256", d.Encoded()))
+				fi, err := os.Stat(filepath.Join(dir, ocispec.ImageBlobsDir, "sha256", d.Encoded()))
 				if err != nil {
 					return nil, final{fault.New(fault.Image, "try again: perhaps it was made anew meanwhile", "%w", err)}
 				}
@@ -78,9 +90,46 @@ func (f *Fetcher) stored(ctx context.Context, r Reference, scratch, arch string)
 	return c, nil
 }
 
+// copyStored copies an image of the storage into an OCI image layout, as long as there is
+// room. size is how many bytes it has at least.
+func (f *Fetcher) copyStored(ctx context.Context, name, dir string, size int64) error {
+	if err := f.Room(size); err != nil {
+		return err
+	}
+	const often = 256 << 20 // more than is written between two questions
+	ctx, cancel := context.WithCancelCause(ctx)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel(nil)
+	asking.Go(func() {
+		tick := time.NewTicker(time.Second / 4)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if err := f.Room(often); err != nil {
+					cancel(err)
+				}
+			}
+		}
+	})
+	// The storage has no signatures to ask for.
+	_, err := tool.Run(ctx, tool.Call{Program: "skopeo", What: fromStorage, Args: []string{
+		"--insecure-policy", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers", name, "oci:" + dir + ":image",
+	}})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return fromSkopeo(err)
+}
+
+const fromStorage = "read the container image from the storage of this machine"
+
 // inspect gives what skopeo says of an image.
-func inspect(ctx context.Context, what string, args ...string) ([]byte, error) {
-	b, err := tool.Run(ctx, tool.Call{Program: "skopeo", What: what, Args: append([]string{"inspect"}, args...)})
+func inspect(ctx context.Context, args ...string) ([]byte, error) {
+	b, err := tool.Run(ctx, tool.Call{Program: "skopeo", What: fromStorage, Args: append([]string{"inspect"}, args...)})
 	if err == nil && len(b) == 0 {
 		err = fault.New(fault.Image, "", "skopeo says nothing of it")
 	}
