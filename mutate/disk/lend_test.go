@@ -2,6 +2,7 @@ package disk
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -154,6 +155,25 @@ E:ID_PART_ENTRY_SIZE=4096
 	}
 	if nodes := l.nodes(); !slices.Equal(nodes, []int{0, 2}) {
 		t.Errorf("nodes %d", nodes)
+	}
+}
+
+// TestDevLinks: a volume has links by its names, whatever an image calls it.
+func TestDevLinks(t *testing.T) {
+	l := &Layout{Table: GPT, Volumes: []Volume{
+		{Slot: 1, UUID: "u-1", Label: "/root", PartUUID: "AB", PartLabel: "."},
+		{Slot: 2, UUID: "u-1", Label: "..", PartLabel: "..."},
+		{Slot: 3, Label: strings.Repeat(" ", 64), PartLabel: "..."}, // encoded it is longer than a name
+		{Slot: 4, Type: extended[0], Label: "no node"},
+	}}
+	links, err := l.devLinks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"disk/by-uuid/u-1": "../../vda1", `disk/by-label/\x2froot`: "../../vda1",
+		"disk/by-partuuid/ab": "../../vda1", "disk/by-partlabel/...": "../../vda2"}
+	if !maps.Equal(links, want) {
+		t.Errorf("%q, want %q", links, want)
 	}
 }
 
