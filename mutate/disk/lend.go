@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/mutate/content"
-	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/gpt"
 	"github.com/imgmut/imgmut/mutate/mount"
@@ -37,8 +36,8 @@ type Lent struct {
 	disk   *mount.Disk
 	dev    *os.File
 	fats   []*lentFAT
-	seeds  []string // random seeds that a step may make where the kernel has mounted an ESP
 	system *Tree    // the guest's files
+	seeds  []string // random seeds that were not there when the step began
 }
 
 // region is a part of the disk that boot loaders write to, in bytes.
@@ -143,13 +142,8 @@ func (l *Lent) Begin(system *Tree) error {
 	if err := l.disk.Reread(); err != nil {
 		return err
 	}
-	l.system, l.seeds = system, nil
-	for _, m := range l.image.Layout.Mounts {
-		seed := path.Join(m.Mountpoint, randomSeed)
-		if v, _ := l.image.Layout.Slot(m.Slot); v.FS == "vfat" && l.image.mountable(m) && !etc.Exists(system, seed[1:]) {
-			l.seeds = append(l.seeds, seed[1:])
-		}
-	}
+	l.system = system
+	l.seeds = l.missingSeeds()
 	return nil
 }
 
@@ -160,10 +154,8 @@ const mendLent = "of the disk itself a step changes the code that firmware start
 // Keep takes over what a step has written to where boot loaders are. If it has written
 // anywhere else on the disk, that cannot be kept, and is an error that says where.
 func (l *Lent) Keep(ctx context.Context) error {
-	for _, seed := range l.seeds {
-		if err := l.system.remove(seed); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+	if err := l.dropSeeds(); err != nil {
+		return err
 	}
 	if err := l.disk.Sync(); err != nil {
 		return fmt.Errorf("read what the step wrote to the disk: %w", err)

@@ -257,6 +257,9 @@ dd if="$1" of="$1.fat" bs=1M skip=1 status=none; fsck.vfat -n "$1.fat" >/dev/nul
 			if err := f.stage(t.Context()); err != nil { // and the next step sees that
 				t.Error(err)
 			}
+			if _, err := os.Stat(dir + "/loader/random-seed"); err == nil {
+				t.Error("the next step finds a random seed")
+			}
 		})
 	}
 }

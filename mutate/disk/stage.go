@@ -183,6 +183,9 @@ func (f *lentFAT) unstage(ctx context.Context, scratch string) (err error) {
 		return err
 	}
 	defer root.Close()
+	if err := f.dropSeed(root); err != nil {
+		return err
+	}
 	changed, gone, err := f.changes(root)
 	if err != nil || len(changed)+len(gone) == 0 {
 		return err
@@ -211,10 +214,6 @@ func (f *lentFAT) unstage(ctx context.Context, scratch string) (err error) {
 	return f.image.FillFAT(ctx, f.volume, dir)
 }
 
-// randomSeed is what bootctl makes in an ESP for the machine that it runs on (bootctl(1)).
-// All machines that start from the image would have the same.
-const randomSeed = "loader/random-seed"
-
 // changes lists the files and directories that are new, or others than before, and those
 // that are gone, each after what is in it. The case of letters is no part of a name.
 func (f *lentFAT) changes(root *os.Root) (changed, gone []string, err error) {
@@ -237,9 +236,6 @@ func (f *lentFAT) changes(root *os.Root) (changed, gone []string, err error) {
 		fi, err := e.Info()
 		if err != nil {
 			return err
-		}
-		if _, had := f.had[name]; !had && fold == randomSeed {
-			return nil
 		}
 		if is := stagedAs(fi); f.had[name] != is {
 			changed = append(changed, name)
