@@ -31,6 +31,8 @@ func TestBootRegions(t *testing.T) {
 			[]string{"0+440", "1048576+3145728"}},
 		{"a large BIOS boot partition", Layout{Table: GPT, Volumes: []Volume{{Slot: 1, Offset: 1 << 20, Size: 1 << 40, Type: bios}}},
 			[]string{"0+440", "1048576+16777216"}},
+		{"a BIOS boot partition that is root", Layout{Table: GPT, Volumes: []Volume{{Slot: 1, Offset: 1 << 20, Size: 1 << 30, Type: bios, FS: "ext4"}}},
+			[]string{"0+440"}},
 		{"GPT of 4 KiB", Layout{Table: GPT, SectorSize: 4096, Volumes: []Volume{{Slot: 1, Offset: 1 << 20, Size: 1 << 20}}},
 			[]string{"0+440"}},
 		{"DOS", Layout{Table: MBR, Volumes: []Volume{{Slot: 2, Offset: 3 << 20, Size: 1}, {Slot: 1, Offset: 1 << 20, Size: 1 << 20, Type: bios}}},
@@ -228,6 +230,7 @@ func TestUnstage(t *testing.T) {
 		{"a pipe", "mkfifo EFI/pipe", "/efi/EFI/pipe: a FAT volume has"},
 		{"twins", "echo >efi", "FAT does not tell it from"},
 		{"too much", "head -c 4080k /dev/zero >a || true", "no space left on device"},
+		{"what lies too deep", "for i in $(seq 600); do mkdir d; cd d; done", "no program finds what lies that deep"},
 		{"no name of FAT", `echo >'a:b'`, "FAT cannot have a name with one of"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
