@@ -77,8 +77,9 @@ var noPackage = lazyregexp.New(`Unable to locate package|has no installation can
 
 // Hint is what the recipe can do about it, if that shows.
 func (e *StepError) Hint() string {
-	if fault.Of(e.Err) == fault.Host && fault.Mend(e.Err) != "" {
-		return fault.Mend(e.Err) // the machine's fault, whatever the step printed
+	mend := fault.Mend(e.Err)
+	if mend != "" && mend != mendUsr {
+		return mend // imgmut knows what it was, whatever the step printed
 	}
 	if e.Full != "" {
 		return e.Full
@@ -88,8 +89,8 @@ func (e *StepError) Hint() string {
 			return k.hint
 		}
 	}
-	if fault.Mend(e.Err) == mendUsr {
-		return mendUsr
+	if mend != "" {
+		return mend
 	}
 	if len(e.Sealed) > 0 && slices.ContainsFunc(e.Tail, readOnly().MatchString) {
 		return fmt.Sprintf("commands cannot write below %s, because the kernel of this machine has no vfat: "+

@@ -231,7 +231,7 @@ func (b *build) step(ctx context.Context, g *guest.Guest, i int, out *lineWriter
 		return false, err
 	}
 	if scoped.lending != nil {
-		if err := scoped.lending.keep(scoped.step); err != nil {
+		if err := scoped.lending.lent.Keep(ctx); err != nil {
 			return false, err
 		}
 	}

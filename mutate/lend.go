@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"path"
 	"strings"
@@ -138,14 +137,4 @@ func (l *lending) run(ctx context.Context, c agent.Command, scratch string, exec
 		return err // the fork is thrown away
 	}
 	return l.lent.Unstage(ctx, scratch)
-}
-
-// keep takes over what the step has written to where boot loaders are.
-func (l *lending) keep(name string) error {
-	lost, err := l.lent.Keep()
-	if lost {
-		l.note(fmt.Sprintf("%s: it has changed the partition table, which is not kept: of the disk itself a step changes "+
-			"no more than the code that firmware starts (disk: in the recipe makes it larger)", name))
-	}
-	return err
 }

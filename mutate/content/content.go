@@ -275,6 +275,45 @@ func Shares(ctx context.Context, parent, f *os.File, part reflink.Range) (bool, 
 	return true, nil
 }
 
+// Apart gives the parts of f, of at most [Chunk] bytes, that are not known to hold what
+// the same part of other does, because they share its place on the disk: all of f where
+// that does not tell. Both files have the same size, and stay as they are meanwhile.
+func Apart(ctx context.Context, other, f *os.File) iter.Seq2[reflink.Range, error] {
+	return func(yield func(reflink.Range, error) bool) {
+		fi, err := f.Stat()
+		if err != nil {
+			yield(reflink.Range{}, err)
+			return
+		}
+		told, err := comparable(ctx, other, f)
+		if err != nil {
+			yield(reflink.Range{}, err)
+			return
+		}
+		chunks := everyChunk(ctx, chunkCount(fi.Size()))
+		if told {
+			chunks = changed(reflink.Extents(ctx, other), reflink.Extents(ctx, f), chunkCount(fi.Size()))
+		}
+		for n, err := range chunks {
+			at := n * Chunk
+			if !yield(reflink.Range{Offset: at, Length: min(Chunk, fi.Size()-at)}, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// everyChunk lists them all, until ctx ends.
+func everyChunk(ctx context.Context, count int64) iter.Seq2[int64, error] {
+	return func(yield func(int64, error) bool) {
+		for n := range count {
+			if err := context.Cause(ctx); !yield(n, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
 // with gives the sums in which those that were read take the place of the old.
 func (s *Sums) with(read []chunk) *Sums {
 	u := &Sums{size: s.size, chunks: make([]chunk, 0, max(len(read), len(s.chunks)))}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -326,6 +327,19 @@ func TestSharedPartsAreKnown(t *testing.T) {
 		if got, err := content.Shares(t.Context(), parent, f, part); got != tc.want || err != nil {
 			t.Errorf("%s is written: %t, %v, want %t", tc.name, got, err, tc.want)
 		}
+		var apart []int64
+		for r, err := range content.Apart(t.Context(), parent, f) {
+			if apart = append(apart, r.Offset); err != nil {
+				t.Error(err)
+			}
+		}
+		var want []int64
+		if tc.at >= 0 {
+			want = append(want, tc.at/content.Chunk*content.Chunk)
+		}
+		if !slices.Equal(apart, want) {
+			t.Errorf("%s is written: apart at %d, want %d", tc.name, apart, want)
+		}
 		os.Remove(f.Name())
 	}
 	// The same bytes elsewhere are not known to be the same, nor is another file.
@@ -337,5 +351,15 @@ func TestSharedPartsAreKnown(t *testing.T) {
 	elsewhere := create(t, filepath.Join(t.TempDir(), "elsewhere"))
 	if got, err := content.Shares(t.Context(), parent, elsewhere, part); got || err != nil {
 		t.Errorf("of a file of another filesystem: %t, %v", got, err)
+	}
+	truncate(t, elsewhere, content.Chunk+1)
+	var all []reflink.Range
+	for r, err := range content.Apart(t.Context(), parent, elsewhere) {
+		if all = append(all, r); err != nil {
+			t.Error(err)
+		}
+	}
+	if want := []reflink.Range{{Length: content.Chunk}, {Offset: content.Chunk, Length: 1}}; !slices.Equal(all, want) {
+		t.Errorf("of a file of another filesystem are apart %v, want all: %v", all, want)
 	}
 }

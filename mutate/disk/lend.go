@@ -8,12 +8,14 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/imgmut/imgmut/mutate/etc"
+	"github.com/imgmut/imgmut/mutate/content"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/gpt"
 	"github.com/imgmut/imgmut/mutate/mount"
 	"github.com/imgmut/imgmut/mutate/reflink"
@@ -30,19 +32,18 @@ type Lent struct {
 	image  *Image
 	users  mount.Users
 	clone  *os.File
+	before *os.File // what the clone was when the step began
 	disk   *mount.Disk
 	dev    *os.File
 	fats   []*lentFAT
-	before []region // as the step found them
-	seeds  []string // random seeds that a step may make where the kernel has mounted an ESP
 	system *Tree    // the guest's files
+	seeds  []string // random seeds that were not there when the step began
 }
 
-// region is a part of the disk that boot loaders write to.
+// region is a part of the disk that boot loaders write to, in bytes.
 type region struct {
 	what         string
 	offset, size int64
-	bytes        []byte
 }
 
 // Lend makes a clone of an image that is mounted for a guest, in a file that is new. It
@@ -54,8 +55,10 @@ func (i *Image) Lend(clone string, users mount.Users) (_ *Lent, err error) {
 			err = errors.Join(fmt.Errorf("lend the disk: %w", err), l.Close())
 		}
 	}()
-	if l.clone, err = os.OpenFile(clone, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
-		return nil, err
+	for name, file := range map[string]**os.File{clone: &l.clone, clone + ".before": &l.before} {
+		if *file, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+			return nil, err
+		}
 	}
 	if err := reflink.Clone(l.clone, i.File); err != nil {
 		return nil, err
@@ -92,13 +95,13 @@ func (l *Lent) Close() error {
 	for _, f := range l.fats {
 		errs = append(errs, f.copy.Close())
 	}
-	for _, f := range []*os.File{l.dev, l.clone} {
-		if f != nil {
-			errs = append(errs, f.Close())
-		}
+	if l.dev != nil {
+		errs = append(errs, l.dev.Close())
 	}
-	if l.clone != nil {
-		errs = append(errs, os.Remove(l.clone.Name()))
+	for _, f := range []*os.File{l.clone, l.before} {
+		if f != nil {
+			errs = append(errs, f.Close(), os.Remove(f.Name()))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -133,72 +136,99 @@ func (l *Lent) Begin(system *Tree) error {
 	if err := reflink.Clone(l.clone, l.image.File); err != nil {
 		return fmt.Errorf("lend the disk: %w", err)
 	}
+	if err := reflink.Clone(l.before, l.clone); err != nil {
+		return fmt.Errorf("lend the disk: %w", err)
+	}
 	if err := l.disk.Reread(); err != nil {
 		return err
 	}
-	l.system, l.seeds = system, nil
-	for _, m := range l.image.Layout.Mounts {
-		seed := path.Join(m.Mountpoint, randomSeed)
-		if v, _ := l.image.Layout.Slot(m.Slot); v.FS == "vfat" && l.image.mountable(m) && !etc.Exists(system, seed[1:]) {
-			l.seeds = append(l.seeds, seed[1:])
-		}
+	l.system = system
+	l.seeds = l.missingSeeds()
+	return nil
+}
+
+// mendLent is what can be done where a step wants more of the disk than there is for it.
+const mendLent = "of the disk itself a step changes the code that firmware starts, and nothing else: disk: in the recipe makes it larger, " +
+	"identity: gives UUIDs and labels, and other changes of partitions and filesystems belong into the base"
+
+// Keep takes over what a step has written to where boot loaders are. If it has written
+// anywhere else on the disk, that cannot be kept, and is an error that says where.
+func (l *Lent) Keep(ctx context.Context) error {
+	if err := l.dropSeeds(); err != nil {
+		return err
 	}
-	l.before = l.image.Layout.bootRegions()
-	for n := range l.before {
-		if err := l.before[n].read(l.clone); err != nil {
+	if err := l.disk.Sync(); err != nil {
+		return fmt.Errorf("read what the step wrote to the disk: %w", err)
+	}
+	return l.keep(ctx)
+}
+
+func (l *Lent) keep(ctx context.Context) error {
+	regions := l.image.Layout.bootRegions()
+	for part, err := range content.Apart(ctx, l.before, l.clone) {
+		if err == nil {
+			err = l.keepPart(part, regions)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Keep takes over what a step has written to where boot loaders are. lost says that it
-// has also changed what it may not, as the partition table: that is not taken over.
-func (l *Lent) Keep() (lost bool, err error) {
-	for _, seed := range l.seeds {
-		if err := l.system.remove(seed); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return false, err
-		}
+// keepPart is keep for a part of the disk.
+func (l *Lent) keepPart(part reflink.Range, regions []region) error {
+	was, is := make([]byte, part.Length), make([]byte, part.Length)
+	_, err1 := l.before.ReadAt(was, part.Offset)
+	_, err2 := l.clone.ReadAt(is, part.Offset)
+	if err := errors.Join(err1, err2); err != nil {
+		return fmt.Errorf("read what the step wrote to the disk: %w", err)
 	}
-	if err := l.disk.Sync(); err != nil {
-		return false, fmt.Errorf("read what the step wrote to the disk: %w", err)
+	if part.Offset == 0 && looksLikeGPT(is) && !looksLikeGPT(was) {
+		return l.notKept(bootCode) // a DOS table's gap is no place for a GPT
 	}
-	return l.keep()
-}
-
-func (l *Lent) keep() (lost bool, err error) {
-	for _, was := range l.before {
-		is := was
-		if err := is.read(l.clone); err != nil {
-			return false, err
+	for _, r := range regions {
+		from, to := max(r.offset-part.Offset, 0), min(r.offset+r.size-part.Offset, part.Length)
+		if from >= to || bytes.Equal(was[from:to], is[from:to]) {
+			continue
 		}
-		switch {
-		case bytes.Equal(is.bytes, was.bytes):
-		case was.what == "" || was.what == gapName && looksLikeGPT(is.bytes) && !looksLikeGPT(was.bytes):
-			lost = true
-		default:
-			if _, err := l.image.File.WriteAt(is.bytes, is.offset); err != nil {
-				return false, fmt.Errorf("keep what the step wrote to %s: %w", is.what, err)
-			}
+		if _, err := l.image.File.WriteAt(is[from:to], part.Offset+from); err != nil {
+			return fmt.Errorf("keep what the step wrote to %s: %w", r.what, err)
 		}
+		copy(was[from:to], is[from:to])
 	}
-	l.before = nil
-	return lost, nil
-}
-
-func (r *region) read(f *os.File) error {
-	r.bytes = make([]byte, r.size)
-	if _, err := f.ReadAt(r.bytes, r.offset); err != nil {
-		return fmt.Errorf("read the boot code of the disk: %w", err)
+	for n := range is {
+		if was[n] != is[n] {
+			return l.notKept(part.Offset + int64(n))
+		}
 	}
 	return nil
 }
 
-// looksLikeGPT says whether what stands behind the first sector begins a GPT, for one
-// size of sectors or another: an image may not become one of another table by this way.
-func looksLikeGPT(gap []byte) bool {
+// notKept is the error that a step has written to a place of the disk.
+func (l *Lent) notKept(at int64) error {
+	return fault.New(fault.Step, mendLent, "it has written to %s (/dev/%s, at byte %d), which would not be in the image",
+		l.image.Layout.what(at), mount.Partition{}.Name(), at)
+}
+
+// what says what a byte of the disk belongs to.
+func (l *Layout) what(at int64) string {
+	for _, v := range l.Volumes {
+		if !slices.Contains(extended, v.Type) && at >= v.Offset && at < v.Offset+v.Size {
+			if v.FS == "" || v.Slot == 0 {
+				return v.String()
+			}
+			return fmt.Sprintf("%s (%s)", v, v.FS)
+		}
+	}
+	return "the partition table, or what is between partitions"
+}
+
+// looksLikeGPT says whether a disk has a GPT, by its first bytes and for one size of
+// sectors or another: an image may not become one of another table by this way.
+func looksLikeGPT(disk []byte) bool {
 	for _, sector := range []int{512, 4096} {
-		if at := sector - 512; len(gap) >= at+8 && string(gap[at:at+8]) == "EFI PART" {
+		if len(disk) >= sector+8 && string(disk[sector:sector+8]) == "EFI PART" {
 			return true
 		}
 	}
@@ -212,30 +242,24 @@ const (
 	// maxBootRegion bounds what is looked at of one region, in bytes. GRUB's image has
 	// less than a megabyte.
 	maxBootRegion = 16 << 20
-	gapName       = "the gap before the first partition"
 )
 
-// bootRegions are the parts of the disk that boot loaders write to outside of
-// filesystems, and those that nobody may write to but which are watched: they have no
-// name. An image without a table has none: its first bytes are a filesystem's.
+// bootRegions are the parts of the disk that boot loaders write to, which is outside of
+// filesystems. An image without a table has none: its first bytes are a filesystem's.
 func (l *Layout) bootRegions() []region {
 	if l.Table == Bare {
 		return nil
 	}
-	sector := int64(max(l.SectorSize, 512))
-	regions := []region{{what: "the boot sector", size: bootCode}, {offset: bootCode, size: 512 - bootCode}}
+	regions := []region{{what: "the boot sector", size: bootCode}}
 	first := int64(maxBootRegion)
 	for _, v := range l.Volumes {
 		first = min(first, v.Offset)
-		if l.Table == GPT && strings.EqualFold(v.Type, gpt.TypeBIOSBoot.String()) {
-			regions = append(regions, region{what: "the BIOS boot partition", offset: v.Offset, size: min(v.Size, maxBootRegion)})
+		if l.Table == GPT && strings.EqualFold(v.Type, gpt.TypeBIOSBoot.String()) && v.FS == "" {
+			regions = append(regions, region{"the BIOS boot partition", v.Offset, min(v.Size, maxBootRegion)})
 		}
 	}
-	switch {
-	case l.Table == MBR && first > 512:
-		regions = append(regions, region{what: gapName, offset: 512, size: first - 512})
-	case l.Table == GPT: // the table, of 128 entries at most times
-		regions = append(regions, region{offset: sector, size: sector + 128*128})
+	if l.Table == MBR && first > 512 {
+		regions = append(regions, region{"the gap before the first partition", 512, first - 512})
 	}
 	return regions
 }

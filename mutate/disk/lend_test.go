@@ -2,6 +2,7 @@ package disk
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgmut/imgmut/fixtures"
+	"github.com/imgmut/imgmut/mutate/fault"
 	"github.com/imgmut/imgmut/mutate/gpt"
 	"github.com/imgmut/imgmut/mutate/mount"
 )
@@ -22,60 +24,70 @@ func TestBootRegions(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		layout Layout
-		want   []string // of those that may
-		watch  []string
+		want   []string
 	}{
 		{"GPT", Layout{Table: GPT, Volumes: []Volume{
 			{Slot: 14, Offset: 1 << 20, Size: 3 << 20, Type: bios}, {Slot: 1, Offset: 8 << 20, Size: 1 << 30}}},
-			[]string{"0+440", "1048576+3145728"}, []string{"440+72", "512+16896"}},
+			[]string{"0+440", "1048576+3145728"}},
 		{"a large BIOS boot partition", Layout{Table: GPT, Volumes: []Volume{{Slot: 1, Offset: 1 << 20, Size: 1 << 40, Type: bios}}},
-			[]string{"0+440", "1048576+16777216"}, []string{"440+72", "512+16896"}},
+			[]string{"0+440", "1048576+16777216"}},
+		{"a BIOS boot partition that is root", Layout{Table: GPT, Volumes: []Volume{{Slot: 1, Offset: 1 << 20, Size: 1 << 30, Type: bios, FS: "ext4"}}},
+			[]string{"0+440"}},
 		{"GPT of 4 KiB", Layout{Table: GPT, SectorSize: 4096, Volumes: []Volume{{Slot: 1, Offset: 1 << 20, Size: 1 << 20}}},
-			[]string{"0+440"}, []string{"440+72", "4096+20480"}},
+			[]string{"0+440"}},
 		{"DOS", Layout{Table: MBR, Volumes: []Volume{{Slot: 2, Offset: 3 << 20, Size: 1}, {Slot: 1, Offset: 1 << 20, Size: 1 << 20, Type: bios}}},
-			[]string{"0+440", "512+1048064"}, []string{"440+72"}},
+			[]string{"0+440", "512+1048064"}},
 		{"DOS with a partition behind the first sector", Layout{Table: MBR, Volumes: []Volume{{Slot: 1, Offset: 512, Size: 1 << 20}}},
-			[]string{"0+440"}, []string{"440+72"}},
+			[]string{"0+440"}},
 		{"DOS with a far partition", Layout{Table: MBR, Volumes: []Volume{{Slot: 1, Offset: 1 << 40, Size: 1 << 20}}},
-			[]string{"0+440", "512+16776704"}, []string{"440+72"}},
-		{"no table", Layout{Table: Bare, Volumes: []Volume{{Size: 1 << 30, FS: "xfs"}}}, nil, nil},
+			[]string{"0+440", "512+16776704"}},
+		{"no table", Layout{Table: Bare, Volumes: []Volume{{Size: 1 << 30, FS: "xfs"}}}, nil},
 	} {
-		var may, watch []string
+		var got []string
 		for _, r := range tc.layout.bootRegions() {
-			where := fmt.Sprintf("%d+%d", r.offset, r.size)
-			if r.what == "" {
-				watch = append(watch, where)
-			} else {
-				may = append(may, where)
-			}
+			got = append(got, fmt.Sprintf("%d+%d", r.offset, r.size))
 		}
-		if !slices.Equal(may, tc.want) || !slices.Equal(watch, tc.watch) {
-			t.Errorf("%s: %q, and %q are watched; want %q and %q", tc.name, may, watch, tc.want, tc.watch)
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
 		}
 	}
 }
 
-// TestKeep: what was written to the clone where boot loaders are is in the image, and
-// nothing else; a disk of another table it does not become.
+// TestKeep: what was written to the clone where boot loaders are is in the image; what
+// was written anywhere else would be lost, and is an error.
 func TestKeep(t *testing.T) {
-	const size = 4 << 20
-	layout := &Layout{Table: MBR, Volumes: []Volume{{Slot: 1, Offset: 1 << 20, Size: 1 << 20}}}
+	const size = 8 << 20
+	dos := &Layout{Table: MBR, Volumes: []Volume{{Slot: 1, Offset: 1 << 20, Size: 1 << 20, FS: "ext4"},
+		{Slot: 2, Offset: 3 << 20, Size: 4 << 20, Type: "0x05"}, {Slot: 5, Offset: 4 << 20, Size: 1 << 20}}}
+	guids := &Layout{Table: GPT, Volumes: []Volume{{Slot: 14, Offset: 3<<20 - 512, Size: 1 << 20, Type: gpt.TypeBIOSBoot.String()}}}
+	bare := &Layout{Table: Bare, Volumes: []Volume{{Size: size, FS: "ext4"}}}
+	const between = "the partition table, or what is between partitions"
 	for _, tc := range []struct {
 		name   string
+		layout *Layout
 		writes map[int64]string
 		want   map[int64]string // what else than zero is then in the image
-		lost   bool
+		lost   string           // where it has written what cannot be kept
 	}{
-		{"nothing", nil, nil, false},
-		{"boot code", map[int64]string{0: "code", 436: "more than it"}, map[int64]string{0: "code", 436: "more"}, true},
-		{"the gap", map[int64]string{512: "core", 1<<20 - 2: "endxx"}, map[int64]string{512: "core", 1<<20 - 2: "en"}, false},
-		{"a filesystem", map[int64]string{1 << 20: "x", 2 << 20: "y"}, nil, false},
-		{"the table", map[int64]string{446: "x"}, nil, true},
-		{"a GPT", map[int64]string{512: "EFI PART"}, nil, true},
-		{"a GPT of large sectors", map[int64]string{4096: "EFI PART", 0: "code"}, map[int64]string{0: "code"}, true},
+		{"nothing", dos, nil, nil, ""},
+		{"what is there", dos, map[int64]string{1 << 20: "\x00\x00"}, nil, ""},
+		{"boot code", dos, map[int64]string{0: "code"}, map[int64]string{0: "code"}, ""},
+		{"more than boot code", dos, map[int64]string{436: "more than it"}, nil, between + " (/dev/vda, at byte 440)"},
+		{"the gap", dos, map[int64]string{512: "core", 1<<20 - 2: "en"}, map[int64]string{512: "core", 1<<20 - 2: "en"}, ""},
+		{"beyond the gap", dos, map[int64]string{1<<20 - 2: "endxx"}, nil, "partition 1 (ext4) (/dev/vda, at byte 1048576)"},
+		{"an empty partition", dos, map[int64]string{5<<20 - 1: "x"}, nil, "partition 5 (/dev/vda, at byte 5242879)"},
+		{"an extended partition", dos, map[int64]string{3 << 20: "x"}, nil, between},
+		{"behind the last", dos, map[int64]string{size - 1: "x"}, nil, between},
+		{"the table", dos, map[int64]string{446: "x"}, nil, between},
+		{"a GPT", dos, map[int64]string{512: "EFI PART"}, nil, between},
+		{"a GPT of large sectors", dos, map[int64]string{4096: "EFI PART"}, nil, between},
+		{"a BIOS boot partition", guids, map[int64]string{3<<20 - 512: "core", 4<<20 - 513: "x"},
+			map[int64]string{3<<20 - 512: "core", 4<<20 - 513: "x"}, ""},
+		{"the table of a GPT", guids, map[int64]string{1024: "x"}, nil, between},
+		{"the boot sector of a filesystem", bare, map[int64]string{0: "code"}, nil, "the filesystem (/dev/vda, at byte 0)"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			var files [2]*os.File
+			var files [3]*os.File
 			for n := range files {
 				f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
 				if err != nil {
@@ -87,20 +99,21 @@ func TestKeep(t *testing.T) {
 				}
 				files[n] = f
 			}
-			l := &Lent{image: &Image{File: files[0], Layout: layout}, clone: files[1], before: layout.bootRegions()}
-			for n := range l.before {
-				if err := l.before[n].read(l.clone); err != nil {
-					t.Fatal(err)
-				}
-			}
+			l := &Lent{image: &Image{File: files[0], Layout: tc.layout}, before: files[1], clone: files[2]}
 			for at, text := range tc.writes {
 				if _, err := l.clone.WriteAt([]byte(text), at); err != nil {
 					t.Fatal(err)
 				}
 			}
-			lost, err := l.keep()
-			if err != nil || lost != tc.lost {
-				t.Errorf("lost %t, %v", lost, err)
+			err := l.keep(t.Context())
+			if tc.lost != "" {
+				if fault.Of(err) != fault.Step || !strings.Contains(err.Error(), "it has written to "+tc.lost) {
+					t.Errorf("%v, want that it has written to %s", err, tc.lost)
+				}
+				return // the fork is thrown away
+			}
+			if err != nil {
+				t.Fatal(err)
 			}
 			got, err := os.ReadFile(files[0].Name())
 			if err != nil {
@@ -110,12 +123,8 @@ func TestKeep(t *testing.T) {
 			for at, text := range tc.want {
 				copy(want[at:], text)
 			}
-			if !slices.Equal(got, want) {
-				for n := range got {
-					if got[n] != want[n] {
-						t.Fatalf("byte %d is %q, want %q", n, got[n], want[n])
-					}
-				}
+			if n := slices.Compare(got, want); n != 0 {
+				t.Error("the image has something else")
 			}
 		})
 	}
@@ -148,6 +157,25 @@ E:ID_PART_ENTRY_SIZE=4096
 	}
 	if nodes := l.nodes(); !slices.Equal(nodes, []int{0, 2}) {
 		t.Errorf("nodes %d", nodes)
+	}
+}
+
+// TestDevLinks: a volume has links by its names, whatever an image calls it.
+func TestDevLinks(t *testing.T) {
+	l := &Layout{Table: GPT, Volumes: []Volume{
+		{Slot: 1, UUID: "u-1", Label: "/root", PartUUID: "AB", PartLabel: "."},
+		{Slot: 2, UUID: "u-1", Label: "..", PartLabel: "..."},
+		{Slot: 3, Label: strings.Repeat(" ", 64), PartLabel: "..."}, // encoded it is longer than a name
+		{Slot: 4, Type: extended[0], Label: "no node"},
+	}}
+	links, err := l.devLinks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"disk/by-uuid/u-1": "../../vda1", `disk/by-label/\x2froot`: "../../vda1",
+		"disk/by-partuuid/ab": "../../vda1", "disk/by-partlabel/...": "../../vda2"}
+	if !maps.Equal(links, want) {
+		t.Errorf("%q, want %q", links, want)
 	}
 }
 
@@ -202,6 +230,7 @@ func TestUnstage(t *testing.T) {
 		{"a pipe", "mkfifo EFI/pipe", "/efi/EFI/pipe: a FAT volume has"},
 		{"twins", "echo >efi", "FAT does not tell it from"},
 		{"too much", "head -c 4080k /dev/zero >a || true", "no space left on device"},
+		{"what lies too deep", "for i in $(seq 600); do mkdir d; cd d; done", "no program finds what lies that deep"},
 		{"no name of FAT", `echo >'a:b'`, "FAT cannot have a name with one of"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -230,6 +259,9 @@ dd if="$1" of="$1.fat" bs=1M skip=1 status=none; fsck.vfat -n "$1.fat" >/dev/nul
 			}
 			if err := f.stage(t.Context()); err != nil { // and the next step sees that
 				t.Error(err)
+			}
+			if _, err := os.Stat(dir + "/loader/random-seed"); err == nil {
+				t.Error("the next step finds a random seed")
 			}
 		})
 	}

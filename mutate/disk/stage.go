@@ -31,6 +31,10 @@ import (
 // maxStaged bounds what is copied of a volume, in bytes: it is the machine's memory.
 const maxStaged = 1 << 30
 
+// maxFATPath is how long the path of a file may be, in bytes. Systems that know FAT know
+// none of more than 260 characters.
+const maxFATPath = 1024
+
 // lentFAT is such a copy.
 type lentFAT struct {
 	image  *Image
@@ -183,7 +187,10 @@ func (f *lentFAT) unstage(ctx context.Context, scratch string) (err error) {
 		return err
 	}
 	defer root.Close()
-	changed, gone, err := f.changes(root)
+	if err := f.dropSeed(root); err != nil {
+		return err
+	}
+	changed, gone, err := f.changes(ctx, root)
 	if err != nil || len(changed)+len(gone) == 0 {
 		return err
 	}
@@ -211,17 +218,20 @@ func (f *lentFAT) unstage(ctx context.Context, scratch string) (err error) {
 	return f.image.FillFAT(ctx, f.volume, dir)
 }
 
-// randomSeed is what bootctl makes in an ESP for the machine that it runs on (bootctl(1)).
-// All machines that start from the image would have the same.
-const randomSeed = "loader/random-seed"
-
 // changes lists the files and directories that are new, or others than before, and those
 // that are gone, each after what is in it. The case of letters is no part of a name.
-func (f *lentFAT) changes(root *os.Root) (changed, gone []string, err error) {
+func (f *lentFAT) changes(ctx context.Context, root *os.Root) (changed, gone []string, err error) {
 	twins := map[string]string{}
 	err = fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
 		if err != nil || name == "." {
 			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		// Before it is looked into: to open what is in a deep directory takes as many calls.
+		if len(name) > maxFATPath {
+			return fault.New(fault.Step, "", "%s: no program finds what lies that deep in a FAT volume", path.Join(f.at, name[:64])+"…")
 		}
 		if len(twins) > maxStagedFiles {
 			return fmt.Errorf("there are more than %d files: %w", maxStagedFiles, syscall.ENOSPC)
@@ -237,9 +247,6 @@ func (f *lentFAT) changes(root *os.Root) (changed, gone []string, err error) {
 		fi, err := e.Info()
 		if err != nil {
 			return err
-		}
-		if _, had := f.had[name]; !had && fold == randomSeed {
-			return nil
 		}
 		if is := stagedAs(fi); f.had[name] != is {
 			changed = append(changed, name)

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/imgmut/imgmut/mutate/mount"
 )
 
@@ -40,13 +42,16 @@ func (l *Layout) devLinks(disks ...*mount.Disk) (map[string]string, error) {
 		for dir, name := range map[string]string{
 			"by-uuid": v.UUID, "by-label": v.Label, "by-partuuid": strings.ToLower(v.PartUUID), "by-partlabel": v.PartLabel,
 		} {
-			if at := "disk/" + dir + "/" + udevName(name); name != "" && links[at] == "" {
+			if at := "disk/" + dir + "/" + udevName(name); isName(udevName(name)) && links[at] == "" {
 				links[at] = "../../" + node
 			}
 		}
 	}
 	return links, nil
 }
+
+// isName says whether a file can have that name.
+func isName(s string) bool { return s != "" && s != "." && s != ".." && len(s) <= unix.NAME_MAX }
 
 // udevName encodes a label as udev does for the name of a link (encode_devnode_name).
 func udevName(s string) string {

@@ -49,11 +49,9 @@ if [ "$path" = removable ]; then set -- "$@" --removable; fi
 $install "$@"
 menu
 `,
-	// Random bytes of the machine that builds would be all machines' own.
 	"systemd-boot": findESP + `
 command -v bootctl >/dev/null || fail "the image has no bootctl: install its package, systemd-boot or systemd-udev"
 bootctl --no-variables --esp-path="$esp" install
-rm -f "$esp/loader/random-seed"
 for dir in /usr/lib/modules/*; do
 	version=${dir##*/}
 	for kernel in "$dir/vmlinuz" "/boot/vmlinuz-$version"; do
