@@ -38,15 +38,17 @@ var lendEnv = map[string]string{
 
 // anyMachine has programs that make an initrd make one for any machine, whatever the
 // image's own configuration says: they would find the drivers of the machine that builds it.
-// Each file is the last that its program reads, and is there for the step alone.
+// Each file is the last that its program reads, and is there for the step alone: also where
+// the image has no such program, which the step may install.
 var anyMachine = []struct {
-	program string // that the image has
-	cover   agent.Cover
+	installer string // that the image has, if there is one that has the program
+	cover     agent.Cover
 }{
-	{"usr/sbin/mkinitramfs", agent.Cover{Path: "/etc/initramfs-tools/conf.d/zzz-imgmut", Mode: 0o644, Content: "MODULES=most\n"}},
-	{"usr/bin/dracut", agent.Cover{Path: "/etc/dracut.conf.d/zzz-imgmut.conf", Mode: 0o644,
+	{"usr/bin/dpkg", agent.Cover{Reader: "/usr/sbin/mkinitramfs", Path: "/etc/initramfs-tools/conf.d/zzz-imgmut", Mode: 0o644,
+		Content: "MODULES=most\n"}},
+	{"", agent.Cover{Reader: "/usr/bin/dracut", Path: "/etc/dracut.conf.d/zzz-imgmut.conf", Mode: 0o644,
 		Content: "hostonly=\"no\"\nhostonly_cmdline=\"no\"\n"}},
-	{"usr/bin/mkinitcpio", agent.Cover{Path: "/etc/mkinitcpio.conf.d/zzz-imgmut.conf", Mode: 0o644,
+	{"usr/bin/pacman", agent.Cover{Reader: "/usr/bin/mkinitcpio", Path: "/etc/mkinitcpio.conf.d/zzz-imgmut.conf", Mode: 0o644,
 		Content: `for i in "${!HOOKS[@]}"; do if [ "${HOOKS[i]}" = autodetect ]; then unset "HOOKS[i]"; fi; done` + "\n"}},
 }
 
@@ -69,28 +71,31 @@ func (b *build) lend(g *guest.Guest) (*lending, error) {
 	for name, text := range files {
 		l.covers = append(l.covers, agent.Cover{Path: name, Content: text, Mode: 0o644})
 	}
-	tree := disk.TreeAt(g.Root())
+	l.covers = append(l.covers, settings(disk.TreeAt(g.Root()), g.Cmdline)...)
+	return l, nil
+}
+
+// settings are what programs for kernels and initrds are told of an image.
+func settings(tree *disk.Tree, cmdline string) (covers []agent.Cover) {
 	for _, a := range anyMachine {
-		if etc.Exists(tree, a.program) {
-			l.covers = append(l.covers, a.cover)
+		if a.installer == "" || etc.Exists(tree, a.installer) || etc.Exists(tree, a.cover.Reader[1:]) {
+			covers = append(covers, a.cover)
 		}
 	}
-	if etc.Exists(tree, "usr/bin/kernel-install") {
-		l.covers = append(l.covers, kernelInstall(tree, g.Cmdline)...)
-	}
-	return l, nil
+	return append(covers, kernelInstall(tree, cmdline)...)
 }
 
 // kernelInstall is what kernel-install(8) is told of an image that says nothing itself.
 func kernelInstall(tree *disk.Tree, cmdline string) (covers []agent.Cover) {
+	const reader = "/usr/bin/kernel-install"
 	// What a new entry has as its command line is what the system was started with, where
 	// no file says. But since systemd 256 a container is known by its process ids, which a
 	// step cannot hide, and then kernel-install leaves it empty.
 	if !etc.Exists(tree, "etc/kernel/cmdline") && !etc.Exists(tree, "usr/lib/kernel/cmdline") {
-		covers = append(covers, agent.Cover{Path: "/etc/kernel/cmdline", Content: cmdline + "\n", Mode: 0o644})
+		covers = append(covers, agent.Cover{Reader: reader, Path: "/etc/kernel/cmdline", Content: cmdline + "\n", Mode: 0o644})
 	}
 	if token := entryToken(tree); token != "" {
-		covers = append(covers, agent.Cover{Path: "/etc/kernel/entry-token", Content: token + "\n", Mode: 0o644})
+		covers = append(covers, agent.Cover{Reader: reader, Path: "/etc/kernel/entry-token", Content: token + "\n", Mode: 0o644})
 	}
 	return covers
 }
@@ -133,8 +138,10 @@ func (l *lending) run(ctx context.Context, c agent.Command, scratch string, exec
 	env := maps.Clone(l.env)
 	maps.Copy(env, c.Env)
 	c.Env = env
-	if err := exec(c); err != nil {
-		return err // the fork is thrown away
+	err = exec(c)
+	var exit *agent.ExitError
+	if err == nil || errors.As(err, &exit) { // which the step may take for an answer
+		err = errors.Join(err, l.lent.Unstage(ctx, scratch))
 	}
-	return l.lent.Unstage(ctx, scratch)
+	return err
 }

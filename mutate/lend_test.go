@@ -3,10 +3,56 @@ package mutate
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/imgmut/imgmut/mutate/disk"
 )
+
+// treeOf is an image with some files.
+func treeOf(t *testing.T, files map[string]string) *disk.Tree {
+	t.Helper()
+	dir := t.TempDir()
+	for file, text := range files {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	return disk.TreeAt(root)
+}
+
+// TestSettings: what a program for initrds or kernels reads is there before the program is,
+// if the step may install it.
+func TestSettings(t *testing.T) {
+	const tools, dracut, mkinitcpio = "/etc/initramfs-tools/conf.d/zzz-imgmut", "/etc/dracut.conf.d/zzz-imgmut.conf",
+		"/etc/mkinitcpio.conf.d/zzz-imgmut.conf"
+	kernels := []string{"/etc/kernel/cmdline", "/etc/kernel/entry-token"}
+	for name, want := range map[string][]string{
+		"etc/x":                {dracut},
+		"usr/bin/dpkg":         {tools, dracut},
+		"usr/sbin/mkinitramfs": {tools, dracut},
+		"usr/bin/pacman":       {dracut, mkinitcpio},
+		"usr/bin/mkinitcpio":   {dracut, mkinitcpio},
+	} {
+		var got []string
+		for _, c := range settings(treeOf(t, map[string]string{name: ""}), "root=x") {
+			if got = append(got, c.Path); c.Reader == "" {
+				t.Errorf("%s: it is not told for which program %s is", name, c.Path)
+			}
+		}
+		if want = append(want, kernels...); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
 
 // TestKernelInstallIsTold: by which name and with which command line entries are made, of
 // an image that says neither; of another nothing is told.
@@ -25,22 +71,8 @@ func TestKernelInstallIsTold(t *testing.T) {
 		"a command line":   {map[string]string{"etc/kernel/cmdline": "a", "usr/lib/os-release": "ID=c"}, "c\n", ""},
 		"one of the maker": {map[string]string{"usr/lib/kernel/cmdline": "a", "usr/lib/os-release": "ID=c"}, "c\n", ""},
 	} {
-		dir := t.TempDir()
-		for file, text := range tc.files {
-			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		root, err := os.Open(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer root.Close()
 		got := map[string]string{}
-		for _, c := range kernelInstall(disk.TreeAt(root), "root=x") {
+		for _, c := range kernelInstall(treeOf(t, tc.files), "root=x") {
 			got[c.Path] = c.Content
 		}
 		if got["/etc/kernel/entry-token"] != tc.token || got["/etc/kernel/cmdline"] != tc.cmdline {

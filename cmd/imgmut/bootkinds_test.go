@@ -96,6 +96,23 @@ func TestInitramfs(t *testing.T) {
 	l.wantClean()
 }
 
+// TestInitrdToolInTheStep: a program for initrds that a step installs finds the word that
+// they are for any machine. Of that word nothing stays, of the program its directory.
+func TestInitrdToolInTheStep(t *testing.T) {
+	l := newLab(t)
+	_, said := l.apply(fixtures.Image(t, "debian-12"), `  - run: |
+      apt-get --version >/dev/null
+      printf '#!/bin/sh\ncat /etc/dracut.conf.d/*' >/usr/bin/dracut
+      chmod +x /usr/bin/dracut
+      dracut
+  - run: {boot: false, script: 'stat -c "left %U:%a:%h" /etc/dracut.conf.d; ls -A /etc/dracut.conf.d | wc -l'}
+`)
+	if !strings.Contains(said, "| hostonly=\"no\"\n") || !strings.Contains(said, "| left root:755:2\n") || !strings.Contains(said, "| 0\n") {
+		t.Error(said)
+	}
+	l.wantClean()
+}
+
 // TestSystemdBoot installs it with an entry for the kernel of an image that has never
 // started: of the image, and of no machine.
 func TestSystemdBoot(t *testing.T) {

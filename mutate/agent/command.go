@@ -25,6 +25,10 @@ type Cover struct {
 	Path    string
 	Content string
 	Mode    uint32 // permission bits
+	// Reader is the program that the file is for, by path; "" if it is for any. The command
+	// may install it: the directories that were made for the file are then the program's,
+	// and stay. Where it is not there and the file cannot be made, it is left out.
+	Reader string
 }
 
 // ExitError says that a command ran and did not succeed.

@@ -32,6 +32,8 @@ type covered struct {
 	before *original   // nil if there was no file
 	made   []string    // directories that were missing, outermost first
 	parent times       // of the directory that got the file
+	// awaited says that there is no program yet that reads it.
+	awaited bool
 }
 
 // original is what a file was.
@@ -71,11 +73,13 @@ func (f *covering) cover(c Cover, j *job) error {
 		j.Files = append(j.Files, c)
 		return nil
 	}
-	if err := checkLastingDir(existing(filepath.Dir(path))); err != nil {
-		return err
+	d := covered{path: path, cover: c, awaited: c.Reader != "" && !exists(c.Reader)}
+	if err = checkLastingDir(existing(filepath.Dir(path))); err == nil {
+		err = d.put()
 	}
-	d := covered{path: path, cover: c}
-	err = d.put()
+	if d.awaited && (errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOTDIR)) {
+		return nil
+	}
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS) {
 		if _, err := os.Lstat(path); err == nil {
 			d.file.Close()
@@ -96,10 +100,15 @@ func checkLastingDir(dir string) error {
 	return checkLasting(fd, dir)
 }
 
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
+}
+
 // existing gives the innermost directory of a path that there is.
 func existing(dir string) string {
 	for dir != "/" {
-		if _, err := os.Stat(dir); err == nil {
+		if exists(dir) {
 			break
 		}
 		dir = filepath.Dir(dir)
@@ -238,6 +247,9 @@ func (d *covered) remove(st *unix.Stat_t) error {
 	}
 	if err := os.Remove(d.path); err != nil {
 		return err
+	}
+	if d.awaited && exists(d.cover.Reader) {
+		return nil
 	}
 	for _, made := range slices.Backward(d.made) {
 		err := unix.Rmdir(made)

@@ -273,6 +273,51 @@ func TestCoverFollowsTheFile(t *testing.T) {
 	}
 }
 
+// TestCoverOfAProgramToCome: a file is there for a program that the command installs, whose
+// directories stay then, without the file. Where nobody can write, it is not needed.
+func TestCoverOfAProgramToCome(t *testing.T) {
+	fixtures.Require(t, fixtures.Root)
+	for name, tc := range map[string]struct {
+		had, installs bool // the program
+		want          string
+	}{
+		"it does not come": {false, false, ""},
+		"it comes":         {false, true, "/etc\n/etc/tool.d\n"},
+		"it is there":      {true, true, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := imageDir(t)
+			program := func() error { return os.WriteFile(dir+"/tool", nil, 0o755) }
+			if tc.had {
+				if err := program(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var f covering
+			err := f.cover(Cover{Path: dir + "/etc/tool.d/zzz", Content: "x", Mode: 0o644, Reader: dir + "/tool"}, new(job))
+			if b, e := os.ReadFile(dir + "/etc/tool.d/zzz"); string(b) != "x" {
+				t.Errorf("the program reads %q, %v", b, e)
+			}
+			if tc.installs {
+				err = errors.Join(err, program())
+			}
+			if err := errors.Join(err, f.restore()); err != nil {
+				t.Fatal(err)
+			}
+			left, err := exec.Command("sh", "-c", `cd "$1"; find . -path './etc*' | sed 's/^.//' | sort`, "sh", dir).Output()
+			if string(left) != tc.want || err != nil {
+				t.Errorf("left is %q, %v, want %q", left, err, tc.want)
+			}
+		})
+	}
+	dir := imageDir(t)
+	put(t, dir+"/etc", "no directory")
+	var f covering
+	if err := errors.Join(f.cover(Cover{Path: dir + "/etc/x/y", Reader: "/none"}, new(job)), f.restore()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestCoverCanBeExecuted: a covered program runs.
 func TestCoverCanBeExecuted(t *testing.T) {
 	for name, image := range map[string]string{"covered": "#!/bin/false\n", "new": ""} {

@@ -146,7 +146,7 @@ else
 	echo "the image has no update-initramfs, dracut or mkinitcpio" >&2
 	exit 1
 fi
-has $list || exit 0
+has $list || { echo "the image has no $list, by which to see whether $made has the drivers of virtual machines" >&2; exit 1; }
 $list "$made" >/run/initrd-files
 for driver in virtio_blk virtio_pci; do
 	name=$(echo $driver | sed 's/_/[_-]/g')

@@ -70,13 +70,17 @@ func kernelWord(word string) error {
 	return nil
 }
 
+// cutInit parts a command line before "--", behind which is what init is given.
+func cutInit(words []string) (kernel, init []string) {
+	if n := slices.Index(words, "--"); n >= 0 {
+		return words[:n:n], words[n:]
+	}
+	return words, nil
+}
+
 // edit changes a command line. What is behind "--" is for init.
 func (k *KernelArgs) edit(line string) string {
-	words := strings.Fields(line)
-	var init []string
-	if n := slices.Index(words, "--"); n >= 0 {
-		words, init = words[:n:n], words[n:]
-	}
+	words, init := cutInit(strings.Fields(line))
 	words = slices.DeleteFunc(words, k.removes)
 	for _, word := range k.Set {
 		at := slices.IndexFunc(words, sameName(word))
@@ -96,9 +100,11 @@ func (k *KernelArgs) edit(line string) string {
 
 // without is edit that only takes away: also what is set elsewhere.
 func (k *KernelArgs) without(line string) string {
-	return strings.Join(slices.DeleteFunc(strings.Fields(line), func(word string) bool {
+	words, init := cutInit(strings.Fields(line))
+	words = slices.DeleteFunc(words, func(word string) bool {
 		return k.removes(word) || slices.ContainsFunc(k.Set, sameName(word))
-	}), " ")
+	})
+	return strings.Join(append(words, init...), " ")
 }
 
 func (k *KernelArgs) removes(word string) bool {
@@ -115,10 +121,7 @@ func sameName(word string) func(string) bool {
 
 // done says what a command line still has, or has not, "" if it is as it should be.
 func (k *KernelArgs) done(line string) string {
-	words := etc.KernelWords(line)
-	if n := slices.Index(words, "--"); n >= 0 {
-		words = words[:n]
-	}
+	words, _ := cutInit(etc.KernelWords(line))
 	for _, word := range slices.Concat(k.Add, k.Set) {
 		if !slices.Contains(words, word) {
 			return "has no " + word

@@ -82,6 +82,7 @@ func TestEditDefaults(t *testing.T) {
 			"GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX b " + words + "\"\n", true},
 		{"none", "GRUB_TIMEOUT=1", "GRUB_TIMEOUT=1\nGRUB_CMDLINE_LINUX=\"" + words + "\"\n", true},
 		{"none, and another file has it", "GRUB_TIMEOUT=1\n", "GRUB_TIMEOUT=1\n", false},
+		{"arguments of init", "GRUB_CMDLINE_LINUX_DEFAULT=\"quiet a -- splash panic=1\"\n", "GRUB_CMDLINE_LINUX_DEFAULT=\"a -- splash panic=1\"\n", false},
 		{"set in a file before", "GRUB_CMDLINE_LINUX=\"panic=1 a\"\n", "GRUB_CMDLINE_LINUX=\"a\"\n", false},
 		{"nothing to change", "# GRUB_CMDLINE_LINUX=quiet\nGRUB_CMDLINE_LINUX=\"" + words + "\"\n",
 			"# GRUB_CMDLINE_LINUX=quiet\nGRUB_CMDLINE_LINUX=\"" + words + "\"\n", true},
