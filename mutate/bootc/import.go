@@ -108,7 +108,7 @@ func (r *Repository) prepare(ctx context.Context) error {
 		return err
 	}
 	where := filepath.Join(r.Dir, "ostree", "repo")
-	if _, err := os.Stat(filepath.Join(where, "config")); err == nil {
+	if _, err := os.Stat(filepath.Join(where, "objects")); err == nil { // the last that is made
 		return nil
 	}
 	_, err := tool.Run(ctx, tool.Call{Program: "ostree", What: "make a repository of container images",

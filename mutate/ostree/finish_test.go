@@ -285,7 +285,7 @@ func TestFinishEtc(t *testing.T) {
 	if _, err := s.finish(0, "cp -a etc new; rm new/gone; echo x >new/only; rm -rf etc; mv new etc"); err != nil {
 		t.Fatal(err)
 	}
-	got := s.look(`cd $(ls -d ostree/deploy/os/deploy/*.0 ostree/deploy/os/deploy/*.1 2>/dev/null | grep -v "` + old + `"); ls etc | grep -xE 'gone|only'`)
+	got := s.look(`cd $(ls -d ostree/deploy/os/deploy/*.[01] | grep -v "` + old + `"); ls etc | grep -xE 'gone|only'`)
 	if got != "only\n" {
 		t.Errorf("of gone and only there are %q", got)
 	}
