@@ -12,6 +12,8 @@ import (
 	"github.com/imgmut/imgmut/mutate/disk"
 	"github.com/imgmut/imgmut/mutate/etc"
 	"github.com/imgmut/imgmut/mutate/guest"
+	"github.com/imgmut/imgmut/mutate/step"
+	"github.com/imgmut/imgmut/recipes"
 )
 
 // A step that works on how the image starts (see [step.Booter]) gets what programs for
@@ -25,6 +27,20 @@ type lending struct {
 	covers []agent.Cover
 	env    map[string]string
 	note   func(string)
+}
+
+// checkPlainOnly refuses steps that are of no use to a base of ostree. It is a problem of
+// the recipe.
+func checkPlainOnly(l *disk.Layout, specs []recipes.Step, steps []step.Decoded) error {
+	var problems recipes.Problems
+	for i, d := range steps {
+		if s, ok := d.Value.(step.PlainOnly); ok && l.Deployed() != "" {
+			p := specs[i].Options.Problem("", "%s", s.PlainOnly())
+			p.Hint = "have the kernel and its initrd, or the boot loader, come with a container image: bootc: {image: …}"
+			problems = append(problems, p)
+		}
+	}
+	return recipes.Merge(problems)
 }
 
 // lendEnv is what its commands have in their environment.

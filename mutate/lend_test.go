@@ -1,12 +1,15 @@
 package mutate
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/imgmut/imgmut/mutate/disk"
+	"github.com/imgmut/imgmut/mutate/step"
+	"github.com/imgmut/imgmut/recipes"
 )
 
 // treeOf is an image with some files.
@@ -78,5 +81,25 @@ func TestKernelInstallIsTold(t *testing.T) {
 		if got["/etc/kernel/entry-token"] != tc.token || got["/etc/kernel/cmdline"] != tc.cmdline {
 			t.Errorf("%s: %q", name, got)
 		}
+	}
+}
+
+// TestPlainOnly: what a system of ostree has of its commits is refused before anything runs.
+func TestPlainOnly(t *testing.T) {
+	r, err := recipes.Parse("r.yaml", []byte("version: 1\nname: a\nbase: b\nsteps:\n- initramfs: all\n- kernel-args: [a]\n- bootloader: grub-bios\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps, err := step.DecodeAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := checkPlainOnly(&disk.Layout{}, r.Steps, steps); err != nil {
+		t.Error(err)
+	}
+	var problems recipes.Problems
+	deployed := &disk.Layout{Mounts: []disk.Mounted{{Mountpoint: "/", From: "ostree's deployment", Sub: "ostree/deploy/a"}}}
+	if err := checkPlainOnly(deployed, r.Steps, steps); !errors.As(err, &problems) || len(problems) != 2 || problems[0].Hint == "" {
+		t.Errorf("%v", err)
 	}
 }

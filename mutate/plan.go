@@ -92,6 +92,9 @@ func (e *Engine) plan(
 	if err := checkTargets(&base.Layout, r.Steps, steps); err != nil {
 		return nil, err
 	}
+	if err := checkPlainOnly(&base.Layout, r.Steps, steps); err != nil {
+		return nil, err
+	}
 	if err := checkIdentity(r, &base.Layout); err != nil {
 		return nil, err
 	}

@@ -95,6 +95,11 @@ func (b *Bootloader) FromScalar(s string) error { b.Install = s; return nil }
 // Boot implements [Booter].
 func (b *Bootloader) Boot() bool { return true }
 
+// PlainOnly implements [PlainOnly].
+func (b *Bootloader) PlainOnly() string {
+	return "the boot loader of a system of ostree comes with its commits, and bootupd or ostree installs it"
+}
+
 // Validate implements [Step].
 func (b *Bootloader) Validate(o recipes.Options) recipes.Problems {
 	v := o.Validation()

@@ -49,6 +49,11 @@ func (i *Initramfs) FromList(l []string) error { i.Kernels = l; return nil }
 // Boot implements [Booter].
 func (i *Initramfs) Boot() bool { return true }
 
+// PlainOnly implements [PlainOnly].
+func (i *Initramfs) PlainOnly() string {
+	return "the initrd of a system of ostree is part of its commit, which this step does not change"
+}
+
 // kernelVersion is what a kernel is called, which is the name of a directory.
 var kernelVersion = lazyregexp.New(`^[0-9][A-Za-z0-9._+~-]*$`)
 
@@ -68,7 +73,7 @@ func (i *Initramfs) Validate(o recipes.Options) recipes.Problems {
 func (i *Initramfs) Apply(ctx context.Context, g Guest, _ *Source) error {
 	files := g.Files()
 	if etc.Exists(files, "sysroot/ostree") {
-		return errors.New("the initrd of a system of ostree is part of its commit, which this step does not change")
+		return errors.New(i.PlainOnly()) // a step before has made it one
 	}
 	kernels, err := installedKernels(files)
 	if err != nil {

@@ -54,6 +54,13 @@ func Boots(s Step) bool {
 	return ok && b.Boot()
 }
 
+// PlainOnly is a step that is of no use to a system of ostree, whose kernel, initrd and boot
+// loader come with its commits. It is refused there before anything runs.
+type PlainOnly interface {
+	// PlainOnly says why.
+	PlainOnly() string
+}
+
 // Targeter is a step that says where in the image it writes. It is refused before it
 // runs if that will not be seen when the image has started.
 type Targeter interface {
