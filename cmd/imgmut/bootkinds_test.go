@@ -114,7 +114,8 @@ ostree: {mode: commit}
 		t.Error(said)
 	}
 	got := fixtures.Program(t, "", "unshare", "--mount", "sh", "-euc", inside, "sh", image,
-		`cat $d/usr/bin/made; [ ! -e $o/usr/bin/made ]; grep -l '^options .*made=1' boot/loader/entries/* | wc -l; ls boot/loader/entries | wc -l`)
+		`cat $d/usr/bin/made; [ ! -e $o/usr/bin/made ]
+grep -l '^options .*made=1' boot/loader/entries/* | wc -l; ls boot/loader/entries | wc -l`)
 	if got != "made\n2\n2\n" {
 		t.Errorf("the image has %q", got)
 	}

@@ -148,8 +148,8 @@ func (l *Lent) Begin(system *Tree) error {
 }
 
 // mendLent is what can be done where a step wants more of the disk than there is for it.
-const mendLent = "of the disk itself a step changes the code that firmware starts, and nothing else: disk: in the recipe makes it larger, " +
-	"identity: gives UUIDs and labels, and other changes of partitions and filesystems belong into the base"
+const mendLent = "of the disk itself a step changes the code that firmware starts, and nothing else: disk: in the recipe " +
+	"makes it larger, identity: gives UUIDs and labels, and other changes of partitions and filesystems belong into the base"
 
 // Keep takes over what a step has written to where boot loaders are. If it has written
 // anywhere else on the disk, that cannot be kept, and is an error that says where.
