@@ -86,8 +86,8 @@ func TestKernelInstallIsTold(t *testing.T) {
 
 // TestPlainOnly: what a system of ostree has of its commits is refused before anything runs.
 func TestPlainOnly(t *testing.T) {
-	r, err := recipes.Parse("r.yaml", []byte("version: 1\nname: a\nbase: b"+
-		"\nsteps:\n- initramfs: all\n- kernel-args: [a]\n- bootloader: grub-bios\n"))
+	r, err := recipes.Parse("r.yaml", []byte("version: 1\nname: a\nbase: b\nsteps:\n"+
+		"- initramfs: all\n- kernel-args: [a]\n- bootloader: grub-bios\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -96,6 +96,32 @@ func TestInitramfs(t *testing.T) {
 	l.wantClean()
 }
 
+// TestLentToADeployment: a step in a deployment of ostree that is laid over has the disk as
+// well, and what is changed of the command line is in the entries of the new deployment and
+// of the one before.
+func TestLentToADeployment(t *testing.T) {
+	l := newLab(t)
+	image, said := l.apply(fixtures.Image(t, "bootc-new"), `  - run:
+      boot: true
+      script: |
+        echo disk $(ls /dev/vda*) $(ls /dev/disk/by-uuid | wc -l)
+        dd if=/dev/vda4 of=/dev/null bs=1M count=1
+        echo made >/usr/bin/made
+  - kernel-args: [made=1]
+ostree: {mode: commit}
+`)
+	if !strings.Contains(said, "| disk /dev/vda /dev/vda1 /dev/vda2 /dev/vda3 /dev/vda4 3\n") {
+		t.Error(said)
+	}
+	got := fixtures.Program(t, "", "unshare", "--mount", "sh", "-euc", inside, "sh", image,
+		`cat $d/usr/bin/made; [ ! -e $o/usr/bin/made ]
+grep -l '^options .*made=1' boot/loader/entries/* | wc -l; ls boot/loader/entries | wc -l`)
+	if got != "made\n2\n2\n" {
+		t.Errorf("the image has %q", got)
+	}
+	l.wantClean()
+}
+
 // TestInitrdToolInTheStep: a program for initrds that a step installs finds the word that
 // they are for any machine. Of that word nothing stays, of the program its directory.
 func TestInitrdToolInTheStep(t *testing.T) {

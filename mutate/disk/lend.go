@@ -148,8 +148,8 @@ func (l *Lent) Begin(system *Tree) error {
 }
 
 // mendLent is what can be done where a step wants more of the disk than there is for it.
-const mendLent = "of the disk itself a step changes the code that firmware starts, and nothing else: disk: in the recipe makes it " +
-	"larger, identity: gives UUIDs and labels, and other changes of partitions and filesystems belong into the base"
+const mendLent = "of the disk itself a step changes the code that firmware starts, and nothing else: disk: in the recipe " +
+	"makes it larger, identity: gives UUIDs and labels, and other changes of partitions and filesystems belong into the base"
 
 // Keep takes over what a step has written to where boot loaders are. If it has written
 // anywhere else on the disk, that cannot be kept, and is an error that says where.
@@ -244,7 +244,7 @@ const (
 	maxBootRegion = 16 << 20
 )
 
-// bootRegions are the parts of the disk that boot loaders write to, which is outside of
+// bootRegions are the parts of the disk that boot loaders write to outside of
 // filesystems. An image without a table has none: its first bytes are a filesystem's.
 func (l *Layout) bootRegions() []region {
 	if l.Table == Bare {
@@ -254,7 +254,7 @@ func (l *Layout) bootRegions() []region {
 	first := int64(maxBootRegion)
 	for _, v := range l.Volumes {
 		first = min(first, v.Offset)
-		if l.Table == GPT && strings.EqualFold(v.Type, gpt.TypeBIOSBoot.String()) && v.FS == "" {
+		if l.Table == GPT && strings.EqualFold(v.Type, gpt.TypeBIOSBoot.String()) {
 			regions = append(regions, region{"the BIOS boot partition", v.Offset, min(v.Size, maxBootRegion)})
 		}
 	}

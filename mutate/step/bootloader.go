@@ -36,8 +36,7 @@ type Bootloader struct {
 var bootloaders = map[string]string{
 	"grub-bios": grubWords + `
 $install --target=i386-pc /dev/vda
-menu
-`,
+` + grubMenu,
 	"grub-efi": findESP + grubWords + `
 case $(uname -m) in
 x86_64) target=x86_64-efi ;;
@@ -47,8 +46,7 @@ esac
 set -- --target=$target --efi-directory="$esp" --no-nvram
 if [ "$path" = removable ]; then set -- "$@" --removable; fi
 $install "$@"
-menu
-`,
+` + grubMenu,
 	"systemd-boot": findESP + `
 command -v bootctl >/dev/null || fail "the image has no bootctl: install its package, systemd-boot or systemd-udev"
 bootctl --no-variables --esp-path="$esp" install
@@ -77,15 +75,23 @@ while read -r source place kind _; do
 done </proc/mounts
 [ -n "$esp" ] || fail "the system mounts no EFI system partition: have /etc/fstab mount it on /boot/efi, /efi or /boot"
 `
-	grubWords = failWord + `
+	grubWords = menuWords + `
 install=$(command -v grub-install || command -v grub2-install) || fail "the image has no grub-install: install its package"
+`
+	// menuWords have GRUB's menus made anew, by the image's own program: Debian's and its
+	// kin's knows where they are.
+	menuWords = failWord + `
 menu() {
 	if command -v update-grub >/dev/null; then update-grub; return; fi
 	make=$(command -v grub2-mkconfig || command -v grub-mkconfig) || fail "the image has no grub-mkconfig"
-	for dir in /boot/grub2 /boot/grub; do
-		if [ -d $dir ]; then $make -o $dir/grub.cfg; return; fi
-	done
+	for file; do $make -o "$file"; done
 }
+`
+	// grubMenu has the one made that GRUB reads where it was installed.
+	grubMenu = `
+dir=/boot/grub
+[ ! -d /boot/grub2 ] || dir=/boot/grub2
+menu $dir/grub.cfg
 `
 )
 

@@ -284,14 +284,11 @@ func cutKey(line string) (key, value string) {
 	return line[:n], strings.TrimSpace(line[n:])
 }
 
-// makeMenu has GRUB's menu made anew, by the image's own program: Debian's and its kin's
-// knows where it is.
+// makeMenu has GRUB's menus made anew.
 func makeMenu(files ...string) agent.Command {
-	var script strings.Builder
-	script.WriteString("if command -v update-grub >/dev/null; then exec update-grub; fi\n" +
-		"make=$(command -v grub2-mkconfig || command -v grub-mkconfig) || { echo 'the image has no grub-mkconfig' >&2; exit 1; }\n")
+	script := menuWords + "menu"
 	for _, file := range files {
-		script.WriteString("$make -o '" + strings.ReplaceAll(file, "'", `'\''`) + "'\n")
+		script += " '" + strings.ReplaceAll(file, "'", `'\''`) + "'"
 	}
-	return agent.Command{Title: "grub-mkconfig", Script: script.String()}
+	return agent.Command{Title: "grub-mkconfig", Script: script + "\n"}
 }
