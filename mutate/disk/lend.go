@@ -244,7 +244,7 @@ const (
 	maxBootRegion = 16 << 20
 )
 
-// bootRegions are the parts of the disk that boot loaders write to outside of
+// bootRegions are the parts of the disk that boot loaders write to, which is outside of
 // filesystems. An image without a table has none: its first bytes are a filesystem's.
 func (l *Layout) bootRegions() []region {
 	if l.Table == Bare {
@@ -254,7 +254,7 @@ func (l *Layout) bootRegions() []region {
 	first := int64(maxBootRegion)
 	for _, v := range l.Volumes {
 		first = min(first, v.Offset)
-		if l.Table == GPT && strings.EqualFold(v.Type, gpt.TypeBIOSBoot.String()) {
+		if l.Table == GPT && strings.EqualFold(v.Type, gpt.TypeBIOSBoot.String()) && v.FS == "" {
 			regions = append(regions, region{"the BIOS boot partition", v.Offset, min(v.Size, maxBootRegion)})
 		}
 	}
