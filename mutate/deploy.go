@@ -78,9 +78,7 @@ func (b *build) deploy(ctx context.Context, f *os.File) (err error) {
 	c := ostree.Change{Of: i.Layout.Deployed(), Keep: b.plan.recipe.Ostree.Keep, Time: b.plan.lastMade(), Note: b.note}
 	return i.ChangeSysroot(nil, func(s *ostree.Sysroot) error {
 		if len(b.plan.steps) == 0 { // what looks like something of theirs is the base's own
-			if err := ostree.RemoveWork(s.Root); err != nil {
-				return err
-			}
+			return ostree.RemoveWork(s.Root)
 		}
 		return s.Finish(ctx, c)
 	})

@@ -289,6 +289,10 @@ func TestFinishEtc(t *testing.T) {
 	if got != "only\n" {
 		t.Errorf("of gone and only there are %q", got)
 	}
+	s = makeSystem(t, "ext4", "")
+	if _, err := s.finish(0, `cd "$1.mnt"; rm -r ostree/imgmut/u`); fault.Of(err) != fault.Step {
+		t.Errorf("without an upper directory: %v", err)
+	}
 	for _, steps := range []string{"mv etc usr/etc2; ln -s usr/etc2 etc", "rm -rf etc"} {
 		s := makeSystem(t, "ext4", "")
 		if _, err := s.finish(0, steps); fault.Of(err) != fault.Step {

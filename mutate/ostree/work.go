@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgmut/imgmut/mutate/fault"
 )
 
 // MakeWork makes the directories of an overlay over a deployment, of which dir is the
@@ -80,8 +82,9 @@ func RemoveWork(root *os.File) error {
 // the deployment, of which dir is the directory.
 func (s *Sysroot) Changed(dir string) (usr, etc bool, err error) {
 	upper, err := openat(s.Root, Upper, unix.O_RDONLY|unix.O_DIRECTORY)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, false, nil
+	if errors.Is(err, os.ErrNotExist) { // where a system has /sysroot writable, a step can
+		return false, false, fault.New(fault.Step, "leave alone what is below /sysroot/ostree",
+			"a step has removed /%s, where all was that the steps had changed", Upper)
 	}
 	if err != nil {
 		return false, false, err
