@@ -161,7 +161,7 @@ func (b *build) namesLeft(err error) bool {
 func (b *build) finishAnew(
 	ctx context.Context, id record.Identity, assertions []verify.Assertion,
 ) (*record.Verdict, *content.Sums, error) {
-	b.note("a file that a step made names a partition of the base: the image is made once more, with a look everywhere for such names")
+	b.note("a file names a partition of the base where none was known to: the image is made once more, with a look everywhere")
 	b.everywhere, b.changes = true, nil
 	err := os.Remove(b.imageFile())
 	if err == nil {
