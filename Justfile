@@ -51,14 +51,14 @@ mutate *packages:
 # build what a release has, in bin: just release v1.2.3
 release version:
     for arch in amd64 arm64; do \
-        CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -tags urfave_cli_no_docs -ldflags '-s -w -X main.tag={{version}}' \
+        CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -ldflags '-s -w -X main.tag={{version}}' \
             -o bin/imgmut-linux-$arch ./cmd/imgmut || exit 1; \
     done
     cd bin && sha256sum imgmut-linux-* > SHA256SUMS
 
 # install imgmut for everybody, with its manual page and completion in bash
 install:
-    CGO_ENABLED=0 go build -trimpath -tags urfave_cli_no_docs -o /usr/local/bin/imgmut ./cmd/imgmut
+    CGO_ENABLED=0 go build -trimpath -o /usr/local/bin/imgmut ./cmd/imgmut
     mkdir -p /usr/local/share/man/man8 /usr/local/share/bash-completion/completions
     imgmut man > /usr/local/share/man/man8/imgmut.8
     imgmut completion bash > /usr/local/share/bash-completion/completions/imgmut
