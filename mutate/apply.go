@@ -234,7 +234,7 @@ func decode(r *recipes.Recipe) ([]step.Decoded, []verify.Assertion, error) {
 // silently do nothing.
 func (o ApplyOptions) Check(all []*recipes.Recipe) error {
 	for _, name := range o.Refresh {
-		if name == bootcKind && slices.ContainsFunc(all, func(r *recipes.Recipe) bool { return r.Bootc.Image.Transport != "" }) {
+		if name == record.ContainerKind && slices.ContainsFunc(all, func(r *recipes.Recipe) bool { return r.Bootc.Image.Transport != "" }) {
 			continue
 		}
 		var files []string

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 
 	"github.com/imgmut/imgmut/mutate/catalog"
+	"github.com/imgmut/imgmut/mutate/record"
 )
 
 // Collected is what a collection removed, or would remove.
@@ -66,7 +67,7 @@ func (e *Engine) neededContainers(going []catalog.CollectedLayer) (func(digest s
 	needed := map[string]bool{}
 	for _, l := range layers {
 		var of becomes
-		if l.Material.Kind == bootcKind && json.Unmarshal(l.Material.Options, &of) == nil {
+		if l.Material.Kind == record.ContainerKind && json.Unmarshal(l.Material.Options, &of) == nil {
 			needed[of.Image] = true
 		}
 	}

@@ -59,9 +59,6 @@ type becomes struct {
 	Keep   int    `json:"keep,omitempty"`
 }
 
-// bootcKind is the kind of that layer.
-const bootcKind = "bootc"
-
 // containers is the repository of container images in the store.
 func (e *Engine) containers(ctx context.Context) *bootc.Repository {
 	return &bootc.Repository{Dir: e.Store.Containers(), Room: e.room(ctx), Phase: e.phase, Progress: e.progress("import")}
@@ -101,7 +98,7 @@ func (e *Engine) container(ctx context.Context, r *recipes.Recipe, base *record.
 			return nil, err
 		}
 		fresh := !asked.Moves() || e.Now().Sub(when) <= r.Bootc.MaxAge.Duration()
-		if image != nil && fresh && !o.NoCache && !slices.Contains(o.Refresh, bootcKind) {
+		if image != nil && fresh && !o.NoCache && !slices.Contains(o.Refresh, record.ContainerKind) {
 			c.image, c.digest = image, image.Digest
 			return c, nil
 		}
@@ -179,7 +176,7 @@ func originOf(b recipes.Bootc) string {
 
 // material is what the layer of a container image is made of.
 func (c *container) material(parent record.Key, keep int) (m record.Material, err error) {
-	m = record.Material{Parent: parent, Kind: bootcKind, Version: bootc.Version}
+	m = record.Material{Parent: parent, Kind: record.ContainerKind, Version: bootc.Version}
 	m.Options, err = json.Marshal(becomes{Image: c.digest, Origin: c.origin, Keep: keep})
 	return m, err
 }

@@ -63,7 +63,7 @@ func difference(now []*record.Material, keys []record.Key, was []*record.Materia
 	}
 	// The step is what it was, so what is before it is not.
 	wasGround := 1
-	if len(was) > 1 && was[1] != nil && was[1].Kind == containerKind {
+	if len(was) > 1 && was[1] != nil && was[1].Kind == record.ContainerKind {
 		wasGround = 2
 	}
 	then := func(m *record.Material) int { return index(was, m) - wasGround + 1 }
@@ -85,9 +85,6 @@ func difference(now []*record.Material, keys []record.Key, was []*record.Materia
 	}
 	return fmt.Sprintf("step %d %s", step, why), nil
 }
-
-// containerKind is the kind of a layer that is made of a container image: it is no step.
-const containerKind = "bootc"
 
 // changed compares layer i of a chain with the one that was in its place: "new"
 // if nothing was, or if that has moved. It is "" if the same step was anywhere.

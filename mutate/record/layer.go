@@ -18,6 +18,9 @@ import (
 // Key names a layer: 64 hexadecimal digits.
 type Key string
 
+// ContainerKind is the kind of a layer that is made of a container image: it is no step.
+const ContainerKind = "bootc"
+
 // Material is all that decides what is in a layer.
 type Material struct {
 	Parent  Key    // of the layer the step starts from; of a base, its content digest
